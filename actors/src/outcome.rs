@@ -1,0 +1,110 @@
+//! What a handler answers: effects, or a failure and its class.
+
+use std::time::Duration;
+
+use crate::effects::Effects;
+
+/// The end of one attempt at a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The record was processed; its effects join the open epoch.
+    Done(Effects),
+    /// The attempt failed.
+    Failed(Failure),
+}
+
+/// Whether a failure can heal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureClass {
+    /// Worth another attempt: time-outs, refused connections, 5xx, rate limits.
+    Transient,
+    /// No attempt will succeed: the record goes to the dead-letter topic.
+    Permanent,
+    /// Pawl itself cannot go on: settings, rights, storage. The handler stops.
+    Fatal,
+}
+
+impl FailureClass {
+    /// Every class, for metrics that show zeros too.
+    pub const ALL: [FailureClass; 3] =
+        [FailureClass::Transient, FailureClass::Permanent, FailureClass::Fatal];
+
+    /// The name in logs and metric labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureClass::Transient => "transient",
+            FailureClass::Permanent => "permanent",
+            FailureClass::Fatal => "fatal",
+        }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Whether it can heal.
+    pub class: FailureClass,
+    /// Stable code, one of [`code`]; becomes `kafka_dlt-exception-fqcn`.
+    pub code: &'static str,
+    /// For the person who reads it: what happened, in one line.
+    pub message: String,
+    /// Text that helps to find the cause (a response body, a panic's place); may be empty.
+    pub detail: String,
+    /// The service's own wish for the next attempt (`Retry-After`).
+    pub retry_after: Option<Duration>,
+}
+
+/// Stable codes of failures: they are written into dead letters and so are a public interface.
+pub mod code {
+    /// The service or handler refused the record for good.
+    pub const REJECTED: &str = "pawl.Rejected";
+    /// The last allowed attempt failed.
+    pub const EXHAUSTED: &str = "pawl.Exhausted";
+    /// Key, event id or value could not be read as the settings demand.
+    pub const UNDECODABLE: &str = "pawl.Undecodable";
+    /// No key where one is needed.
+    pub const NULL_KEY: &str = "pawl.NullKey";
+    /// The service answered with a status that may heal.
+    pub const UNAVAILABLE: &str = "pawl.Unavailable";
+    /// No answer within the handler's time-out.
+    pub const TIMED_OUT: &str = "pawl.TimedOut";
+    /// No connection to the service.
+    pub const UNREACHABLE: &str = "pawl.Unreachable";
+    /// The handler panicked.
+    pub const PANICKED: &str = "pawl.Panicked";
+    /// An emitted record is larger than the topic takes.
+    pub const TOO_LARGE: &str = "pawl.TooLarge";
+}
+
+impl Failure {
+    /// A failure that another attempt may heal.
+    pub fn transient(code: &'static str, message: impl Into<String>) -> Self {
+        Failure::new(FailureClass::Transient, code, message)
+    }
+
+    /// A failure that no attempt will heal.
+    pub fn permanent(code: &'static str, message: impl Into<String>) -> Self {
+        Failure::new(FailureClass::Permanent, code, message)
+    }
+
+    /// A failure that stops the handler.
+    pub fn fatal(code: &'static str, message: impl Into<String>) -> Self {
+        Failure::new(FailureClass::Fatal, code, message)
+    }
+
+    /// Adds text that helps to find the cause.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// Adds the service's own wish for the next attempt.
+    pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after;
+        self
+    }
+
+    fn new(class: FailureClass, code: &'static str, message: impl Into<String>) -> Self {
+        Failure { class, code, message: message.into(), detail: String::new(), retry_after: None }
+    }
+}

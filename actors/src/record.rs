@@ -1,0 +1,130 @@
+//! A Kafka record as the actors see it: owned bytes and the place they came from.
+//!
+//! Deliberately absent: anything of a Kafka client. Headers are raw bytes, names included,
+//! because Kafka does not promise that a header name is UTF-8.
+
+use bytes::Bytes;
+
+/// The position of a record in its partition. `n` is the record itself, never "the next one".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub i64);
+
+/// The value Kafka commits for a group: the position *after* the last finished record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NextOffset(pub i64);
+
+impl Offset {
+    /// The value to commit once this record is finished.
+    pub fn next(self) -> NextOffset {
+        NextOffset(self.0 + 1)
+    }
+}
+
+impl NextOffset {
+    /// Whether a record at `offset` lies below this position, that is, was already committed.
+    pub fn covers(self, offset: Offset) -> bool {
+        offset.0 < self.0
+    }
+}
+
+impl std::fmt::Display for Offset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Display for NextOffset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A partition number of the input topic (and so of the changelog and dead-letter topics).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(pub i32);
+
+impl std::fmt::Display for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Millis(pub i64);
+
+/// What a record's timestamp means (Kafka's `message.timestamp.type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimestampType {
+    /// No timestamp was stored with the record.
+    NotAvailable,
+    /// Set by the producer.
+    CreateTime,
+    /// Set by the broker when it appended the record.
+    LogAppendTime,
+}
+
+impl TimestampType {
+    /// The name Kafka's Java client uses, which Spring's dead-letter headers carry.
+    pub fn name(self) -> &'static str {
+        match self {
+            TimestampType::NotAvailable => "NoTimestampType",
+            TimestampType::CreateTime => "CreateTime",
+            TimestampType::LogAppendTime => "LogAppendTime",
+        }
+    }
+}
+
+/// One record header. Kafka allows the same name several times, and a null value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Raw name; usually but not necessarily UTF-8.
+    pub name: Bytes,
+    /// Raw value; `None` is Kafka's null.
+    pub value: Option<Bytes>,
+}
+
+impl Header {
+    /// A header with a UTF-8 name.
+    pub fn new(name: &'static str, value: impl Into<Bytes>) -> Self {
+        Header { name: Bytes::from_static(name.as_bytes()), value: Some(value.into()) }
+    }
+}
+
+/// A record as it was read from the input topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Where it lies.
+    pub offset: Offset,
+    /// Milliseconds since the epoch; 0 where `timestamp_type` says there is none.
+    pub timestamp: Millis,
+    /// What `timestamp` means.
+    pub timestamp_type: TimestampType,
+    /// `None` is Kafka's null key.
+    pub key: Option<Bytes>,
+    /// `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// In the order of the record.
+    pub headers: Vec<Header>,
+}
+
+impl Record {
+    /// The value of the last header of this name, as Kafka's `Headers.lastHeader` has it.
+    pub fn header(&self, name: &str) -> Option<&Bytes> {
+        self.headers
+            .iter()
+            .rev()
+            .find(|header| header.name == name.as_bytes())
+            .and_then(|header| header.value.as_ref())
+    }
+
+    /// Bytes of key, value and headers: what the intake bound counts.
+    pub fn size(&self) -> usize {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|header| header.name.len() + header.value.as_ref().map_or(0, Bytes::len))
+            .sum();
+        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+}

@@ -1,0 +1,184 @@
+//! What can be observed of a handler, as plain counters that actors raise and others read.
+//!
+//! Deliberately absent: any metrics library and any text format. Each fact has one field here;
+//! the process's own endpoint shows it to Prometheus, readiness and tests alike.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use crate::outcome::FailureClass;
+use crate::record::Partition;
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Raises the count.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A value that rises and falls.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Raises (or with a negative `n` lowers) the value.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Where an assigned partition stands between assignment and release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PartitionPhase {
+    /// The claim is being committed.
+    Claiming = 0,
+    /// The ledger is being read from the changelog.
+    Restoring = 1,
+    /// Records are taken in.
+    Running = 2,
+    /// Running handlers end, nothing new is taken in.
+    Draining = 3,
+    /// Not taken in because of an error that the log explains.
+    Stopped = 4,
+}
+
+impl PartitionPhase {
+    /// The name in logs, metric labels and `/ready`.
+    pub fn name(self) -> &'static str {
+        match self {
+            PartitionPhase::Claiming => "claiming",
+            PartitionPhase::Restoring => "restoring",
+            PartitionPhase::Running => "running",
+            PartitionPhase::Draining => "draining",
+            PartitionPhase::Stopped => "stopped",
+        }
+    }
+
+    fn from_u8(n: u8) -> Self {
+        match n {
+            0 => PartitionPhase::Claiming,
+            1 => PartitionPhase::Restoring,
+            2 => PartitionPhase::Running,
+            3 => PartitionPhase::Draining,
+            _ => PartitionPhase::Stopped,
+        }
+    }
+}
+
+/// One assigned partition. Created at assignment, dropped when the partition is released.
+#[derive(Debug, Default)]
+pub struct PartitionStats {
+    /// Records handed over by the consumer that are not yet durable: the intake bound.
+    pub outstanding_records: Gauge,
+    /// Their bytes.
+    pub outstanding_bytes: Gauge,
+    /// The committed watermark (a next offset); -1 before the first.
+    pub watermark: Gauge,
+    /// The end of the partition as last asked of the broker; -1 when not known.
+    pub end: Gauge,
+    /// 1 when the consumer has reached the end and received nothing since, else 0.
+    pub at_end: Gauge,
+    /// Keys with a live order actor.
+    pub live_keys: Gauge,
+    /// Milliseconds since the epoch of the last committed progress (or of the start of intake).
+    pub last_progress: Gauge,
+    phase: AtomicU8,
+}
+
+impl PartitionStats {
+    /// Where the partition stands.
+    pub fn phase(&self) -> PartitionPhase {
+        PartitionPhase::from_u8(self.phase.load(Ordering::Acquire))
+    }
+
+    /// Moves the partition to another phase.
+    pub fn set_phase(&self, phase: PartitionPhase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Records between the committed watermark and the end of the partition: 0 once the consumer
+    /// reached the end and all it received is durable, because transaction markers and compacted
+    /// records take offsets that nobody will ever receive.
+    pub fn lag(&self) -> Option<u64> {
+        if self.at_end.get() == 1 && self.outstanding_records.get() == 0 {
+            return Some(0);
+        }
+        let (watermark, end) = (self.watermark.get(), self.end.get());
+        (watermark >= 0 && end >= 0).then(|| end.saturating_sub(watermark).max(0) as u64)
+    }
+}
+
+/// Everything observable of one handler.
+#[derive(Debug, Default)]
+pub struct HandlerStats {
+    /// Records whose first result is durable.
+    pub received: Counter,
+    /// Records whose effects are durable.
+    pub applied: Counter,
+    /// Records recognised as a producer's duplicate.
+    pub duplicates: Counter,
+    /// Records delivered again that the ledger already knew.
+    pub redelivered: Counter,
+    /// Records written to the dead-letter topic.
+    pub dead_letters: Counter,
+    /// Attempts beyond the first.
+    pub retries: Counter,
+    /// Calls at the handler now.
+    pub in_flight: Gauge,
+    /// Lanes that wait for a retry now.
+    pub parked: Gauge,
+    /// Assignments and revocations seen.
+    pub rebalances: Counter,
+    /// Event ids that came again with another payload.
+    pub id_conflicts: Counter,
+    failures: [Counter; FailureClass::ALL.len()],
+    partitions: RwLock<BTreeMap<Partition, Arc<PartitionStats>>>,
+}
+
+impl HandlerStats {
+    /// Failed attempts of a class.
+    pub fn failures(&self, class: FailureClass) -> &Counter {
+        &self.failures[class as usize]
+    }
+
+    /// Starts to show a partition that was just assigned.
+    pub fn assigned(&self, partition: Partition) -> Arc<PartitionStats> {
+        let stats = Arc::new(PartitionStats::default());
+        stats.watermark.set(-1);
+        stats.end.set(-1);
+        self.partitions.write().expect("no holder panics").insert(partition, stats.clone());
+        stats
+    }
+
+    /// Stops to show a partition that this instance no longer holds.
+    pub fn released(&self, partition: Partition) {
+        self.partitions.write().expect("no holder panics").remove(&partition);
+    }
+
+    /// The partitions held now, in order.
+    pub fn partitions(&self) -> Vec<(Partition, Arc<PartitionStats>)> {
+        let partitions = self.partitions.read().expect("no holder panics");
+        partitions.iter().map(|(partition, stats)| (*partition, stats.clone())).collect()
+    }
+}
