@@ -3,4 +3,5 @@ pub mod effects;
 pub mod handler;
 pub mod outcome;
 pub mod record;
+pub mod selector;
 pub mod stats;
