@@ -1,7 +1,27 @@
-//! Every decision Pawl takes, without touching the world.
+//! Every decision Pawl takes, without touching the world: no Kafka client, no store, no HTTP.
+//! The manifest of this crate is the wall, and a test reads it.
+//!
+//! A record's way, by file: [`partition`] sorts it into a lane, [`order`] works the lane,
+//! [`handler`] is what it is handed to, [`supervisor`] judges what failed, [`epoch`] collects what
+//! is to be written, [`ledger`] is what is known of a key and of a partition afterwards.
+//!
+//! Files named `actor.rs` are shells around pure state; the other files await nothing and read no
+//! clock: time and chance are arguments.
+
+pub mod clock;
+pub mod dead_letter;
 pub mod effects;
+pub mod epoch;
 pub mod handler;
+pub mod ledger;
+pub mod order;
 pub mod outcome;
+pub mod partition;
+pub mod pipeline;
+pub mod policy;
 pub mod record;
 pub mod selector;
+pub mod start;
 pub mod stats;
+pub mod supervisor;
+pub mod watermark;

@@ -93,6 +93,9 @@ pub struct PartitionStats {
     pub outstanding_records: Gauge,
     /// Their bytes.
     pub outstanding_bytes: Gauge,
+    /// Records received from the first unfinished one on, finished or not: the bound on how far
+    /// the other keys run ahead of a slow one.
+    pub ahead: Gauge,
     /// The committed watermark (a next offset); -1 before the first.
     pub watermark: Gauge,
     /// The end of the partition as last asked of the broker; -1 when not known.

@@ -1,0 +1,136 @@
+//! The committer: closes the open epoch whenever the writer is free, but not more often than
+//! `commit_interval`, and settles it once it is committed. The busier the handler, the larger its
+//! epochs: a database's group commit.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, AsyncContext, Context, Handler, Message};
+use bytes::BytesMut;
+
+use super::{Epoch, OpenEpoch};
+use crate::clock;
+use crate::partition::{PartitionState, Settlement};
+use crate::stats::HandlerStats;
+
+/// There is something to write.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Close;
+
+/// The writer has committed an epoch.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct EpochCommitted {
+    /// Its number.
+    pub number: u64,
+}
+
+/// Where a closed epoch goes.
+pub type EpochSink = Box<dyn Fn(Epoch)>;
+
+/// See the module's documentation.
+pub struct Committer {
+    open: Rc<RefCell<OpenEpoch>>,
+    sink: EpochSink,
+    stats: Arc<HandlerStats>,
+    interval: Duration,
+    ids_age_ms: i64,
+    number: u64,
+    writing: Option<Vec<(Rc<RefCell<PartitionState>>, Settlement)>>,
+    closed_at: Option<Instant>,
+    timer_set: bool,
+}
+
+impl Committer {
+    /// `sink` takes one epoch at a time; the next comes after `EpochCommitted` for it.
+    pub fn new(
+        open: Rc<RefCell<OpenEpoch>>,
+        sink: EpochSink,
+        stats: Arc<HandlerStats>,
+        interval: Duration,
+        ids_age: Duration,
+    ) -> Self {
+        let ids_age_ms = i64::try_from(ids_age.as_millis()).unwrap_or(i64::MAX);
+        Committer {
+            open,
+            sink,
+            stats,
+            interval,
+            ids_age_ms,
+            number: 0,
+            writing: None,
+            closed_at: None,
+            timer_set: false,
+        }
+    }
+
+    /// Closes now, later, or when the writer is free.
+    fn close_when_due(&mut self, ctx: &mut Context<Self>) {
+        if self.writing.is_some() || self.timer_set || self.open.borrow().is_empty() {
+            return;
+        }
+        let wait = self.closed_at.map_or(Duration::ZERO, |at| self.interval.saturating_sub(at.elapsed()));
+        if wait.is_zero() {
+            self.close();
+        } else {
+            self.timer_set = true;
+            ctx.run_later(wait, |committer, ctx| {
+                committer.timer_set = false;
+                committer.close_when_due(ctx);
+            });
+        }
+    }
+
+    fn close(&mut self) {
+        let touched = self.open.borrow_mut().take();
+        self.number += 1;
+        let mut out = BytesMut::with_capacity(64 * 1024);
+        let mut epoch = Epoch { number: self.number, partitions: Vec::with_capacity(touched.len()) };
+        let mut settlements = Vec::with_capacity(touched.len());
+        for partition in touched {
+            let oldest_ms = partition.borrow().partition_time().saturating_sub(self.ids_age_ms);
+            let closed = partition.borrow_mut().close(self.number, oldest_ms, &mut out);
+            if let Some((part, settlement)) = closed {
+                epoch.partitions.push(part);
+                settlements.push((partition, settlement));
+            }
+        }
+        self.closed_at = Some(Instant::now());
+        if !epoch.partitions.is_empty() {
+            self.writing = Some(settlements);
+            (self.sink)(epoch);
+        }
+    }
+}
+
+impl Actor for Committer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.open.borrow_mut().attach(ctx.address());
+    }
+}
+
+impl Handler<Close> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, ctx: &mut Self::Context) {
+        self.close_when_due(ctx);
+    }
+}
+
+impl Handler<EpochCommitted> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, message: EpochCommitted, ctx: &mut Self::Context) {
+        self.open.borrow_mut().set_committed(message.number);
+        let now = clock::now();
+        for (partition, settlement) in self.writing.take().into_iter().flatten() {
+            partition.borrow_mut().settle(&settlement, &self.stats, now);
+        }
+        self.close_when_due(ctx);
+    }
+}

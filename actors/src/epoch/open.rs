@@ -1,0 +1,58 @@
+//! The open epoch: the list of partitions that have something to write, until the committer
+//! closes it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use actix::Addr;
+
+use super::committer::{Close, Committer};
+use crate::partition::PartitionState;
+
+/// Shared by all actors of a handler; they live on one thread.
+#[derive(Default)]
+pub struct OpenEpoch {
+    touched: Vec<Rc<RefCell<PartitionState>>>,
+    committer: Option<Addr<Committer>>,
+    /// Whether the committer knows already that there is something to write.
+    announced: bool,
+    committed: u64,
+}
+
+impl OpenEpoch {
+    /// Notes that a partition's share is not empty. The first note of an epoch wakes the committer.
+    pub fn touch(&mut self, partition: &Rc<RefCell<PartitionState>>) {
+        if partition.borrow_mut().list() {
+            self.touched.push(partition.clone());
+        }
+        if !self.announced {
+            self.announced = true;
+            if let Some(committer) = &self.committer {
+                // At most one such message is under way, so the mailbox cannot fill up.
+                committer.do_send(Close);
+            }
+        }
+    }
+
+    /// Number of the last committed epoch.
+    pub fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    pub(super) fn attach(&mut self, committer: Addr<Committer>) {
+        self.committer = Some(committer);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.touched.is_empty()
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Rc<RefCell<PartitionState>>> {
+        self.announced = false;
+        std::mem::take(&mut self.touched)
+    }
+
+    pub(super) fn set_committed(&mut self, number: u64) {
+        self.committed = number;
+    }
+}

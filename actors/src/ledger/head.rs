@@ -1,0 +1,125 @@
+//! The head: the durable row of one key.
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::{RecentIds, Row, RowError, head_key};
+use crate::effects::StateChange;
+use crate::record::Offset;
+
+/// What is known of a key. An empty head and no row mean the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The highest offset whose result is durable, or will be with the open epoch.
+    pub taken: Offset,
+    /// Event ids applied last.
+    pub ids: RecentIds,
+    /// The key's state, as its handler last set it.
+    pub state: Option<Bytes>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    taken: i64,
+    #[serde(borrow)]
+    ids: &'a [u8],
+    #[serde(borrow)]
+    state: Option<&'a [u8]>,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Head { taken: Offset(-1), ids: RecentIds::default(), state: None }
+    }
+}
+
+impl Head {
+    /// Reads a stored head.
+    ///
+    /// # Errors
+    /// When the version is unknown or the bytes are not a head.
+    pub fn decode(value: &[u8]) -> Result<Self, RowError> {
+        let stored: Stored<'_> = super::decode("head", value)?;
+        let ids = RecentIds::from_stored(stored.ids.to_vec()).map_err(|reason| RowError::Damaged {
+            row: "head",
+            bytes: value.len(),
+            reason,
+        })?;
+        Ok(Head { taken: Offset(stored.taken), ids, state: stored.state.map(Bytes::copy_from_slice) })
+    }
+
+    /// The row that holds this head.
+    pub fn row(&self, lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
+        let stored = Stored { taken: self.taken.0, ids: self.ids.stored(), state: self.state.as_deref() };
+        Row { key: head_key(lane, out), value: Some(super::encode(&stored, out)) }
+    }
+
+    /// The row that removes this head.
+    pub fn tombstone(lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
+        Row { key: head_key(lane, out), value: None }
+    }
+
+    /// Whether only the taken offset is left: such a head says nothing that the partition's
+    /// watermark does not say as well, once that has passed the taken offset.
+    pub fn is_bare(&self) -> bool {
+        self.ids.is_empty() && self.state.is_none()
+    }
+
+    /// Takes over what a handler did to the state.
+    pub fn change_state(&mut self, change: StateChange) {
+        match change {
+            StateChange::Keep => {}
+            // Copied, lest a few bytes of state keep a whole fetched batch in memory.
+            StateChange::Set(state) => self.state = Some(Bytes::copy_from_slice(&state)),
+            StateChange::Clear => self.state = None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::IdHasher;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            taken in -1i64..i64::MAX,
+            ids in proptest::collection::vec(any::<[u8; 4]>(), 0..70),
+            state in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
+            key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
+        ) {
+            let mut head = Head { taken: Offset(taken), ids: RecentIds::default(), state: state.map(Bytes::from) };
+            for id in &ids {
+                head.ids.push(IdHasher::new([1; 16]).hash(id, None, 1_000), 64);
+            }
+            let row = head.row(key.as_deref(), &mut BytesMut::new());
+            prop_assert_eq!(Head::decode(&row.value.expect("a value")).expect("decodes"), head);
+            prop_assert!(super::super::is_head_key(&row.key));
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused_but_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Head::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_named_and_refused() {
+        let error = Head::decode(&[9, 0, 0]).expect_err("version 9");
+        assert_eq!(error, RowError::UnknownVersion { row: "head", found: 9, known: 1 });
+        assert!(error.to_string().contains("version 9"), "{error}");
+    }
+
+    #[test]
+    fn only_the_taken_offset_is_bare() {
+        let mut head = Head { taken: Offset(9), ..Head::default() };
+        assert!(head.is_bare());
+        head.change_state(StateChange::Set(Bytes::from_static(b"s")));
+        assert!(!head.is_bare());
+        head.change_state(StateChange::Clear);
+        assert!(head.is_bare());
+    }
+}

@@ -1,0 +1,109 @@
+//! The ledger: the durable rows of a key and of a partition, as they lie in the changelog.
+//!
+//! | row | key | how many | what it is |
+//! |---|---|---|---|
+//! | claim | `00` | one a partition | who owns the partition; its offset is the claim's number |
+//! | partition | `01` | one a partition | the one truth about the partition: watermark, books, identity |
+//! | head | `02` + record key | one a key | taken offset, recent event ids, state |
+//! | head without key | `03` | at most one a partition | the lane of records whose key is null or unreadable |
+//!
+//! Every value begins with its row version. A version that this build does not know stops the
+//! partition: guessing at a ledger would break the promises made with it.
+
+mod head;
+mod ids;
+mod partition;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+pub use head::Head;
+pub use ids::{IdHasher, IdMatch, RecentId, RecentIds};
+pub use partition::{Books, ClaimRow, PartitionRow};
+
+/// Key of the claim row.
+pub const CLAIM_KEY: &[u8] = &[0];
+/// Key of the partition row.
+pub const PARTITION_KEY: &[u8] = &[1];
+/// First byte of a head's key; the record key follows.
+pub const HEAD_PREFIX: u8 = 2;
+/// Key of the head of the lane that takes records without a usable key.
+pub const UNKEYED_HEAD_KEY: &[u8] = &[3];
+
+/// A changed row: what the changelog gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// See the table in the module's documentation.
+    pub key: Bytes,
+    /// `None` removes the row.
+    pub value: Option<Bytes>,
+}
+
+/// Why a stored row cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// Written by a newer Pawl.
+    #[error(
+        "a {row} row has version {found}, this Pawl knows up to {known}: run the newer version again, or rewind \
+         the handler with it"
+    )]
+    UnknownVersion {
+        /// Which kind of row.
+        row: &'static str,
+        /// The version it carries.
+        found: u8,
+        /// The highest version this build reads.
+        known: u8,
+    },
+    /// Not what any Pawl writes.
+    #[error("a {row} row of {bytes} bytes cannot be decoded: {reason}")]
+    Damaged {
+        /// Which kind of row.
+        row: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// What the decoder said.
+        reason: String,
+    },
+}
+
+/// The version that every row kind is written with.
+const VERSION: u8 = 1;
+
+/// Appends version and body to `out` and cuts the result off as one buffer.
+fn encode<T: serde::Serialize>(body: &T, out: &mut BytesMut) -> Bytes {
+    out.put_u8(VERSION);
+    let mut writer = out.split_off(out.len()).writer();
+    postcard::to_io(body, &mut writer).expect("writing to memory cannot fail");
+    out.unsplit(writer.into_inner());
+    out.split().freeze()
+}
+
+/// Checks the version and decodes the body.
+fn decode<'a, T: serde::Deserialize<'a>>(row: &'static str, value: &'a [u8]) -> Result<T, RowError> {
+    match value.split_first() {
+        Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|error| RowError::Damaged {
+            row,
+            bytes: value.len(),
+            reason: error.to_string(),
+        }),
+        Some((&found, _)) => Err(RowError::UnknownVersion { row, found, known: VERSION }),
+        None => Err(RowError::Damaged { row, bytes: 0, reason: "it is empty".into() }),
+    }
+}
+
+/// The changelog key of a lane's head; `None` is the lane of records without a usable key.
+pub fn head_key(lane: Option<&[u8]>, out: &mut BytesMut) -> Bytes {
+    match lane {
+        None => Bytes::from_static(UNKEYED_HEAD_KEY),
+        Some(key) => {
+            out.put_u8(HEAD_PREFIX);
+            out.put_slice(key);
+            out.split().freeze()
+        }
+    }
+}
+
+/// Whether a changelog key is a head's.
+pub fn is_head_key(key: &[u8]) -> bool {
+    key.first() == Some(&HEAD_PREFIX) || key == UNKEYED_HEAD_KEY
+}

@@ -1,0 +1,126 @@
+//! The partition row, the one truth about a partition, and the claim that changes its owner.
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::{CLAIM_KEY, PARTITION_KEY, Row, RowError};
+
+/// Running totals of a partition. They balance at every epoch commit: each received record is
+/// accounted for exactly once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Books {
+    /// Records whose first result is durable.
+    pub received: u64,
+    /// Records that took effect.
+    pub applied: u64,
+    /// Records recognised as a producer's duplicate.
+    pub duplicates: u64,
+    /// Records that went to the dead-letter topic.
+    pub dead_lettered: u64,
+    /// Offsets that an operator skipped by moving the group's committed offset forward; beside the
+    /// books, because nobody knows how many records they were.
+    pub skipped_offsets: u64,
+    /// Offsets that retention removed before they were read; beside the books as well.
+    pub removed_offsets: u64,
+}
+
+impl Books {
+    /// Whether every received record is accounted for.
+    pub fn balance(&self) -> bool {
+        self.received == self.applied + self.duplicates + self.dead_lettered
+    }
+}
+
+/// What is durable about a partition as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionRow {
+    /// Id of the input topic: offsets of a topic that was deleted and made anew mean nothing.
+    pub topic_id: String,
+    /// Every record below this position is accounted for. Never falls.
+    pub watermark: i64,
+    /// Number of the claim under which the row was written.
+    pub claim: i64,
+    /// Number of the epoch under that claim.
+    pub epoch: u64,
+    /// Highest record timestamp taken, never beyond the clock of its time; milliseconds.
+    pub partition_time: i64,
+    /// Running totals.
+    pub books: Books,
+    /// Fingerprint of the settings that decide which lane a record belongs to and what repeats it.
+    pub fingerprint: u64,
+    /// Secret with which event ids are hashed.
+    pub id_key: [u8; 16],
+}
+
+impl PartitionRow {
+    /// Reads a stored row.
+    ///
+    /// # Errors
+    /// When the version is unknown or the bytes are not a partition row.
+    pub fn decode(value: &[u8]) -> Result<Self, RowError> {
+        super::decode("partition", value)
+    }
+
+    /// The row as it is stored.
+    pub fn row(&self, out: &mut BytesMut) -> Row {
+        Row { key: Bytes::from_static(PARTITION_KEY), value: Some(super::encode(self, out)) }
+    }
+}
+
+/// What a new owner writes before it trusts anything that it reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRow {
+    /// The instance that claims.
+    pub instance: String,
+    /// Makes every claim's row different from every other.
+    pub nonce: [u8; 16],
+    /// When, in milliseconds since the epoch, by the instance's clock; for people only.
+    pub at: i64,
+}
+
+impl ClaimRow {
+    /// Reads a stored claim.
+    ///
+    /// # Errors
+    /// When the version is unknown or the bytes are not a claim.
+    pub fn decode(value: &[u8]) -> Result<Self, RowError> {
+        super::decode("claim", value)
+    }
+
+    /// The row as it is stored.
+    pub fn row(&self, out: &mut BytesMut) -> Row {
+        Row { key: Bytes::from_static(CLAIM_KEY), value: Some(super::encode(self, out)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_row_is_read_back_as_written() {
+        let row = PartitionRow {
+            topic_id: "AAAAAAAAAAAAAAAAAAAAAQ".into(),
+            watermark: 8812,
+            claim: 3,
+            epoch: 77,
+            partition_time: 1_700_000_000_000,
+            books: Books { received: 5, applied: 3, duplicates: 1, dead_lettered: 1, ..Books::default() },
+            fingerprint: u64::MAX,
+            id_key: [9; 16],
+        };
+        let stored = row.row(&mut BytesMut::new());
+        assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
+        assert!(row.books.balance());
+        assert!(!Books { received: 1, ..Books::default() }.balance());
+    }
+
+    #[test]
+    fn a_claim_is_read_back_as_written_and_garbage_is_refused() {
+        let claim = ClaimRow { instance: "host-1".into(), nonce: [3; 16], at: 5 };
+        let stored = claim.row(&mut BytesMut::new()).value.expect("a value");
+        assert_eq!(ClaimRow::decode(&stored), Ok(claim));
+        assert!(matches!(ClaimRow::decode(&stored[..4]), Err(RowError::Damaged { .. })));
+        assert!(matches!(PartitionRow::decode(&[]), Err(RowError::Damaged { .. })));
+    }
+}

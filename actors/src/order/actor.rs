@@ -1,0 +1,376 @@
+//! The shell of a lane: carries mail in and effects out. Every decision is the lane's or the
+//! supervisor's.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use futures_util::FutureExt;
+
+use super::{LaneCell, Taken, Turn};
+use crate::dead_letter::Defunct;
+use crate::effects::Effects;
+use crate::epoch::Letter;
+use crate::handler::{Answer, Call};
+use crate::outcome::{Failure, Outcome, code};
+use crate::partition::PartitionState;
+use crate::pipeline::Pipeline;
+use crate::supervisor::{Disposition, Failed, Verdict};
+
+/// A record for this key.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Take(pub Taken);
+
+/// A place at the handler is free for this lane.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Go;
+
+/// The supervisor's answer to a failed attempt.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Judged {
+    /// The attempt that failed.
+    pub attempt: u32,
+    /// What becomes of it.
+    pub verdict: Verdict,
+}
+
+/// The time of a retry has come.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Wake {
+    /// The attempt to start.
+    pub attempt: u32,
+}
+
+/// The key is let go, or its partition is given up.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
+/// See the module's documentation.
+pub struct OrderActor {
+    cell: Rc<LaneCell>,
+    partition: Rc<RefCell<PartitionState>>,
+    pipeline: Rc<Pipeline>,
+    /// The failure that waits for its verdict.
+    failure: Option<Box<Failure>>,
+    /// Whether a call is at the handler.
+    calling: bool,
+    parked: bool,
+}
+
+impl OrderActor {
+    /// An actor for a lane of a partition.
+    pub fn new(cell: Rc<LaneCell>, partition: Rc<RefCell<PartitionState>>, pipeline: Rc<Pipeline>) -> Self {
+        OrderActor { cell, partition, pipeline, failure: None, calling: false, parked: false }
+    }
+
+    /// Works the lane until it waits for something.
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        while self.partition.borrow().may_begin() {
+            let oldest_ms = self.oldest_id_ms();
+            let turn = self.cell.lane.borrow_mut().turn(oldest_ms);
+            match turn {
+                Turn::Wait => return,
+                Turn::Redelivered(receipt) => {
+                    self.partition.borrow_mut().redelivered(receipt);
+                    self.touch();
+                }
+                Turn::Duplicate { receipt, conflict } => {
+                    if conflict {
+                        self.pipeline.stats.id_conflicts.add(1);
+                        tracing::warn!(
+                            handler = %self.pipeline.source.handler,
+                            partition = self.partition.borrow().partition().0,
+                            offset = self.cell.lane.borrow().taken().0,
+                            key = %self.key_text(),
+                            "an event id came again with another payload; dropped as a duplicate"
+                        );
+                    }
+                    self.partition.borrow_mut().duplicate(receipt);
+                    self.head_changed();
+                }
+                Turn::Defective => {
+                    let defect = self.cell.lane.borrow().current().and_then(|taken| taken.defect.clone());
+                    let failure = defect.expect("a defective record says why");
+                    self.ask_supervisor(1, failure, ctx);
+                    return;
+                }
+                Turn::Attempt(attempt) => {
+                    let place = self.pipeline.places.borrow_mut().take(&self.cell, || ctx.address());
+                    if !place || !self.attempt(attempt, ctx) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts an attempt; `true` if it has ended well already.
+    fn attempt(&mut self, attempt: u32, ctx: &mut Context<Self>) -> bool {
+        let call = self.call(attempt);
+        self.calling = true;
+        self.pipeline.stats.in_flight.add(1);
+        let handler = &self.pipeline.handler;
+        let answer = catch_unwind(AssertUnwindSafe(|| handler.handle(call)))
+            .unwrap_or_else(|panic| Answer::Ready(Outcome::Failed(panicked(&*panic))));
+        match answer {
+            Answer::Ready(outcome) => self.ended(attempt, outcome, ctx),
+            Answer::Later(future) => {
+                let limit = self.pipeline.policy.attempt_timeout;
+                let guarded = async move {
+                    let unwinding = AssertUnwindSafe(future).catch_unwind();
+                    match tokio::time::timeout(limit, unwinding).await {
+                        Ok(Ok(outcome)) => outcome,
+                        Ok(Err(panic)) => Outcome::Failed(panicked(&*panic)),
+                        Err(_) => Outcome::Failed(Failure::transient(
+                            code::TIMED_OUT,
+                            format!("no answer within {limit:?}"),
+                        )),
+                    }
+                };
+                ctx.spawn(guarded.into_actor(self).map(move |outcome, actor, ctx| {
+                    if actor.ended(attempt, outcome, ctx) {
+                        actor.drive(ctx);
+                    }
+                }));
+                false
+            }
+        }
+    }
+
+    fn call(&self, attempt: u32) -> Call {
+        let lane = self.cell.lane.borrow();
+        let taken = lane.current().expect("an attempt has a record");
+        let partition = self.partition.borrow();
+        Call {
+            record: taken.record.clone(),
+            source: self.pipeline.source.clone(),
+            partition: partition.partition(),
+            attempt,
+            claim: partition.claim(),
+            event_id: taken.event_id.clone(),
+            state: lane.state().cloned(),
+        }
+    }
+
+    /// Takes an outcome over; `true` if the lane is free for its next record.
+    fn ended(&mut self, attempt: u32, outcome: Outcome, ctx: &mut Context<Self>) -> bool {
+        self.leave_handler();
+        if !self.partition.borrow().may_end() {
+            return false;
+        }
+        let outcome = match outcome {
+            Outcome::Done(effects) => self.check(effects),
+            failed @ Outcome::Failed(_) => failed,
+        };
+        match outcome {
+            Outcome::Done(Effects { emit, state }) => {
+                let max_ids = self.pipeline.policy.recent_ids;
+                let done = self.cell.lane.borrow_mut().applied(attempt, state, max_ids);
+                let Some(done) = done else { return false };
+                self.partition.borrow_mut().applied(done.receipt, emit);
+                self.head_changed();
+                true
+            }
+            Outcome::Failed(failure) => {
+                if self.cell.lane.borrow_mut().failed(attempt) {
+                    self.ask_supervisor(attempt, Box::new(failure), ctx);
+                }
+                false
+            }
+        }
+    }
+
+    /// Effects that the broker would refuse never join an epoch: they would take it down with them.
+    fn check(&self, effects: Effects) -> Outcome {
+        let max = self.pipeline.policy.max_record_bytes;
+        match effects.emit.iter().find(|emit| emit.size() > max) {
+            None => Outcome::Done(effects),
+            Some(emit) => Outcome::Failed(Failure::permanent(
+                code::TOO_LARGE,
+                format!("the handler emitted {} bytes to {}, which takes {max}", emit.size(), emit.topic),
+            )),
+        }
+    }
+
+    fn ask_supervisor(&mut self, attempt: u32, failure: Box<Failure>, ctx: &mut Context<Self>) {
+        self.pipeline.stats.failures(failure.class).add(1);
+        let offset = self.cell.lane.borrow().current().expect("a failed attempt has a record").record.offset;
+        let failed = Failed {
+            actor: ctx.address(),
+            partition: self.partition.borrow().partition(),
+            offset,
+            key: self.key_text(),
+            attempt,
+            failure: failure.clone(),
+        };
+        self.failure = Some(failure);
+        // One failure a lane is under way at most, so the supervisor's mailbox is bounded by the
+        // number of lanes; refusing one here would lose a verdict.
+        self.pipeline.supervisor.do_send(failed);
+    }
+
+    fn dead_letter(&mut self, attempt: u32, disposition: Disposition) -> bool {
+        if !self.partition.borrow().may_end() {
+            return false;
+        }
+        let Some(failure) = self.failure.take() else { return false };
+        let Some(done) = self.cell.lane.borrow_mut().dead_lettered(attempt) else { return false };
+        let policy = &self.pipeline.policy;
+        let defunct = Defunct {
+            record: &done.record,
+            partition: self.partition.borrow().partition(),
+            source: &self.pipeline.source,
+            failure: &failure,
+            attempt,
+            disposition,
+        };
+        let letter = Letter {
+            emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_record_bytes),
+            offset: done.record.offset,
+            key: self.key_text(),
+            cause: match disposition {
+                Disposition::Poison => format!("{}, permanent", failure.message),
+                Disposition::Exhausted => format!("{}, {attempt} attempts used up", failure.message),
+            },
+        };
+        self.partition.borrow_mut().dead_lettered(done.receipt, letter);
+        self.head_changed();
+        true
+    }
+
+    fn head_changed(&self) {
+        if self.cell.lane.borrow_mut().mark_changed() {
+            self.partition.borrow_mut().changed(self.cell.clone());
+        }
+        self.touch();
+    }
+
+    fn touch(&self) {
+        self.pipeline.open.borrow_mut().touch(&self.partition);
+    }
+
+    fn oldest_id_ms(&self) -> i64 {
+        let age = i64::try_from(self.pipeline.policy.recent_ids_age.as_millis()).unwrap_or(i64::MAX);
+        self.partition.borrow().partition_time().saturating_sub(age)
+    }
+
+    fn key_text(&self) -> String {
+        let lane = self.cell.lane.borrow();
+        let key = lane.current().and_then(|taken| taken.record.key.as_deref()).or(lane.key.as_deref());
+        key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned())
+    }
+
+    fn leave_handler(&mut self) {
+        if std::mem::take(&mut self.calling) {
+            self.pipeline.stats.in_flight.add(-1);
+        }
+        self.pipeline.places.borrow_mut().give_up(&self.cell);
+    }
+
+    fn set_parked(&mut self, parked: bool) {
+        if parked != self.parked {
+            self.parked = parked;
+            self.pipeline.stats.parked.add(if parked { 1 } else { -1 });
+        }
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without text".into());
+    Failure::permanent(code::PANICKED, format!("the handler panicked: {text}"))
+}
+
+impl Actor for OrderActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.pipeline.policy.mailbox_capacity);
+    }
+}
+
+impl Drop for OrderActor {
+    fn drop(&mut self) {
+        self.leave_handler();
+        self.set_parked(false);
+    }
+}
+
+impl Handler<Take> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, Take(taken): Take, ctx: &mut Self::Context) {
+        self.cell.pending.set(self.cell.pending.get() - 1);
+        self.cell.lane.borrow_mut().take(taken);
+        self.drive(ctx);
+    }
+}
+
+impl Handler<Go> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Go, ctx: &mut Self::Context) {
+        let Some(attempt) = self.cell.lane.borrow().running_attempt() else { return };
+        if !self.partition.borrow().may_begin() {
+            return;
+        }
+        if self.attempt(attempt, ctx) {
+            self.drive(ctx);
+        }
+    }
+}
+
+impl Handler<Judged> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Judged, ctx: &mut Self::Context) {
+        match message.verdict {
+            Verdict::Retry(_) => {
+                if self.cell.lane.borrow_mut().park(message.attempt) {
+                    self.set_parked(true);
+                }
+            }
+            Verdict::DeadLetter(disposition) => {
+                if self.dead_letter(message.attempt, disposition) {
+                    self.drive(ctx);
+                }
+            }
+            // The record stays unfinished: the watermark stays before it.
+            Verdict::Halt => {}
+        }
+    }
+}
+
+impl Handler<Wake> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Wake, ctx: &mut Self::Context) {
+        if !self.partition.borrow().may_begin() || !self.cell.lane.borrow_mut().wake(message.attempt) {
+            return;
+        }
+        self.set_parked(false);
+        self.pipeline.stats.retries.add(1);
+        let place = self.pipeline.places.borrow_mut().take(&self.cell, || ctx.address());
+        if place && self.attempt(message.attempt, ctx) {
+            self.drive(ctx);
+        }
+    }
+}
+
+impl Handler<Stop> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

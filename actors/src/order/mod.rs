@@ -1,0 +1,43 @@
+//! The order actor: the only writer of its key.
+
+mod actor;
+mod lane;
+
+use std::cell::{Cell, RefCell};
+
+pub use actor::{Go, Judged, OrderActor, Stop, Take, Wake};
+pub use lane::{Lane, Taken, Turn};
+
+/// Whether a lane has a place at the handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Neither has nor wants one.
+    None,
+    /// Waits for one.
+    Waiting,
+    /// Has one.
+    Held,
+}
+
+/// A lane as the actors of its partition share it: the order actor works it, the partition actor
+/// sees whether it may go, the open epoch takes its row.
+pub struct LaneCell {
+    /// The lane.
+    pub lane: RefCell<Lane>,
+    /// Its place at the handler.
+    pub place: Cell<Place>,
+    /// Messages to the order actor that it has not yet handled.
+    pub pending: Cell<u32>,
+}
+
+impl LaneCell {
+    /// Wraps a lane.
+    pub fn new(lane: Lane) -> Self {
+        LaneCell { lane: RefCell::new(lane), place: Cell::new(Place::None), pending: Cell::new(0) }
+    }
+
+    /// Whether the key can be let go.
+    pub fn may_go(&self, committed: u64) -> bool {
+        self.pending.get() == 0 && self.lane.borrow().may_go(committed)
+    }
+}

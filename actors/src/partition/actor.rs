@@ -1,0 +1,301 @@
+//! The shell of a partition: sorts records into lanes, wakes and lets go of order actors, drains.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use bytes::{Bytes, BytesMut};
+
+use super::live::{Live, LiveKeys};
+use super::{Ownership, PartitionState, Receipt};
+use crate::clock;
+use crate::epoch::AssignmentEpoch;
+use crate::ledger::{HEAD_PREFIX, Head, head_key};
+use crate::order::{Lane, LaneCell, OrderActor, Take, Taken};
+use crate::outcome::{Failure, code};
+use crate::pipeline::Pipeline;
+use crate::record::{NextOffset, Record};
+use crate::selector::{Reader, Selector};
+use crate::stats::PartitionPhase;
+use crate::supervisor::Halt;
+
+/// Records that the consumer read, in their order.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Records {
+    /// The assignment they were read under.
+    pub assignment: AssignmentEpoch,
+    /// At least one.
+    pub records: Vec<Record>,
+}
+
+/// The partition is to be given up: finish what runs, commit, then tell.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Drain {
+    /// Running calls are cancelled at this time.
+    pub deadline: Instant,
+    /// Called once no epoch holds anything of the partition.
+    pub drained: Box<dyn FnOnce() + Send>,
+}
+
+/// The partition is lost: somebody else may own it already.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Abandon;
+
+/// A key and its new actor.
+type Woken = (Option<Rc<[u8]>>, Live);
+
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often a draining partition looks whether it is done; a drain waits for handlers and for a
+/// commit, so this is small against what it waits for.
+const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(2);
+
+/// See the module's documentation.
+pub struct PartitionActor {
+    pipeline: Rc<Pipeline>,
+    state: Rc<RefCell<PartitionState>>,
+    live: LiveKeys,
+    sweep: u64,
+    /// Where the sweep for dead rows goes on.
+    swept_to: Option<Bytes>,
+    draining: Option<Drain>,
+    halted: bool,
+}
+
+impl PartitionActor {
+    /// Begins at the restored watermark.
+    pub fn new(pipeline: Rc<Pipeline>, ownership: Ownership) -> Self {
+        ownership.stats.last_progress.set(clock::now().0);
+        ownership.stats.set_phase(PartitionPhase::Running);
+        let state = Rc::new(RefCell::new(PartitionState::new(ownership)));
+        PartitionActor {
+            pipeline,
+            state,
+            live: LiveKeys::default(),
+            sweep: 0,
+            swept_to: None,
+            draining: None,
+            halted: false,
+        }
+    }
+
+    /// Hands a record to the order actor of its key.
+    fn dispatch(&mut self, record: Record, receipt: Receipt) {
+        let (key, taken) = self.sort(record, receipt);
+        let key = key.as_deref();
+        let sweep = self.sweep;
+        let live = match self.live.get_mut(key) {
+            Some(live) => live,
+            None => match self.wake(key) {
+                Ok((key, live)) => self.live.insert(key, live),
+                Err(reason) => return self.halt(reason),
+            },
+        };
+        live.used = sweep;
+        live.cell.pending.set(live.cell.pending.get() + 1);
+        if let Err(error) = live.actor.try_send(Take(taken)) {
+            self.halt(format!("an order actor refused a record: {error}"));
+        }
+    }
+
+    /// Which lane a record belongs to and what marks its repetition.
+    fn sort(&self, record: Record, receipt: Receipt) -> (Option<Bytes>, Taken) {
+        let policy = &self.pipeline.policy;
+        let mut reader = Reader::new(&record);
+        let (key, mut defect) = match reader.read(&policy.key) {
+            Ok(Some(key)) => (Some(key), None),
+            Ok(None) => (None, Some(no_key(&policy.key))),
+            Err(why) => (None, Some(undecodable("key", &why))),
+        };
+        let mut event_id = None;
+        if let (Some(selector), None) = (&policy.event_id, &defect) {
+            match reader.read(selector) {
+                Ok(found) => event_id = found,
+                Err(why) => defect = Some(undecodable("event id", &why)),
+            }
+        }
+        let state = self.state.borrow();
+        let id = match &event_id {
+            Some(event_id) if policy.recent_ids > 0 => {
+                Some(state.hasher().hash(event_id, record.value.as_deref(), state.partition_time()))
+            }
+            _ => None,
+        };
+        (key, Taken { record: Arc::new(record), receipt, id, event_id, defect: defect.map(Box::new) })
+    }
+
+    /// Starts the order actor of a key with what the ledger knows of it.
+    fn wake(&self, key: Option<&[u8]>) -> Result<Woken, String> {
+        let partition = self.state.borrow().partition();
+        let stored = self
+            .pipeline
+            .view
+            .get(partition, &head_key(key, &mut BytesMut::new()))
+            .map_err(|error| format!("the local view of the ledger cannot be read: {error}"))?;
+        let head = stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
+        let key: Option<Rc<[u8]>> = key.map(Rc::from);
+        let cell = Rc::new(LaneCell::new(Lane::new(key.clone(), head)));
+        let actor = OrderActor::new(cell.clone(), self.state.clone(), self.pipeline.clone()).start();
+        Ok((key, Live { cell, actor, used: self.sweep }))
+    }
+
+    fn halt(&mut self, reason: String) {
+        if std::mem::replace(&mut self.halted, true) {
+            return;
+        }
+        let state = self.state.borrow();
+        state.stats().set_phase(PartitionPhase::Stopped);
+        let source = &self.pipeline.source;
+        let reason = format!("{}: {}[{}]: {reason}", source.handler, source.topic, state.partition());
+        self.pipeline.supervisor.do_send(Halt { reason });
+    }
+
+    /// Lets idle keys go and removes rows that say nothing any more.
+    fn sweep(&mut self) {
+        self.sweep += 1;
+        let policy = &self.pipeline.policy;
+        let committed = self.pipeline.open.borrow().committed();
+        let patience = policy.idle_key_after.as_secs();
+        let crowded = self.live.len() > policy.max_live_keys;
+        let (sweep, watermark, oldest_ms) = (self.sweep, self.committed_watermark(), self.oldest_id_ms());
+        let (state, open) = (&self.state, &self.pipeline.open);
+        self.live.let_go(|live| {
+            if !(crowded || sweep - live.used > patience) || !live.cell.may_go(committed) {
+                return false;
+            }
+            let dead_row = live.cell.lane.borrow_mut().has_dead_row(watermark, oldest_ms);
+            if dead_row && live.cell.lane.borrow_mut().mark_changed() {
+                state.borrow_mut().changed(live.cell.clone());
+                open.borrow_mut().touch(state);
+            }
+            !dead_row
+        });
+        state.borrow().stats().live_keys.set(self.live.len() as i64);
+        if let Err(reason) = self.sweep_rows(watermark, oldest_ms) {
+            self.halt(reason);
+        }
+    }
+
+    /// Looks at the next stored heads of keys that nobody holds.
+    fn sweep_rows(&mut self, watermark: NextOffset, oldest_ms: i64) -> Result<(), String> {
+        let partition = self.state.borrow().partition();
+        let limit = self.pipeline.policy.sweep_rows_per_second;
+        let rows = self
+            .pipeline
+            .view
+            .scan(partition, self.swept_to.as_deref(), limit)
+            .map_err(|error| format!("the local view of the ledger cannot be read: {error}"))?;
+        self.swept_to = (rows.len() == limit).then(|| rows.last().map(|(key, _)| key.clone())).flatten();
+        for (row_key, value) in rows {
+            let key = (row_key.first() == Some(&HEAD_PREFIX)).then(|| &row_key[1..]);
+            if self.live.get_mut(key).is_some() {
+                continue;
+            }
+            let head = Head::decode(&value).map_err(|error| error.to_string())?;
+            let mut lane = Lane::new(None, Some(head));
+            if lane.has_dead_row(watermark, oldest_ms) {
+                self.state.borrow_mut().write_row(Head::tombstone(key, &mut BytesMut::new()));
+                self.pipeline.open.borrow_mut().touch(&self.state);
+            }
+        }
+        Ok(())
+    }
+
+    fn committed_watermark(&self) -> NextOffset {
+        NextOffset(self.state.borrow().stats().watermark.get())
+    }
+
+    fn oldest_id_ms(&self) -> i64 {
+        let age = i64::try_from(self.pipeline.policy.recent_ids_age.as_millis()).unwrap_or(i64::MAX);
+        self.state.borrow().partition_time().saturating_sub(age)
+    }
+
+    /// Goes on with a drain: running calls end or are cancelled, then the last epoch is awaited.
+    fn check_drain(&mut self, ctx: &mut Context<Self>) {
+        let Some(drain) = &self.draining else { return };
+        let running = self.live.cells().any(|cell| cell.lane.borrow().is_running());
+        if running && Instant::now() < drain.deadline {
+            return;
+        }
+        self.state.borrow_mut().freeze();
+        self.live.stop_all();
+        if self.state.borrow().is_settled() {
+            if let Some(drain) = self.draining.take() {
+                (drain.drained)();
+            }
+            ctx.stop();
+        }
+    }
+}
+
+fn no_key(selector: &Selector) -> Failure {
+    match selector {
+        Selector::Record => {
+            Failure::permanent(code::NULL_KEY, "the record has no key, and order is kept by key")
+        }
+        other => Failure::permanent(code::NULL_KEY, format!("the record has nothing at {other}, its key")),
+    }
+}
+
+fn undecodable(what: &str, why: &str) -> Failure {
+    Failure::permanent(code::UNDECODABLE, format!("the {what} cannot be read: {why}"))
+}
+
+impl Actor for PartitionActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.pipeline.policy.mailbox_capacity);
+        ctx.run_interval(SWEEP_EVERY, |partition, _| {
+            if partition.draining.is_none() && !partition.halted {
+                partition.sweep();
+            }
+        });
+    }
+}
+
+impl Handler<Records> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Records, _: &mut Self::Context) {
+        if self.draining.is_some() || self.halted || message.assignment != self.state.borrow().assignment() {
+            return;
+        }
+        let now = clock::now();
+        for record in message.records {
+            let receipt = self.state.borrow_mut().receive(&record, now);
+            if let Some(receipt) = receipt {
+                self.dispatch(record, receipt);
+            }
+        }
+    }
+}
+
+impl Handler<Drain> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Drain, ctx: &mut Self::Context) {
+        self.state.borrow().stats().set_phase(PartitionPhase::Draining);
+        self.state.borrow_mut().drain();
+        for cell in self.live.cells() {
+            cell.lane.borrow_mut().clear_queue();
+        }
+        self.draining = Some(message);
+        ctx.run_interval(DRAIN_CHECK_EVERY, Self::check_drain);
+        self.check_drain(ctx);
+    }
+}
+
+impl Handler<Abandon> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Abandon, ctx: &mut Self::Context) {
+        self.state.borrow_mut().abandon();
+        self.live.stop_all();
+        ctx.stop();
+    }
+}

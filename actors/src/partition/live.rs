@@ -1,0 +1,76 @@
+//! The live keys of a partition: which have an order actor, and which may be let go.
+
+use std::rc::Rc;
+
+use actix::Addr;
+use hashbrown::HashMap;
+
+use crate::order::{LaneCell, OrderActor, Stop};
+
+/// A key that has an order actor.
+pub struct Live {
+    /// Its lane.
+    pub cell: Rc<LaneCell>,
+    /// Its actor.
+    pub actor: Addr<OrderActor>,
+    /// The sweep in which it was last used.
+    pub used: u64,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct LiveKeys {
+    keyed: HashMap<Rc<[u8]>, Live>,
+    unkeyed: Option<Live>,
+}
+
+impl LiveKeys {
+    /// The live key, if it is one. `None` is the lane of records without a usable key.
+    pub fn get_mut(&mut self, key: Option<&[u8]>) -> Option<&mut Live> {
+        match key {
+            Some(key) => self.keyed.get_mut(key),
+            None => self.unkeyed.as_mut(),
+        }
+    }
+
+    /// Adds a key.
+    pub fn insert(&mut self, key: Option<Rc<[u8]>>, live: Live) -> &mut Live {
+        match key {
+            Some(key) => self.keyed.entry(key).insert(live).into_mut(),
+            None => self.unkeyed.insert(live),
+        }
+    }
+
+    /// How many keys live.
+    pub fn len(&self) -> usize {
+        self.keyed.len() + usize::from(self.unkeyed.is_some())
+    }
+
+    /// Every live key's lane.
+    pub fn cells(&self) -> impl Iterator<Item = &Rc<LaneCell>> {
+        self.keyed.values().chain(&self.unkeyed).map(|live| &live.cell)
+    }
+
+    /// Lets go of the keys that `may_go` names.
+    pub fn let_go(&mut self, mut may_go: impl FnMut(&Live) -> bool) {
+        let mut go = |live: &Live| {
+            let gone = may_go(live);
+            if gone {
+                // Nothing follows in its mailbox: `pending` is 0 for a key that may go.
+                live.actor.do_send(Stop);
+            }
+            gone
+        };
+        self.keyed.retain(|_, live| !go(live));
+        if self.unkeyed.as_ref().is_some_and(go) {
+            self.unkeyed = None;
+        }
+    }
+
+    /// Stops every actor; running calls are cancelled.
+    pub fn stop_all(&mut self) {
+        for live in self.keyed.drain().map(|(_, live)| live).chain(self.unkeyed.take()) {
+            live.actor.do_send(Stop);
+        }
+    }
+}

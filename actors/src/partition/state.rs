@@ -1,0 +1,308 @@
+//! What a partition is in the middle of: its watermark, its books, and its share of the open epoch.
+//! The partition actor and its order actors share it; they live on one thread.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::effects::Emit;
+use crate::epoch::{AssignmentEpoch, Letter, PartitionEpoch};
+use crate::ledger::{Books, IdHasher, PartitionRow, Row};
+use crate::order::LaneCell;
+use crate::record::{Millis, NextOffset, Partition, Record};
+use crate::stats::{HandlerStats, PartitionStats};
+use crate::watermark::{Ticket, Watermark};
+
+/// Given for a received record; handed back when it is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its place in the watermark.
+    pub ticket: Ticket,
+    /// What it counts against the intake bound.
+    pub bytes: u32,
+}
+
+/// How a partition begins under a new owner.
+#[derive(Clone, Debug)]
+pub struct Ownership {
+    /// Which partition.
+    pub partition: Partition,
+    /// Under which assignment.
+    pub assignment: AssignmentEpoch,
+    /// The claim that made this instance the owner.
+    pub claim: i64,
+    /// The partition row as restored, or a fresh one.
+    pub row: PartitionRow,
+    /// What others observe.
+    pub stats: Arc<PartitionStats>,
+}
+
+/// See the module's documentation.
+pub struct PartitionState {
+    partition: Partition,
+    assignment: AssignmentEpoch,
+    stats: Arc<PartitionStats>,
+    watermark: Watermark,
+    row: PartitionRow,
+    hasher: IdHasher,
+    share: Share,
+    /// Whether the open epoch already lists this partition.
+    listed: bool,
+    tenure: Tenure,
+    /// Epochs that carry it and are not yet decided.
+    undecided: usize,
+}
+
+/// How far the partition is given up already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tenure {
+    /// Records begin and end.
+    Open,
+    /// Nothing begins any more; what runs may end.
+    Draining,
+    /// Nothing ends any more; what ended is written.
+    Frozen,
+    /// Nothing is written any more.
+    Lost,
+}
+
+/// What the open epoch holds of this partition.
+#[derive(Default)]
+struct Share {
+    emits: Vec<Emit>,
+    letters: Vec<Letter>,
+    rows: Vec<Row>,
+    lanes: Vec<Rc<LaneCell>>,
+    tally: Tally,
+}
+
+/// What becomes countable when an epoch is committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    books: Books,
+    redelivered: u64,
+    records: u64,
+    bytes: u64,
+}
+
+/// What is left to do for a partition once its epoch is committed.
+pub struct Settlement {
+    tally: Tally,
+    next: NextOffset,
+}
+
+impl PartitionState {
+    /// Begins at the restored watermark.
+    pub fn new(ownership: Ownership) -> Self {
+        let Ownership { partition, assignment, claim, mut row, stats } = ownership;
+        if row.claim != claim {
+            row.claim = claim;
+            row.epoch = 0;
+        }
+        stats.watermark.set(row.watermark);
+        PartitionState {
+            partition,
+            assignment,
+            stats,
+            watermark: Watermark::new(NextOffset(row.watermark)),
+            hasher: IdHasher::new(row.id_key),
+            row,
+            share: Share::default(),
+            listed: false,
+            tenure: Tenure::Open,
+            undecided: 0,
+        }
+    }
+
+    /// Which partition this is.
+    pub fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    /// Under which assignment it is held.
+    pub fn assignment(&self) -> AssignmentEpoch {
+        self.assignment
+    }
+
+    /// The claim under which it is held.
+    pub fn claim(&self) -> i64 {
+        self.row.claim
+    }
+
+    /// What others observe of it.
+    pub fn stats(&self) -> &Arc<PartitionStats> {
+        &self.stats
+    }
+
+    /// Hashes event ids with this partition's secret.
+    pub fn hasher(&self) -> IdHasher {
+        self.hasher
+    }
+
+    /// Highest record timestamp taken, capped at the clock.
+    pub fn partition_time(&self) -> i64 {
+        self.row.partition_time
+    }
+
+    /// The position that the next epoch commits.
+    pub fn position(&self) -> NextOffset {
+        self.watermark.position()
+    }
+
+    /// Notes a received record. `None`: it was received before; nothing more is owed for it.
+    pub fn receive(&mut self, record: &Record, now: Millis) -> Option<Receipt> {
+        let bytes = u32::try_from(record.size()).unwrap_or(u32::MAX);
+        let Some(ticket) = self.watermark.receive(record.offset) else {
+            self.stats.outstanding_records.add(-1);
+            self.stats.outstanding_bytes.add(-i64::from(bytes));
+            return None;
+        };
+        self.row.partition_time = self.row.partition_time.max(record.timestamp.0.min(now.0));
+        Some(Receipt { ticket, bytes })
+    }
+
+    /// A record whose result was durable already: counted nowhere.
+    pub fn redelivered(&mut self, receipt: Receipt) {
+        self.share.tally.redelivered += 1;
+        self.finish(receipt);
+    }
+
+    /// A record took effect.
+    pub fn applied(&mut self, receipt: Receipt, emits: Vec<Emit>) {
+        self.share.tally.books.applied += 1;
+        self.share.emits.extend(emits);
+        self.book(receipt);
+    }
+
+    /// A record was a producer's duplicate.
+    pub fn duplicate(&mut self, receipt: Receipt) {
+        self.share.tally.books.duplicates += 1;
+        self.book(receipt);
+    }
+
+    /// A record goes to the dead-letter topic.
+    pub fn dead_lettered(&mut self, receipt: Receipt, letter: Letter) {
+        self.share.tally.books.dead_lettered += 1;
+        self.share.letters.push(letter);
+        self.book(receipt);
+    }
+
+    fn book(&mut self, receipt: Receipt) {
+        self.share.tally.books.received += 1;
+        self.finish(receipt);
+    }
+
+    fn finish(&mut self, receipt: Receipt) {
+        self.share.tally.records += 1;
+        self.share.tally.bytes += u64::from(receipt.bytes);
+        self.watermark.finish(receipt.ticket);
+    }
+
+    /// A lane whose head the open epoch must carry.
+    pub fn changed(&mut self, lane: Rc<LaneCell>) {
+        self.share.lanes.push(lane);
+    }
+
+    /// A row that is written as it is: the removal of a head that nobody holds.
+    pub fn write_row(&mut self, row: Row) {
+        self.share.rows.push(row);
+    }
+
+    /// Puts the partition on the open epoch's list; `true` if it was not there.
+    pub fn list(&mut self) -> bool {
+        !std::mem::replace(&mut self.listed, true)
+    }
+
+    /// Takes the partition's share out of the open epoch as data; `None` for a lost one.
+    pub fn close(
+        &mut self,
+        epoch: u64,
+        oldest_ms: i64,
+        out: &mut BytesMut,
+    ) -> Option<(PartitionEpoch, Settlement)> {
+        self.listed = false;
+        if self.tenure == Tenure::Lost {
+            return None;
+        }
+        let next = self.watermark.position();
+        let Share { emits, letters, mut rows, lanes, tally } = std::mem::take(&mut self.share);
+        rows.reserve(lanes.len());
+        for cell in lanes {
+            rows.extend(cell.lane.borrow_mut().close(epoch, next, oldest_ms, out));
+        }
+        add(&mut self.row.books, &tally.books);
+        debug_assert!(self.row.books.balance(), "books of {}: {:?}", self.partition, self.row.books);
+        self.row.watermark = next.0;
+        self.row.epoch = epoch;
+        self.undecided += 1;
+        let part = PartitionEpoch {
+            partition: self.partition,
+            assignment: self.assignment,
+            claim: self.row.claim,
+            emits,
+            letters,
+            rows,
+            partition_row: self.row.row(out),
+            next,
+        };
+        Some((part, Settlement { tally, next }))
+    }
+
+    /// The epoch with this settlement is committed: counts it and gives the intake its room back.
+    pub fn settle(&mut self, settlement: &Settlement, handler: &HandlerStats, now: Millis) {
+        self.undecided -= 1;
+        let Settlement { tally, next } = settlement;
+        handler.received.add(tally.books.received);
+        handler.applied.add(tally.books.applied);
+        handler.duplicates.add(tally.books.duplicates);
+        handler.dead_letters.add(tally.books.dead_lettered);
+        handler.redelivered.add(tally.redelivered);
+        self.stats.outstanding_records.add(-(tally.records as i64));
+        self.stats.outstanding_bytes.add(-(tally.bytes as i64));
+        self.stats.ahead.set(self.watermark.span() as i64);
+        if tally.records > 0 {
+            self.stats.last_progress.set(now.0);
+        }
+        self.stats.watermark.set(next.0);
+    }
+
+    /// From here on no record begins.
+    pub fn drain(&mut self) {
+        self.tenure = Tenure::Draining;
+    }
+
+    /// From here on an answer that comes late changes nothing.
+    pub fn freeze(&mut self) {
+        self.tenure = Tenure::Frozen;
+    }
+
+    /// Whether records may begin.
+    pub fn may_begin(&self) -> bool {
+        self.tenure == Tenure::Open
+    }
+
+    /// Whether results of records count.
+    pub fn may_end(&self) -> bool {
+        matches!(self.tenure, Tenure::Open | Tenure::Draining)
+    }
+
+    /// The partition was lost: nothing of it may be written any more.
+    pub fn abandon(&mut self) {
+        self.tenure = Tenure::Lost;
+        self.share = Share::default();
+    }
+
+    /// Whether no epoch holds anything of this partition: neither the open one nor one that is
+    /// being written.
+    pub fn is_settled(&self) -> bool {
+        !self.listed && self.undecided == 0
+    }
+}
+
+fn add(books: &mut Books, more: &Books) {
+    books.received += more.received;
+    books.applied += more.applied;
+    books.duplicates += more.duplicates;
+    books.dead_lettered += more.dead_lettered;
+}

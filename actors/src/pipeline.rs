@@ -1,0 +1,104 @@
+//! What all actors of one handler share. They live on one thread, so this is plain shared memory,
+//! handed over when an actor starts.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::Addr;
+use bytes::Bytes;
+
+use crate::epoch::OpenEpoch;
+use crate::handler::{Handler, Source};
+use crate::order::{Go, LaneCell, OrderActor, Place};
+use crate::policy::Policy;
+use crate::record::Partition;
+use crate::stats::HandlerStats;
+use crate::supervisor::SupervisorActor;
+
+/// The local view of the ledger: answers from memory or disk, never from the network.
+pub trait LedgerView: Send {
+    /// The row of a key, as of the last committed epoch.
+    ///
+    /// # Errors
+    /// When the view cannot be read; the handler stops, because a ledger that is guessed at breaks
+    /// every promise.
+    fn get(&self, partition: Partition, key: &[u8]) -> Result<Option<Bytes>, ViewError>;
+
+    /// Up to `limit` stored heads after `after` (or from the first), in key order: key and value.
+    ///
+    /// # Errors
+    /// As [`LedgerView::get`].
+    fn scan(
+        &self,
+        partition: Partition,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ViewError>;
+}
+
+/// The local view of the ledger cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ViewError(pub String);
+
+/// See the module's documentation.
+pub struct Pipeline {
+    /// The handler's settings.
+    pub policy: Policy,
+    /// Its input.
+    pub source: Arc<Source>,
+    /// What records are handed to.
+    pub handler: Arc<dyn Handler>,
+    /// The ledger as it lies on this machine.
+    pub view: Box<dyn LedgerView>,
+    /// What others observe.
+    pub stats: Arc<HandlerStats>,
+    /// What is to be written next.
+    pub open: Rc<RefCell<OpenEpoch>>,
+    /// Room at the handler.
+    pub places: RefCell<Places>,
+    /// Judges failures.
+    pub supervisor: Addr<SupervisorActor>,
+}
+
+/// The handler's in-flight limit: lanes that find no place wait their turn, first come first served.
+pub struct Places {
+    free: usize,
+    waiting: VecDeque<(Rc<LaneCell>, Addr<OrderActor>)>,
+}
+
+impl Places {
+    /// `limit` calls at once.
+    pub fn new(limit: usize) -> Self {
+        Places { free: limit.max(1), waiting: VecDeque::new() }
+    }
+
+    /// Takes a place if one is free; else the lane waits for `Go`.
+    pub fn take(&mut self, cell: &Rc<LaneCell>, actor: impl FnOnce() -> Addr<OrderActor>) -> bool {
+        if self.free > 0 {
+            self.free -= 1;
+            cell.place.set(Place::Held);
+            return true;
+        }
+        cell.place.set(Place::Waiting);
+        self.waiting.push_back((cell.clone(), actor()));
+        false
+    }
+
+    /// Gives up what the lane holds or waits for. A place goes to the lane that waits longest.
+    pub fn give_up(&mut self, cell: &LaneCell) {
+        if cell.place.replace(Place::None) != Place::Held {
+            return;
+        }
+        while let Some((next, actor)) = self.waiting.pop_front() {
+            // A lane that stopped waiting, or whose actor is gone, is passed over.
+            if next.place.get() == Place::Waiting && actor.try_send(Go).is_ok() {
+                next.place.set(Place::Held);
+                return;
+            }
+        }
+        self.free += 1;
+    }
+}

@@ -1,0 +1,43 @@
+//! The settings of a handler as far as actors need them: plain values, already validated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::selector::Selector;
+use crate::supervisor::RetryPolicy;
+
+/// How a handler's records are told apart, retried, bounded and committed.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Where a record's lane key lies.
+    pub key: Selector,
+    /// Where its event id lies, if producers' duplicates are to be recognised.
+    pub event_id: Option<Selector>,
+    /// Event ids remembered for each key; 0 remembers none.
+    pub recent_ids: usize,
+    /// How long an id is remembered, in partition time.
+    pub recent_ids_age: Duration,
+    /// Fingerprint of `key` and `event_id`, see the partition row.
+    pub fingerprint: u64,
+    /// How failed attempts are repeated.
+    pub retry: RetryPolicy,
+    /// Topic of dead letters.
+    pub dead_letter_topic: Arc<str>,
+    /// Largest record that the destination topics take, in bytes of key, value and headers.
+    pub max_record_bytes: usize,
+    /// Calls at the handler at once.
+    pub max_in_flight: usize,
+    /// One attempt may take this long.
+    pub attempt_timeout: Duration,
+    /// Least time between two epochs.
+    pub commit_interval: Duration,
+    /// A key without work is let go after this time.
+    pub idle_key_after: Duration,
+    /// Live keys of a partition above which idle keys are let go at once.
+    pub max_live_keys: usize,
+    /// Messages that may wait for one actor: twice the records of a partition's intake, so that it
+    /// is met only if the intake bound is broken.
+    pub mailbox_capacity: usize,
+    /// Heads that the sweep for dead rows looks at in a second, for each partition.
+    pub sweep_rows_per_second: usize,
+}

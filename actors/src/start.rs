@@ -1,0 +1,67 @@
+//! Puts a handler's actors together on the thread that calls it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Context};
+
+use crate::epoch::{Committer, Epoch, OpenEpoch};
+use crate::handler::{Handler, Source};
+use crate::pipeline::{LedgerView, Pipeline, Places};
+use crate::policy::Policy;
+use crate::stats::HandlerStats;
+use crate::supervisor::{Attach, SupervisorActor};
+
+/// What the actors of a handler need of the world.
+pub struct World {
+    /// Settings.
+    pub policy: Policy,
+    /// Input.
+    pub source: Arc<Source>,
+    /// What records are handed to.
+    pub handler: Arc<dyn Handler>,
+    /// The ledger as it lies on this machine.
+    pub view: Box<dyn LedgerView>,
+    /// What others observe.
+    pub stats: Arc<HandlerStats>,
+    /// Takes closed epochs, one at a time.
+    pub sink: Box<dyn Fn(Epoch) + Send>,
+    /// Is told why the handler cannot go on.
+    pub on_halt: Box<dyn Fn(String) + Send>,
+}
+
+/// Where a handler's actors are reached.
+#[derive(Clone)]
+pub struct Actors {
+    /// Root of the handler's tree.
+    pub supervisor: Addr<SupervisorActor>,
+    /// Is told of committed epochs.
+    pub committer: Addr<Committer>,
+}
+
+/// Starts supervisor and committer on the current arbiter.
+pub fn start(world: World) -> Actors {
+    let World { policy, source, handler, view, stats, sink, on_halt } = world;
+    let open = Rc::new(RefCell::new(OpenEpoch::default()));
+    let committer =
+        Committer::new(open.clone(), sink, stats.clone(), policy.commit_interval, policy.recent_ids_age)
+            .start();
+    let supervisor = SupervisorActor::create(|ctx: &mut Context<SupervisorActor>| {
+        use actix::AsyncContext;
+        let mut supervisor =
+            SupervisorActor::new(source.handler.clone(), source.topic.clone(), policy.retry, on_halt);
+        supervisor.attach(Attach(Rc::new(Pipeline {
+            places: RefCell::new(Places::new(policy.max_in_flight)),
+            policy,
+            source,
+            handler,
+            view,
+            stats,
+            open,
+            supervisor: ctx.address(),
+        })));
+        supervisor
+    });
+    Actors { supervisor, committer }
+}

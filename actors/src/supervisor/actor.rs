@@ -1,0 +1,175 @@
+//! The shell around verdicts and timers.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+use rand::Rng;
+
+use super::{RetryPolicy, Timers, Verdict, judge};
+use crate::order::{Judged, OrderActor, Wake};
+use crate::outcome::Failure;
+use crate::partition::{Ownership, PartitionActor};
+use crate::pipeline::Pipeline;
+use crate::record::{Offset, Partition};
+
+/// An attempt failed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Failed {
+    /// Who waits for the verdict.
+    pub actor: Addr<OrderActor>,
+    /// Where the record lies.
+    pub partition: Partition,
+    /// Where the record lies.
+    pub offset: Offset,
+    /// Its key, for people.
+    pub key: String,
+    /// 1-based number of the attempt.
+    pub attempt: u32,
+    /// What happened.
+    pub failure: Box<Failure>,
+}
+
+/// A partition is owned and its ledger restored: start its actor and tell the consumer where.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Own {
+    /// What is owned.
+    pub ownership: Ownership,
+    /// Called with the started actor.
+    pub started: Box<dyn FnOnce(Addr<PartitionActor>) + Send>,
+}
+
+/// The handler cannot go on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Halt {
+    /// For the person who reads it at night.
+    pub reason: String,
+}
+
+/// Hands the supervisor what its partition actors share; sent once, before anything else.
+pub struct Attach(pub Rc<Pipeline>);
+
+/// See the module's documentation.
+pub struct SupervisorActor {
+    handler: Arc<str>,
+    topic: Arc<str>,
+    retry: RetryPolicy,
+    pipeline: Option<Rc<Pipeline>>,
+    timers: Timers<Retry>,
+    alarm: Option<(Instant, SpawnHandle)>,
+    on_halt: Box<dyn Fn(String)>,
+}
+
+/// A lane that waits for its next attempt.
+#[derive(Debug)]
+struct Retry {
+    actor: Addr<OrderActor>,
+    attempt: u32,
+}
+
+impl SupervisorActor {
+    /// `on_halt` is told why the handler cannot go on.
+    pub fn new(handler: Arc<str>, topic: Arc<str>, retry: RetryPolicy, on_halt: Box<dyn Fn(String)>) -> Self {
+        SupervisorActor {
+            handler,
+            topic,
+            retry,
+            pipeline: None,
+            timers: Timers::default(),
+            alarm: None,
+            on_halt,
+        }
+    }
+
+    /// Gives the supervisor what its partition actors share.
+    pub fn attach(&mut self, Attach(pipeline): Attach) {
+        self.pipeline = Some(pipeline);
+    }
+
+    /// Sets the one alarm to the earliest timer.
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let Some(due) = self.timers.next_due() else { return };
+        if let Some((at, handle)) = self.alarm {
+            if at <= due {
+                return;
+            }
+            ctx.cancel_future(handle);
+        }
+        let handle = ctx.run_later(due.saturating_duration_since(Instant::now()), |supervisor, ctx| {
+            supervisor.alarm = None;
+            while let Some(retry) = supervisor.timers.take_due(Instant::now()) {
+                // Gone with its partition: the record is delivered again to the next owner.
+                let _ = retry.actor.try_send(Wake { attempt: retry.attempt });
+            }
+            supervisor.set_alarm(ctx);
+        });
+        self.alarm = Some((due, handle));
+    }
+
+    fn tell(&self, failed: &Failed, verdict: Verdict) {
+        let (class, code) = (failed.failure.class.name(), failed.failure.code);
+        match verdict {
+            Verdict::Retry(delay) => tracing::info!(
+                handler = %self.handler, topic = %self.topic, partition = failed.partition.0,
+                offset = failed.offset.0, key = %failed.key, attempt = failed.attempt, class, code,
+                "{}; attempt {} of {} in {delay:?}", failed.failure.message, failed.attempt + 1, self.retry.attempts
+            ),
+            // Told by the writer, with the letter's place, once it is committed.
+            Verdict::DeadLetter(_) => {}
+            Verdict::Halt => (self.on_halt)(format!(
+                "{}: {}[{}]@{} key \"{}\": {} ({code}, fatal); the record stays unfinished and is delivered again \
+                 after a restart",
+                self.handler, self.topic, failed.partition, failed.offset, failed.key, failed.failure.message
+            )),
+        }
+    }
+}
+
+impl Actor for SupervisorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(pipeline) = &self.pipeline {
+            ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
+        }
+    }
+}
+
+impl Handler<Failed> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, failed: Failed, ctx: &mut Self::Context) {
+        let spread = rand::rng().random_range(-1.0..=1.0);
+        let verdict = judge(&self.retry, failed.attempt, &failed.failure, spread);
+        self.tell(&failed, verdict);
+        let judged = Judged { attempt: failed.attempt, verdict };
+        if failed.actor.try_send(judged).is_ok()
+            && let Verdict::Retry(delay) = verdict
+        {
+            self.timers
+                .set(Instant::now() + delay, Retry { actor: failed.actor, attempt: failed.attempt + 1 });
+            self.set_alarm(ctx);
+        }
+    }
+}
+
+impl Handler<Own> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, own: Own, _: &mut Self::Context) {
+        let pipeline = self.pipeline.clone().expect("attached before any partition is owned");
+        (own.started)(PartitionActor::new(pipeline, own.ownership).start());
+    }
+}
+
+impl Handler<Halt> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, halt: Halt, _: &mut Self::Context) {
+        (self.on_halt)(halt.reason);
+    }
+}

@@ -1,0 +1,10 @@
+//! The supervisor actor: receives failures, answers verdicts, owns timers, starts and stops the
+//! partition actors of its handler.
+
+mod actor;
+mod timers;
+mod verdict;
+
+pub use actor::{Attach, Failed, Halt, Own, SupervisorActor};
+pub use timers::Timers;
+pub use verdict::{Disposition, RetryPolicy, Verdict, judge};
