@@ -38,19 +38,17 @@ pub(super) struct Node {
 /// Reads the text of the file as TOML.
 ///
 /// # Errors
-/// One problem for each syntax error.
+/// The first syntax error; those after it would mostly follow from it.
 pub(super) fn parse(source: &Source<'_>) -> Result<Node, Vec<Problem>> {
-    let (table, errors) = DeTable::parse_recoverable(source.text);
-    if errors.is_empty() {
-        return Ok(Node { data: table_of(table.into_inner()), ..Node::table() });
+    match DeTable::parse(source.text) {
+        Ok(table) => Ok(Node { data: table_of(table.into_inner()), ..Node::table() }),
+        Err(error) => {
+            let remedy = "correct it: tables are written [name], keys are key = value, strings need quotes";
+            let problem = Problem::new(&KeyPath::default(), "this is not TOML", remedy);
+            let origin = Origin::File(error.span().unwrap_or(0..0));
+            Err(vec![problem.because(error.message()).at(&origin, source)])
+        }
     }
-    Err(errors.iter().map(|error| syntax(error, source)).collect())
-}
-
-fn syntax(error: &toml::de::Error, source: &Source<'_>) -> Problem {
-    let remedy = "correct the line; strings need quotes, tables are written [name], keys are key = value";
-    let problem = Problem::new(&KeyPath::default(), "this is not TOML", remedy).because(error.message());
-    problem.at(&Origin::File(error.span().unwrap_or(0..0)), source)
 }
 
 fn table_of(table: DeTable<'_>) -> Data {

@@ -88,7 +88,10 @@ impl Settings {
             Ok(text) => Self::parse(path, &text, std::env::vars_os()),
             Err(error) => {
                 let subject = format!("cannot read {}", path.display());
-                let remedy = "name the settings file with --config";
+                let remedy = match error.kind() {
+                    io::ErrorKind::NotFound => "name the settings file with --config",
+                    _ => "the settings are one TOML file in UTF-8 that this process may read",
+                };
                 let problem = Problem::new(&KeyPath::default(), subject, remedy).because(error.to_string());
                 Err(SettingsError { file: Some(path.to_owned()), problems: vec![problem] })
             }

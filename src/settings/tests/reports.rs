@@ -52,8 +52,10 @@ fn a_syntax_error_is_told_with_its_place() {
         assert!(report.contains(place), "{report}");
         assert!(report.contains("this is not TOML"), "{report}");
         assert!(report.contains('^'), "{report}");
+        assert!(report.starts_with("1 problem in"), "what follows from it is not told: {report}");
     };
     check("[kafka]\nclient_id = pawl\n", "(pawl.toml:2:13)");
+    check("[kafka]\nbootstrap_servers = [\"a:1\"\nclient_id = \"x\n[log]\n", "(pawl.toml:3:1)");
     check("[kafka\n", "(pawl.toml:1:7)");
     check("[kafka]\nclient_id = \"a\"\nclient_id = \"b\"\n", "(pawl.toml:3:1)");
     check("a = \"é\" b\n", "(pawl.toml:1:9)");
@@ -95,6 +97,10 @@ fn a_file_that_cannot_be_read_is_told() {
     let error = Settings::load(&dir.path().join("none.toml")).expect_err("missing").to_string();
     assert!(error.contains("none.toml: No such file"), "{error}");
     assert!(error.contains("--config"), "{error}");
+    let binary = dir.path().join("binary.toml");
+    fs::write(&binary, [0xff]).expect("written");
+    let error = Settings::load(&binary).expect_err("not text").to_string();
+    assert!(error.contains("one TOML file in UTF-8"), "{error}");
     let large = dir.path().join("large.toml");
     fs::write(&large, "#".repeat(1 + (1 << 20))).expect("written");
     let error = Settings::load(&large).expect_err("too large").to_string();
