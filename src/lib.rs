@@ -1,2 +1,8 @@
 //! Pawl turns Kafka topics into ordered, idempotent, per-key event processing.
+
+pub mod admin;
+pub mod handlers;
+pub mod kafka;
+pub mod metrics;
+pub mod settings;
 pub mod store;
