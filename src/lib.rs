@@ -1,2 +1,4 @@
 //! Pawl turns Kafka topics into ordered, idempotent, per-key event processing.
+pub mod admin;
 pub mod handlers;
+pub mod metrics;
