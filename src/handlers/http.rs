@@ -169,7 +169,8 @@ impl Service {
     }
 
     fn no_answer(&self, error: &Error) -> Failure {
-        let reason = causes(error);
+        // The pool's own text only repeats which step failed.
+        let reason = causes(std::error::Error::source(error).unwrap_or(error));
         if error.is_connect() {
             Failure::transient(code::UNREACHABLE, format!("cannot connect to {}: {reason}", self.shown))
         } else {
@@ -253,7 +254,7 @@ fn pool(max_in_flight: u32) -> hyper_util::client::legacy::Builder {
     builder
 }
 
-/// An error and what caused it, in one line; hyper's own texts name only the step that failed.
+/// An error and what caused it, in one line.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut texts = vec![error.to_string()];
     let mut cause = error.source();

@@ -337,9 +337,22 @@ async fn a_refused_connection_is_transient_and_named() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let failure = failure(&handler(&format!("http://{address}/events?token=secret"), PATIENT)).await;
-    let message = format!("cannot connect to http://{address}/events: ");
+    let message = format!("cannot connect to http://{address}/events: tcp connect error: Connection refused");
     check(&failure, FailureClass::Transient, code::UNREACHABLE, &message);
-    check(&failure, FailureClass::Transient, code::UNREACHABLE, "Connection refused");
+}
+
+#[tokio::test]
+async fn a_service_that_speaks_no_tls_is_unreachable_by_https() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/events", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        while stream.read(&mut [0; 64]).await.is_ok_and(|n| n > 0) {}
+    });
+    let failure = failure(&handler(&url, PATIENT)).await;
+    let message = format!("cannot connect to {url}: received corrupt message");
+    check(&failure, FailureClass::Transient, code::UNREACHABLE, &message);
 }
 
 #[tokio::test]
