@@ -1,1 +1,2 @@
-
+//! Pawl: ordered, idempotent, per-key event processing on Kafka topics.
+pub mod kafka;

@@ -1,0 +1,3 @@
+//! Everything that speaks Kafka's protocol, through librdkafka.
+pub mod headers;
+pub mod topic_id;
