@@ -4,5 +4,6 @@ pub mod admin;
 pub mod handlers;
 pub mod kafka;
 pub mod metrics;
+pub mod runtime;
 pub mod settings;
 pub mod store;

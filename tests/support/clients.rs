@@ -1,0 +1,261 @@
+//! Plain rdkafka clients, independent of Pawl's own: create topics, write, read committed.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures_executor::block_on;
+use pawl_actors::record::Header;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::kafka::Broker;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A name that no other test and no earlier run has used.
+pub fn unique(name: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is past 1970");
+    format!("{name}-{:x}-{}", now.as_millis(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Creates a topic whose name begins with `name` and is otherwise unique.
+pub fn topic(broker: &Broker, name: &str, partitions: i32) -> String {
+    let topic = unique(name);
+    topic_with(broker, &topic, partitions, &[]);
+    topic
+}
+
+/// Creates a topic of exactly this name with these configs.
+pub fn topic_with(broker: &Broker, topic: &str, partitions: i32, configs: &[(&str, &str)]) {
+    create(broker.bootstrap(), topic, partitions, configs).expect("the topic can be created");
+}
+
+fn create(bootstrap: &str, topic: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<(), String> {
+    let admin: AdminClient<DefaultClientContext> =
+        config(bootstrap).create().map_err(|error| error.to_string())?;
+    let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    for (name, value) in configs {
+        new = new.set(name, value);
+    }
+    let options = AdminOptions::new().operation_timeout(Some(DEADLINE)).request_timeout(Some(DEADLINE));
+    let results = block_on(admin.create_topics([&new], &options)).map_err(|error| error.to_string())?;
+    match results.into_iter().next().expect("one result for one topic") {
+        Ok(_) => Ok(()),
+        Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(()),
+        Err((name, code)) => Err(format!("{name}: {code}")),
+    }
+}
+
+/// Metadata, then one record there: what a broker must do to be called ready.
+pub fn round_trip(bootstrap: &str) -> Result<(), String> {
+    let producer: ThreadedProducer<Refused> = config(bootstrap)
+        .set("message.timeout.ms", "10000")
+        .create_with_context(Refused::default())
+        .map_err(|error: KafkaError| error.to_string())?;
+    let second = Duration::from_secs(1);
+    producer.client().fetch_metadata(None, second).map_err(|error| error.to_string())?;
+    create(bootstrap, "ready", 1, &[])?;
+    let record = BaseRecord::<(), [u8]>::to("ready").payload(b"?");
+    producer.send(record).map_err(|(error, _)| error.to_string())?;
+    producer.flush(DEADLINE).map_err(|error| error.to_string())?;
+    producer.context().0.lock().expect("no holder panics").take().map_or(Ok(()), Err)
+}
+
+fn config(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap);
+    // A broker that just started may refuse connections for a moment; the tests wait by themselves.
+    config.set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
+    config
+}
+
+/// A record to write.
+#[derive(Clone, Debug, Default)]
+pub struct Out {
+    pub partition: Option<i32>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<Header>,
+    /// Milliseconds since the epoch; `None`: the time of writing.
+    pub timestamp: Option<i64>,
+}
+
+impl Out {
+    pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Out {
+        Out { key: Some(key.into()), value: Some(value.into()), ..Out::default() }
+    }
+
+    pub fn at(mut self, partition: i32) -> Out {
+        self.partition = Some(partition);
+        self
+    }
+
+    pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> Out {
+        self.headers.push(Header::new(name, value));
+        self
+    }
+}
+
+/// The first record that the broker refused, and why.
+#[derive(Default)]
+struct Refused(Mutex<Option<String>>);
+
+impl ClientContext for Refused {}
+
+impl ProducerContext for Refused {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().expect("no holder panics").get_or_insert_with(|| error.to_string());
+        }
+    }
+}
+
+/// Writes records and waits until the broker has acknowledged all of them. Records without a
+/// partition go where Java's default partitioner puts them.
+pub fn produce(broker: &Broker, topic: &str, records: impl IntoIterator<Item = Out>) {
+    let producer: ThreadedProducer<Refused> = config(broker.bootstrap())
+        .set("enable.idempotence", "true")
+        .set("partitioner", "murmur2_random")
+        .create_with_context(Refused::default())
+        .expect("a producer can be created");
+    for record in records {
+        send(&producer, topic, &record);
+    }
+    flush(&producer);
+}
+
+fn flush(producer: &ThreadedProducer<Refused>) {
+    producer.flush(DEADLINE).expect("the broker answers for every record");
+    let refused = producer.context().0.lock().expect("no holder panics").take();
+    assert_eq!(refused, None, "a record was refused");
+}
+
+fn send(producer: &ThreadedProducer<Refused>, topic: &str, out: &Out) {
+    let mut record = BaseRecord::<[u8], [u8]>::to(topic);
+    record.partition = out.partition;
+    record.key = out.key.as_deref();
+    record.payload = out.value.as_deref();
+    record.timestamp = out.timestamp;
+    record.headers = (!out.headers.is_empty()).then(|| pawl::kafka::headers::write(&out.headers));
+    loop {
+        match producer.send(record) {
+            Ok(()) => return,
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                record = back;
+                flush(producer);
+            }
+            Err((error, _)) => panic!("a record for {topic} was refused: {error}"),
+        }
+    }
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub partition: i32,
+    pub offset: i64,
+    pub timestamp: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<Header>,
+}
+
+impl Seen {
+    /// The value of the last header of this name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers
+            .iter()
+            .rev()
+            .find(|header| header.name == name.as_bytes())
+            .and_then(|header| header.value.as_deref())
+    }
+
+    /// The value as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(self.value.as_deref().unwrap_or_default()).expect("a text value")
+    }
+}
+
+/// Everything that a `read_committed` reader sees of a topic now, partition by partition in order
+/// of offsets.
+pub fn read_all(broker: &Broker, topic: &str) -> Vec<Seen> {
+    read(broker, topic, DEADLINE, None)
+}
+
+/// What a `read_committed` reader sees of a topic once `done` is content with it.
+///
+/// # Panics
+/// When `done` is not content within `deadline`.
+pub fn read_until(
+    broker: &Broker,
+    topic: &str,
+    deadline: Duration,
+    done: impl Fn(&[Seen]) -> bool,
+) -> Vec<Seen> {
+    read(broker, topic, deadline, Some(&done))
+}
+
+/// Whether what was read so far is enough.
+type Done<'a> = &'a dyn Fn(&[Seen]) -> bool;
+
+fn read(broker: &Broker, topic: &str, deadline: Duration, done: Option<Done<'_>>) -> Vec<Seen> {
+    let consumer: BaseConsumer = config(broker.bootstrap())
+        .set("group.id", "pawl-tests-reader")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer can be created");
+    let mut open = assign(&consumer, topic);
+    let (start, mut seen) = (Instant::now(), Vec::new());
+    loop {
+        if done.is_some_and(|done| done(&seen)) || (done.is_none() && open.is_empty()) {
+            break;
+        }
+        assert!(start.elapsed() < deadline, "read only {} records of {topic} in {deadline:?}", seen.len());
+        match consumer.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Ok(message)) => seen.push(detach(&message)),
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
+            Some(Err(error)) => panic!("reading {topic}: {error}"),
+        }
+    }
+    seen.sort_by_key(|record| (record.partition, record.offset));
+    seen
+}
+
+fn assign(consumer: &BaseConsumer, topic: &str) -> BTreeSet<i32> {
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the broker answers metadata");
+    let partitions: BTreeSet<i32> = metadata.topics()[0].partitions().iter().map(|p| p.id()).collect();
+    assert!(!partitions.is_empty(), "there is no topic {topic}");
+    let mut list = TopicPartitionList::new();
+    for partition in &partitions {
+        list.add_partition_offset(topic, *partition, Offset::Beginning).expect("a valid offset");
+    }
+    consumer.assign(&list).expect("partitions can be assigned");
+    partitions
+}
+
+fn detach(message: &rdkafka::message::BorrowedMessage<'_>) -> Seen {
+    Seen {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: pawl::kafka::headers::read(message),
+    }
+}

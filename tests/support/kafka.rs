@@ -1,0 +1,293 @@
+//! Apache Kafka, the real one: one node in KRaft mode on free ports of the loopback interface.
+//!
+//! Its jars come by Maven (`kafka/pom.xml`) into a cache below the target directory, once.
+//! `PAWL_TEST_KAFKA=host:port` names a broker that runs already. With neither Java and Maven nor
+//! that, the broker tests are skipped aloud; with `CI=true` they fail.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::clients;
+use super::process;
+
+const VERSION: &str = "4.3.1";
+/// A broker on a busy machine takes about 10 s.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// 16 bytes in base64url: what Kafka's `StorageTool` takes as a cluster id.
+const CLUSTER_ID: &str = "cGF3bC10ZXN0cy0wMDAwMQ";
+
+/// The broker that all tests of this process share, started by the first that asks.
+/// `None`: there is none to be had, and the test returns.
+pub fn broker() -> Option<&'static Broker> {
+    static SHARED: OnceLock<Option<Broker>> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| match std::env::var("PAWL_TEST_KAFKA") {
+        Ok(bootstrap) if !bootstrap.is_empty() => Some(Broker::named(bootstrap)),
+        _ => Broker::own(),
+    });
+    shared.as_ref()
+}
+
+/// One Kafka broker.
+pub struct Broker {
+    bootstrap: String,
+    node: Option<Node>,
+}
+
+/// A broker that this process started.
+struct Node {
+    dir: PathBuf,
+    libs: PathBuf,
+    child: Mutex<Option<Child>>,
+}
+
+impl Broker {
+    fn named(bootstrap: String) -> Broker {
+        Broker { bootstrap, node: None }
+    }
+
+    /// Starts a broker for one test alone, which may stop and start it. Ended when dropped.
+    pub fn own() -> Option<Broker> {
+        let libs = libs()?;
+        // A port that was free may be taken before Kafka binds it: then once more with others.
+        let attempts = 3;
+        for attempt in 1..=attempts {
+            let broker = Broker::format(&libs);
+            match broker.try_start() {
+                Ok(()) => return Some(broker),
+                Err(why) if attempt == attempts || !why.contains("Address already in use") => {
+                    panic!("{why}")
+                }
+                Err(_) => {}
+            }
+        }
+        unreachable!("the last attempt returns or panics")
+    }
+
+    /// `host:port` for `bootstrap.servers`.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Runs one of Kafka's own command-line tools, such as
+    /// `org.apache.kafka.tools.ConsoleProducer`, and waits for its end. `None`, said aloud, where
+    /// Java or Maven is missing.
+    pub fn java_tool(&self, class: &str, args: &[&str], stdin: &[u8]) -> Option<Output> {
+        let mut command = java(&libs()?, "-Xmx256m");
+        command.arg(class).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = process::spawn(command).expect("java can be started");
+        child.stdin.take().expect("stdin is piped").write_all(stdin).expect("the tool reads its input");
+        Some(child.wait_with_output().expect("the tool ends"))
+    }
+
+    /// The process id of a broker that this process started and that runs now.
+    pub fn pid(&self) -> Option<u32> {
+        self.node.as_ref()?.child.lock().expect("no holder panics").as_ref().map(Child::id)
+    }
+
+    /// Ends the broker as an operator does (SIGTERM) and waits for its end.
+    pub fn stop(&self) {
+        if let Some(mut child) = self.take_child() {
+            process::signal(&child, libc::SIGTERM);
+            process::wait("the broker", &mut child, START_DEADLINE);
+        }
+    }
+
+    /// Ends the broker as a crash does (SIGKILL).
+    pub fn kill(&self) {
+        if let Some(mut child) = self.take_child() {
+            process::kill(&mut child);
+        }
+    }
+
+    /// Starts a stopped broker again: same port, same data.
+    pub fn start(&self) {
+        self.try_start().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Stops and starts the broker.
+    pub fn restart(&self) {
+        self.stop();
+        self.start();
+    }
+
+    fn node(&self) -> &Node {
+        self.node.as_ref().expect("only a broker from Broker::own() is stopped and started")
+    }
+
+    fn take_child(&self) -> Option<Child> {
+        self.node().child.lock().expect("no holder panics").take()
+    }
+
+    fn format(libs: &Path) -> Broker {
+        let dir = process::scratch("kafka");
+        let (port, controller) = free_ports();
+        let properties = dir.join("server.properties");
+        std::fs::write(&properties, server_properties(&dir, port, controller))
+            .expect("the scratch directory can be written");
+        let output = java(libs, "-Xmx128m")
+            .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
+            .arg(&properties)
+            .output()
+            .expect("java can be started");
+        assert!(output.status.success(), "Kafka's StorageTool: {}", String::from_utf8_lossy(&output.stderr));
+        let node = Node { dir, libs: libs.to_owned(), child: Mutex::new(None) };
+        Broker { bootstrap: format!("127.0.0.1:{port}"), node: Some(node) }
+    }
+
+    fn try_start(&self) -> Result<(), String> {
+        let node = self.node();
+        let log_path = node.dir.join("broker.log");
+        let log = File::options().create(true).append(true).open(&log_path).expect("the log can be written");
+        let mut command = java(&node.libs, "-Xmx512m");
+        command.arg("kafka.Kafka").arg(node.dir.join("server.properties")).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a file handle can be cloned")).stderr(log);
+        let child = process::spawn(command).expect("java can be started");
+        *node.child.lock().expect("no holder panics") = Some(child);
+        self.wait_ready(START_DEADLINE)
+            .map_err(|why| format!("Kafka {why}; the end of its log:\n{}", process::tail(&log_path, 40)))
+    }
+
+    /// Ready is a broker that answers metadata and stores a record.
+    fn wait_ready(&self, deadline: Duration) -> Result<(), String> {
+        let start = Instant::now();
+        while start.elapsed() < deadline {
+            let mut child = self.node().child.lock().expect("no holder panics");
+            let child = child.as_mut().expect("just started");
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                return Err(format!("ended at once ({status})"));
+            }
+            if clients::round_trip(&self.bootstrap).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(format!("was not ready within {deadline:?}"))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(node) = &self.node {
+            if let Some(mut child) = node.child.lock().expect("no holder panics").take() {
+                process::kill(&mut child);
+            }
+            if std::thread::panicking() {
+                eprintln!("the broker's log ends:\n{}", process::tail(&node.dir.join("broker.log"), 20));
+            }
+            // What cannot be removed now is swept by the next run.
+            let _ = std::fs::remove_dir_all(&node.dir);
+        }
+    }
+}
+
+fn java(libs: &Path, heap: &str) -> Command {
+    let mut command = Command::new("java");
+    command.args([heap, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"]);
+    command.arg(libs.join("*"));
+    command
+}
+
+/// Kafka's jars, fetched by the first process that needs them. `None`, said aloud, where Java or
+/// Maven is missing.
+fn libs() -> Option<PathBuf> {
+    static LIBS: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let libs = LIBS.get_or_init(|| {
+        let missing: Vec<_> = ["java", "mvn"].into_iter().filter(|tool| !runs(tool)).collect();
+        if missing.is_empty() {
+            return Some(fetch_libs());
+        }
+        skip_aloud(&missing.join(" and "));
+        None
+    });
+    libs.clone()
+}
+
+fn runs(tool: &str) -> bool {
+    let status = Command::new(tool).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn skip_aloud(missing: &str) {
+    let text = format!(
+        "\n*** TESTS ON A REAL BROKER ARE SKIPPED: {missing} not found. Install Java 17+ and Maven,\n\
+         *** or name a running broker: PAWL_TEST_KAFKA=host:port cargo test --workspace\n"
+    );
+    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    assert!(!ci, "{text}*** With CI=true that is a failure.");
+    // Not eprintln!, whose text the harness swallows when a test passes.
+    std::io::stderr().write_all(text.as_bytes()).expect("stderr can be written");
+}
+
+fn fetch_libs() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target directory");
+    let home = target.join(format!("kafka-{VERSION}"));
+    std::fs::create_dir_all(&home).expect("the target directory can be written");
+    let lock = File::create(home.join("lock")).expect("the target directory can be written");
+    lock.lock().expect("a file can be locked");
+    let libs = home.join("libs");
+    if !libs.exists() {
+        // Moved into place when complete, so an interrupted fetch leaves nothing half done.
+        let part = home.join("part");
+        maven(&part);
+        std::fs::rename(&part, &libs).expect("a directory can be renamed");
+    }
+    libs
+}
+
+fn maven(to: &Path) {
+    let output = Command::new("mvn")
+        .args(["-B", "-q", "-f"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/kafka/pom.xml"))
+        .arg("org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies")
+        .args(["-DincludeScope=runtime", &format!("-Dkafka.version={VERSION}")])
+        .arg(format!("-DoutputDirectory={}", to.display()))
+        .output()
+        .expect("mvn can be started");
+    assert!(
+        output.status.success(),
+        "Maven could not fetch Kafka {VERSION}:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Two ports that nobody holds now; both are held until both are known, so they differ.
+fn free_ports() -> (u16, u16) {
+    let bind = || TcpListener::bind("127.0.0.1:0").expect("the loopback interface has free ports");
+    let (a, b) = (bind(), bind());
+    let port = |listener: TcpListener| listener.local_addr().expect("a bound socket has an address").port();
+    (port(a), port(b))
+}
+
+fn server_properties(dir: &Path, port: u16, controller: u16) -> String {
+    format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={dir}/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.min.session.timeout.ms=1000
+group.initial.rebalance.delay.ms=0
+log.cleaner.dedupe.buffer.size=16777216
+",
+        dir = dir.display()
+    )
+}

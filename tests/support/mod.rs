@@ -1,0 +1,24 @@
+//! What tests on a real broker share: Apache Kafka itself, plain clients, and the `pawl` process.
+//!
+//! Every broker test lives in the one test binary `broker` (or in the benchmark), so one broker
+//! serves them all. A test asks for it first and returns when there is none:
+//!
+//! ```ignore
+//! let Some(broker) = support::broker() else { return };
+//! ```
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "shared by the broker tests and the benchmark, which use different parts"
+)]
+
+pub mod clients;
+pub mod kafka;
+pub mod pawl;
+pub mod process;
+pub mod wait;
+
+pub use clients::{Out, Seen, produce, read_all, read_until, topic, topic_with, unique};
+pub use kafka::{Broker, broker};
+pub use pawl::{Finished, Pawl, pawl};
+pub use wait::until;

@@ -1,0 +1,197 @@
+//! The `pawl` program as a process: long runs that are killed and started again, and commands
+//! that end by themselves.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::process;
+use super::wait::until;
+
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+const END_DEADLINE: Duration = Duration::from_secs(60);
+
+/// One instance of `pawl run`, which a test starts, kills and starts again. Its working directory
+/// (settings, log, local store) stays the same over restarts. Killed when dropped.
+pub struct Pawl {
+    dir: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Pawl {
+    /// Prepares an instance with these settings (TOML without an `[admin]` table: the wrapper adds
+    /// one with a free port). Nothing runs yet.
+    pub fn new(settings: &str) -> Pawl {
+        let dir = process::scratch("pawl");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback interface has free ports");
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        let pawl = Pawl { dir, port, child: None };
+        pawl.set(settings);
+        pawl
+    }
+
+    /// Replaces the settings; the next start reads them.
+    pub fn set(&self, settings: &str) {
+        let text = format!("{settings}\n[admin]\nlisten = \"127.0.0.1:{}\"\n", self.port);
+        std::fs::write(self.dir.join("pawl.toml"), text).expect("the scratch directory can be written");
+    }
+
+    /// Starts `pawl run`.
+    pub fn start(&mut self) -> &mut Self {
+        assert!(self.child.is_none(), "this instance runs already");
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a writable log");
+        let mut command = program(&self.dir);
+        command.args(["run", "--config", "pawl.toml"]).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a file handle can be cloned")).stderr(log);
+        self.child = Some(process::spawn(command).expect("pawl can be started"));
+        self
+    }
+
+    /// Waits until `/ready` answers 200.
+    ///
+    /// # Panics
+    /// With the end of the log, when the process ends or the deadline is over.
+    pub fn wait_ready(&mut self) -> &mut Self {
+        let start = std::time::Instant::now();
+        while self.get("/ready").is_none_or(|(status, _)| status != 200) {
+            let child = self.child.as_mut().expect("start() comes first");
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                self.child = None;
+                panic!("pawl ended ({status}) before it was ready:\n{}", self.log_tail());
+            }
+            assert!(start.elapsed() < READY_DEADLINE, "pawl is not ready:\n{}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self
+    }
+
+    /// Ends the process as a crash does (SIGKILL).
+    pub fn kill(&mut self) {
+        process::kill(&mut self.child.take().expect("the instance runs"));
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    ///
+    /// # Returns
+    /// The exit code, 128 + signal where a signal ended the process.
+    pub fn terminate(&mut self) -> i32 {
+        self.signal(libc::SIGTERM);
+        self.wait()
+    }
+
+    /// Sends a signal to the running process.
+    pub fn signal(&self, signal: i32) {
+        process::signal(self.child.as_ref().expect("the instance runs"), signal);
+    }
+
+    /// Waits until the process ends by itself and returns the exit code.
+    pub fn wait(&mut self) -> i32 {
+        let mut child = self.child.take().expect("the instance runs");
+        process::code(process::wait("pawl run", &mut child, END_DEADLINE))
+    }
+
+    /// The process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Asks the process's own HTTP endpoint: status and body; `None` where nobody answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        get(self.port, path).ok()
+    }
+
+    /// The working directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Deletes the local store (`store.dir` as it is by default), as a lost disk does.
+    pub fn forget_store(&self) {
+        std::fs::remove_dir_all(self.dir.join("pawl-data")).expect("there was a local store");
+    }
+
+    /// Everything that was logged, over all starts.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    fn log_tail(&self) -> String {
+        process::tail(&self.log_path(), 40)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("pawl.log")
+    }
+}
+
+impl Drop for Pawl {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            process::kill(&mut child);
+        }
+        if std::thread::panicking() {
+            eprintln!("the log of pawl ends:\n{}", self.log_tail());
+        }
+        // What cannot be removed now is swept by the next run.
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A command of `pawl` that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Standard output as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
+    }
+}
+
+/// Runs a command of `pawl` with `stdin` as its standard input, and waits for its end.
+pub fn pawl(args: &[&str], stdin: &[u8]) -> Finished {
+    let dir = process::scratch("command");
+    let file = |name: &str| dir.join(name);
+    std::fs::write(file("in"), stdin).expect("the scratch directory can be written");
+    let mut command = program(&dir);
+    command.args(args).stdin(File::open(file("in")).expect("just written"));
+    command.stdout(File::create(file("out")).expect("a writable directory"));
+    command.stderr(File::create(file("err")).expect("a writable directory"));
+    let mut child = process::spawn(command).expect("pawl can be started");
+    let status = until("the end of a pawl command", END_DEADLINE, || child.try_wait().expect("a child"));
+    let text = |name: &str| std::fs::read_to_string(file(name)).expect("output in UTF-8");
+    let finished = Finished { code: process::code(status), stdout: text("out"), stderr: text("err") };
+    let _ = std::fs::remove_dir_all(&dir);
+    finished
+}
+
+/// `pawl` without the settings that the test's own environment may hold.
+fn program(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pawl"));
+    command.current_dir(dir);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PAWL_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+    let status = head.split(' ').nth(1).and_then(|text| text.parse().ok());
+    Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
+}
