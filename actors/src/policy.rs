@@ -23,8 +23,10 @@ pub struct Policy {
     pub retry: RetryPolicy,
     /// Topic of dead letters.
     pub dead_letter_topic: Arc<str>,
-    /// Largest record that the destination topics take, in bytes of key, value and headers.
-    pub max_record_bytes: usize,
+    /// Largest record that a handler may emit, in bytes of key, value and headers.
+    pub max_emit_bytes: usize,
+    /// Largest record that the dead-letter topic takes, counted the same way.
+    pub max_letter_bytes: usize,
     /// Calls at the handler at once.
     pub max_in_flight: usize,
     /// One attempt may take this long.

@@ -187,7 +187,7 @@ impl OrderActor {
 
     /// Effects that the broker would refuse never join an epoch: they would take it down with them.
     fn check(&self, effects: Effects) -> Outcome {
-        let max = self.pipeline.policy.max_record_bytes;
+        let max = self.pipeline.policy.max_emit_bytes;
         match effects.emit.iter().find(|emit| emit.size() > max) {
             None => Outcome::Done(effects),
             Some(emit) => Outcome::Failed(Failure::permanent(
@@ -230,7 +230,7 @@ impl OrderActor {
             disposition,
         };
         let letter = Letter {
-            emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_record_bytes),
+            emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
             offset: done.record.offset,
             key: self.key_text(),
             cause: match disposition {
