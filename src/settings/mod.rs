@@ -1,0 +1,222 @@
+//! The settings: one TOML file, environment variables over it, and what is wrong with either.
+//!
+//! The way of a file: `document` parses it and keeps the places, `shape` finds unknown keys and wrong
+//! types, `environment` reads the variables, the `config` crate merges both and fills the
+//! typed settings, `validate` checks what types cannot say, `problem` tells a person. Deliberately
+//! absent: anything that asks a broker or opens the store.
+
+mod byte_size;
+mod document;
+mod duration;
+mod environment;
+mod handler;
+mod kafka;
+mod key_path;
+mod limits;
+mod listen;
+mod problem;
+mod process;
+mod schema;
+mod secret;
+mod selector;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use config::{Config, ConfigError, Map, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use byte_size::ByteSize;
+pub use handler::{
+    DeadLetter, Forward, Guarantee, HandlerSettings, Http, Intake, Program, Retry, Start, Then,
+};
+pub use kafka::{Kafka, Security};
+pub use problem::{Place, Problem, SettingsError};
+pub use process::{Admin, Log, LogFormat, Shutdown, Store};
+pub use schema::json_schema;
+
+use document::{Data, Node};
+use environment::Override;
+use key_path::KeyPath;
+use problem::{Origin, Source};
+
+/// The largest settings file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Everything that one process of Pawl is told. Only the brokers and one handler must be given.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["handler"]))]
+pub struct Settings {
+    /// The name of this instance, the same after every restart and unlike that of every other instance:
+    /// transactional ids are made of it, so that a restarted instance ends what it left open.
+    /// 1 to 100 characters of a-z, A-Z, 0-9, '.', '_' and '-'. Default: the host name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The connection to the Kafka cluster.
+    pub kafka: Kafka,
+    /// The handlers by name, at least one. The name is the default of the group, and environment
+    /// variables find the handler by it: 1 to 100 characters of a-z, A-Z, 0-9, '.', '_' and '-',
+    /// no two underscores together.
+    #[schemars(extend("minProperties" = 1))]
+    pub handler: BTreeMap<String, HandlerSettings>,
+    /// The local view of the ledgers.
+    pub store: Store,
+    /// The process's own HTTP endpoint.
+    pub admin: Admin,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// What the process logs.
+    pub log: Log,
+}
+
+impl Settings {
+    /// Reads a file and the environment of the process.
+    ///
+    /// # Errors
+    /// Lists all that is wrong with the file and the variables, for a person.
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        match read(path) {
+            Ok(text) => Self::parse(path, &text, std::env::vars_os()),
+            Err(error) => {
+                let subject = format!("cannot read {}", path.display());
+                let remedy = match error.kind() {
+                    io::ErrorKind::NotFound => "name the settings file with --config",
+                    _ => "the settings are one TOML file in UTF-8 that this process may read",
+                };
+                let problem = Problem::new(&KeyPath::default(), subject, remedy).because(error.to_string());
+                Err(SettingsError { file: Some(path.to_owned()), problems: vec![problem] })
+            }
+        }
+    }
+
+    /// Reads the text of a file, whose name is only used to tell places, and environment variables.
+    /// Besides these it reads only files that variables ending in `__FILE` name.
+    ///
+    /// # Errors
+    /// Lists all that is wrong with the text and the variables, for a person.
+    pub fn parse<I, K, V>(path: &Path, text: &str, variables: I) -> Result<Self, SettingsError>
+    where
+        I: IntoIterator<Item = (K, V)>,
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let source = Source { path, text };
+        merged(&source, variables).map_err(|mut problems| {
+            problems.sort_by(|a, b| (a.place.is_none(), &a.place).cmp(&(b.place.is_none(), &b.place)));
+            SettingsError { file: Some(path.to_owned()), problems }
+        })
+    }
+
+    /// Checks settings that a program has put together itself; `load` and `parse` have done it.
+    ///
+    /// # Errors
+    /// Lists all that is wrong, without places.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        let mut problems = validate::values(self);
+        if problems.is_empty() {
+            problems = validate::relations(self);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(SettingsError { file: None, problems }) }
+    }
+
+    /// The name of this instance: as set, else the host name that the operating system tells.
+    ///
+    /// # Errors
+    /// There is no host name, or it cannot be part of a transactional id.
+    pub fn instance(&self) -> Result<String, SettingsError> {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let instance = self.instance.clone().unwrap_or_else(host);
+        match validate::instance(&instance) {
+            None => Ok(instance),
+            Some(problem) => Err(SettingsError { file: None, problems: vec![problem] }),
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
+fn merged<I, K, V>(source: &Source<'_>, variables: I) -> Result<Settings, Vec<Problem>>
+where
+    I: IntoIterator<Item = (K, V)>,
+    K: Into<OsString>,
+    V: Into<OsString>,
+{
+    let mut file = document::parse(source)?;
+    let mut problems = shape::inspect(&mut file, source);
+    let (overrides, wrong) = environment::read(variables, &file, source);
+    problems.extend(wrong);
+
+    let mut environment = Node::table();
+    for Override { key, data, origin } in overrides {
+        environment.insert(&key, data, &origin);
+    }
+    let mut origins = BTreeMap::new();
+    file.note_origins(&KeyPath::default(), &mut origins);
+    environment.note_origins(&KeyPath::default(), &mut origins);
+
+    let settings = match filled(&file, &environment) {
+        Ok(settings) => settings,
+        Err(error) => {
+            // `shape` lets nothing through that the types refuse, so this names a defect of Pawl.
+            let remedy = "please report this with the settings that led to it";
+            problems.push(Problem::new(&KeyPath::default(), error.to_string(), remedy));
+            return Err(problems);
+        }
+    };
+    let mut found = validate::values(&settings);
+    if problems.is_empty() && found.is_empty() {
+        found = validate::relations(&settings);
+    }
+    found.retain(|one| !problems.iter().any(|known| known.covers(one)));
+    problems.extend(found.into_iter().map(|problem| placed(problem, &origins, source)));
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+/// The typed settings from both layers, the environment over the file.
+fn filled(file: &Node, environment: &Node) -> Result<Settings, ConfigError> {
+    let layers = Config::builder().add_source(file.clone()).add_source(environment.clone());
+    layers.build()?.try_deserialize()
+}
+
+/// Gives a problem the place of its key, or of the nearest table around it.
+fn placed(problem: Problem, origins: &BTreeMap<KeyPath, Origin>, source: &Source<'_>) -> Problem {
+    let mut key = Some(problem.key.clone());
+    while let Some(path) = key.filter(|path| path.names().next().is_some()) {
+        if let Some(origin) = origins.get(&path) {
+            return problem.at(origin, source);
+        }
+        key = path.parent();
+    }
+    problem
+}
+
+impl config::Source for Node {
+    fn clone_into_box(&self) -> Box<dyn config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        match &self.data {
+            Data::Table(table) => {
+                Ok(table.iter().map(|(name, node)| (name.clone(), node.to_config())).collect())
+            }
+            _ => Ok(Map::new()),
+        }
+    }
+}

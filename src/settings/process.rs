@@ -1,0 +1,112 @@
+//! `[store]`, `[admin]`, `[shutdown]` and `[log]`: what concerns the process, not a handler.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, duration, listen};
+
+/// The local view of the ledgers. It may be deleted while Pawl is down: it is rebuilt from the
+/// changelogs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// The directory, created if it is missing; a relative one is relative to the working directory of
+    /// the process. Used by one process at a time. Default: pawl-data.
+    pub dir: PathBuf,
+    /// How often committed rows are written to the store. A longer interval spares the disk; after a
+    /// crash more of the changelog is read. Bounds: 100ms to 10m. Default: 5s.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub checkpoint_interval: Duration,
+    /// Committed rows kept in memory until they are written to the store; when full they are written
+    /// before the interval is over. Bounds: 1MiB to 16GiB. Default: 64MiB.
+    pub buffer_bytes: ByteSize,
+    /// Memory for the store's page cache. Bounds: 1MiB to 64GiB. Default: 64MiB.
+    pub cache_bytes: ByteSize,
+}
+
+/// The process's own HTTP endpoint: /live, /ready and /metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// The IP address and port to listen on, or "off". There is no authentication: what is reachable
+    /// from outside the machine is anybody's to read. Default: 127.0.0.1:9464.
+    #[serde(with = "listen")]
+    #[schemars(schema_with = "listen::schema")]
+    pub listen: Option<SocketAddr>,
+    /// After how long without progress a partition that has lag makes /ready answer no.
+    /// Bounds: 5s to 1day. Default: 1m.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub stalled_after: Duration,
+}
+
+/// How the process ends after SIGTERM or Ctrl-C.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long running records may take to finish before they are cancelled and left for the next
+    /// start. Keep it below what the platform waits before it kills (Kubernetes and ECS: 30s).
+    /// Bounds: 1s to 1h. Default: 25s.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub deadline: Duration,
+}
+
+/// What the process logs, to standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// How a line looks. Default: text.
+    pub format: LogFormat,
+    /// What is logged: a level (error, warn, info, debug, trace) or a list such as
+    /// "info,pawl::kafka=debug", in the form of tracing-subscriber's EnvFilter. Default: info.
+    pub filter: String,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store {
+            dir: "pawl-data".into(),
+            checkpoint_interval: Duration::from_secs(5),
+            buffer_bytes: ByteSize::mib(64),
+            cache_bytes: ByteSize::mib(64),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9464))),
+            stalled_after: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown { deadline: Duration::from_secs(25) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { format: LogFormat::Text, filter: "info".into() }
+    }
+}

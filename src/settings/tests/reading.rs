@@ -1,0 +1,159 @@
+//! What a file sets, what it leaves to the defaults, and the examples of the project.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use pawl_actors::selector::Selector;
+
+use super::*;
+
+#[test]
+fn a_short_file_gets_the_documented_defaults() {
+    let settings = good(GOOD, &[]);
+    let handler = HandlerSettings {
+        topic: "orders".into(),
+        http: Some(Http { url: "http://localhost:8080/events".into(), ..Http::default() }),
+        ..HandlerSettings::default()
+    };
+    let kafka = Kafka { bootstrap_servers: vec!["localhost:9092".into()], ..Kafka::default() };
+    let expected =
+        Settings { kafka, handler: [("billing".to_owned(), handler)].into(), ..Settings::default() };
+    assert_eq!(settings, expected);
+    assert_eq!(settings.admin.listen, Some("127.0.0.1:9464".parse().expect("an address")));
+}
+
+#[test]
+fn every_key_of_a_full_file_reaches_its_field() {
+    let text = r#"
+        instance = "pawl-0"
+        kafka.bootstrap_servers = ["a:9092", "[::1]:9093"]
+        kafka.client_id = "c"
+        kafka.transactional_id_prefix = "p."
+        kafka.session_timeout = "45s"
+        kafka.transaction_timeout = "1m"
+        kafka.request_timeout = "30s"
+        kafka.replication_factor = 3
+        kafka.properties = { "socket.keepalive.enable" = true, "queued.min.messages" = 1000, "debug" = "cgrp" }
+        store = { dir = "/var/lib/pawl", checkpoint_interval = "1s", buffer_bytes = "1MiB", cache_bytes = 2097152 }
+        admin = { listen = "off", stalled_after = "2m" }
+        shutdown.deadline = "10s"
+        log = { format = "json", filter = "info,pawl::kafka=debug" }
+        [handler.Tax]
+        topic = "t"
+        group = "g"
+        guarantee = "at-least-once"
+        key = "json:/order/id"
+        event_id = "header:id"
+        recent_ids = 0
+        recent_ids_age = "1h"
+        start = "latest"
+        program = { name = "tax", timeout = "1s", max_in_flight = 2 }
+        retry = { attempts = 1, initial = "1ms", max = "1s", multiplier = 1, jitter = 0 }
+        dead_letter = { topic = "dead", then = "continue" }
+        intake = { max_records = 1, max_bytes = "1MiB", max_finished_ahead = 2 }
+        commit_interval = "0s"
+        idle_key_after = "1s"
+        max_live_keys = 100
+        create_topics = false
+    "#;
+    let settings = good(text, &[]);
+    assert_eq!(settings.instance().expect("set"), "pawl-0");
+    let properties =
+        [("debug", "cgrp"), ("queued.min.messages", "1000"), ("socket.keepalive.enable", "true")];
+    let expected = Kafka {
+        bootstrap_servers: vec!["a:9092".into(), "[::1]:9093".into()],
+        security: Security::Plaintext,
+        client_id: "c".into(),
+        transactional_id_prefix: "p.".into(),
+        session_timeout: Duration::from_secs(45),
+        transaction_timeout: Duration::from_secs(60),
+        request_timeout: Duration::from_secs(30),
+        replication_factor: 3,
+        properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    };
+    assert_eq!(settings.kafka, expected);
+    let expected = Store {
+        dir: "/var/lib/pawl".into(),
+        checkpoint_interval: Duration::from_secs(1),
+        buffer_bytes: ByteSize::mib(1),
+        cache_bytes: ByteSize::mib(2),
+    };
+    assert_eq!(settings.store, expected);
+    assert_eq!(settings.admin, Admin { listen: None, stalled_after: Duration::from_secs(120) });
+    assert_eq!(settings.shutdown.deadline, Duration::from_secs(10));
+    assert_eq!(settings.log, Log { format: LogFormat::Json, filter: "info,pawl::kafka=debug".into() });
+    let expected = HandlerSettings {
+        topic: "t".into(),
+        group: Some("g".into()),
+        guarantee: Guarantee::AtLeastOnce,
+        key: Selector::Json("/order/id".into()),
+        event_id: Some(Selector::Header("id".into())),
+        recent_ids: 0,
+        recent_ids_age: Duration::from_secs(3600),
+        start: Start::Latest,
+        http: None,
+        forward: None,
+        program: Some(Program {
+            name: Some("tax".into()),
+            timeout: Duration::from_secs(1),
+            max_in_flight: 2,
+        }),
+        retry: Retry {
+            attempts: 1,
+            initial: Duration::from_millis(1),
+            max: Duration::from_secs(1),
+            multiplier: 1.0,
+            jitter: 0.0,
+        },
+        dead_letter: DeadLetter { topic: Some("dead".into()), then: Then::Continue },
+        intake: Intake { max_records: 1, max_bytes: ByteSize::mib(1), max_finished_ahead: 2 },
+        commit_interval: Duration::ZERO,
+        idle_key_after: Duration::from_secs(1),
+        max_live_keys: 100,
+        create_topics: false,
+    };
+    assert_eq!(settings.handler["Tax"], expected);
+}
+
+#[test]
+fn the_examples_of_the_project_can_be_read() {
+    let check = |name: &str| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+        let text = fs::read_to_string(&file).expect(name);
+        assert!(text.starts_with("#:schema pawl.schema.json\n"), "{name} names its schema");
+        (good(&text, &[]), text)
+    };
+    let (forward, _) = check("forward.toml");
+    assert!(forward.handler["copy"].forward.is_some());
+    let (settings, text) = check("pawl.toml");
+    assert_eq!(settings.handler["billing"].topic, "orders");
+
+    // What is commented out is the default: it can be switched on and changes nothing.
+    let mut switched_on = String::new();
+    for line in text.lines().filter(|line| !line.starts_with("# instance")) {
+        let plain = line.strip_prefix("# ").filter(|rest| {
+            let key = rest.split_once(" = ").map_or("", |(key, _)| key);
+            !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        });
+        switched_on += plain.unwrap_or(line);
+        switched_on.push('\n');
+    }
+    assert!(switched_on.contains("\ncommit_interval = \"5ms\""), "{switched_on}");
+    let mut all = good(&switched_on, &[]);
+    let billing = all.handler.get_mut("billing").expect("the handler");
+    assert_eq!(billing.group.take().as_deref(), Some("billing"));
+    assert_eq!(all, settings);
+}
+
+#[test]
+fn the_instance_is_the_host_name_unless_it_is_set() {
+    let mut settings = Settings::default();
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("Linux tells its host name");
+    assert_eq!(settings.instance().expect("a host name"), host.trim());
+    settings.instance = Some("pawl-3".into());
+    assert_eq!(settings.instance().expect("set"), "pawl-3");
+    settings.instance = Some(String::new());
+    let error = settings.instance().expect_err("empty").to_string();
+    assert!(error.contains("set instance to a name that no other instance has"), "{error}");
+}
