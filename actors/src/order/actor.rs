@@ -59,15 +59,13 @@ pub struct OrderActor {
     pipeline: Rc<Pipeline>,
     /// The failure that waits for its verdict.
     failure: Option<Box<Failure>>,
-    /// Whether a call is at the handler.
-    calling: bool,
     parked: bool,
 }
 
 impl OrderActor {
     /// An actor for a lane of a partition.
     pub fn new(cell: Rc<LaneCell>, partition: Rc<RefCell<PartitionState>>, pipeline: Rc<Pipeline>) -> Self {
-        OrderActor { cell, partition, pipeline, failure: None, calling: false, parked: false }
+        OrderActor { cell, partition, pipeline, failure: None, parked: false }
     }
 
     /// Works the lane until it waits for something.
@@ -114,7 +112,7 @@ impl OrderActor {
     /// Starts an attempt; `true` if it has ended well already.
     fn attempt(&mut self, attempt: u32, ctx: &mut Context<Self>) -> bool {
         let call = self.call(attempt);
-        self.calling = true;
+        self.cell.calling.set(true);
         self.pipeline.stats.in_flight.add(1);
         let handler = &self.pipeline.handler;
         let answer = catch_unwind(AssertUnwindSafe(|| handler.handle(call)))
@@ -268,7 +266,7 @@ impl OrderActor {
     }
 
     fn leave_handler(&mut self) {
-        if std::mem::take(&mut self.calling) {
+        if self.cell.calling.replace(false) {
             self.pipeline.stats.in_flight.add(-1);
         }
         self.pipeline.places.borrow_mut().give_up(&self.cell);
@@ -345,8 +343,10 @@ impl Handler<Judged> for OrderActor {
                     self.drive(ctx);
                 }
             }
-            // The record stays unfinished: the watermark stays before it.
-            Verdict::Halt => {}
+            // The record stays unfinished, and the watermark before it; nothing wakes the lane.
+            Verdict::Halt => {
+                self.cell.lane.borrow_mut().park(message.attempt);
+            }
         }
     }
 }

@@ -206,9 +206,9 @@ impl Lane {
         }
     }
 
-    /// Whether an attempt runs or a verdict is due.
-    pub fn is_running(&self) -> bool {
-        matches!(self.state, State::InFlight { .. } | State::Judged { .. })
+    /// Whether a verdict is due.
+    pub fn is_judged(&self) -> bool {
+        matches!(self.state, State::Judged { .. })
     }
 
     /// Whether the lane holds no record at all.
@@ -357,7 +357,7 @@ mod tests {
         bench.take(0, "a");
         bench.lane.queue[0].defect = Some(Box::new(Failure::permanent(code::UNDECODABLE, "x")));
         assert_eq!(bench.lane.turn(0), Turn::Defective);
-        assert!(bench.lane.is_running());
+        assert!(bench.lane.is_judged());
         assert!(bench.lane.dead_lettered(1).is_some());
     }
 

@@ -26,6 +26,8 @@ pub struct LaneCell {
     pub lane: RefCell<Lane>,
     /// Its place at the handler.
     pub place: Cell<Place>,
+    /// Whether a call is at the handler.
+    pub calling: Cell<bool>,
     /// Messages to the order actor that it has not yet handled.
     pub pending: Cell<u32>,
 }
@@ -33,7 +35,17 @@ pub struct LaneCell {
 impl LaneCell {
     /// Wraps a lane.
     pub fn new(lane: Lane) -> Self {
-        LaneCell { lane: RefCell::new(lane), place: Cell::new(Place::None), pending: Cell::new(0) }
+        LaneCell {
+            lane: RefCell::new(lane),
+            place: Cell::new(Place::None),
+            calling: Cell::new(false),
+            pending: Cell::new(0),
+        }
+    }
+
+    /// Whether a drain waits for this lane: for its handler's answer, or for the verdict on it.
+    pub fn is_running(&self) -> bool {
+        self.calling.get() || self.lane.borrow().is_judged()
     }
 
     /// Whether the key can be let go.

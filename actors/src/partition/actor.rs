@@ -217,7 +217,7 @@ impl PartitionActor {
     /// Goes on with a drain: running calls end or are cancelled, then the last epoch is awaited.
     fn check_drain(&mut self, ctx: &mut Context<Self>) {
         let Some(drain) = &self.draining else { return };
-        let running = self.live.cells().any(|cell| cell.lane.borrow().is_running());
+        let running = self.live.cells().any(|cell| cell.is_running());
         if running && Instant::now() < drain.deadline {
             return;
         }

@@ -1,0 +1,173 @@
+//! The process's own HTTP endpoint: `/live`, `/ready` and `/metrics`.
+//!
+//! Deliberately absent: anything that changes something, and TLS; it is for the machine that
+//! runs the process and belongs to no public network. One request for each connection, so that
+//! one time-out bounds all that a client can hold.
+
+mod readiness;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use pawl_actors::record::Millis;
+use pawl_actors::stats::HandlerStats;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::metrics::{self, EpochCommitTimes, Metrics};
+
+pub use readiness::{HandlerReadiness, PartitionReadiness, Readiness, judge};
+
+/// From accepting a connection to its last byte; probes and scrapes give up earlier.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most bytes of a request's head.
+const MAX_HEAD_BYTES: usize = 16 << 10;
+
+/// The most headers of a request.
+const MAX_HEADERS: usize = 64;
+
+/// The most connections at once; more wait in the system's queue.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long to wait after a connection could not be accepted, which happens when the process has
+/// no file descriptor left: trying again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the endpoint may see of a handler.
+#[derive(Clone, Debug)]
+pub struct HandlerView {
+    /// Name in the settings.
+    pub name: Arc<str>,
+    /// Consumer group.
+    pub group: Arc<str>,
+    /// Input topic.
+    pub topic: Arc<str>,
+    /// What its actors count.
+    pub stats: Arc<HandlerStats>,
+    /// What its writer thread observes.
+    pub epoch_commit_times: EpochCommitTimes,
+}
+
+struct Process {
+    handlers: Vec<HandlerView>,
+    metrics: Metrics,
+    stalled_after: Duration,
+}
+
+/// Opens the endpoint's socket, apart from [`serve`], so that a wrong or taken address ends the
+/// start with a message that names it.
+pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(listen).await.map_err(|error| {
+        let text = format!(
+            "cannot listen on {listen} for /live, /ready and /metrics: {error}; name another \
+             address in admin.listen, or turn the endpoint off with \"off\""
+        );
+        io::Error::new(error.kind(), text)
+    })
+}
+
+/// Answers requests until `shutdown` is over. A partition with lag is not ready any more when it
+/// got no further for `stalled_after`.
+pub async fn serve(
+    listener: TcpListener,
+    handlers: Vec<HandlerView>,
+    stalled_after: Duration,
+    shutdown: impl Future<Output = ()>,
+) {
+    serve_within(REQUEST_TIMEOUT, listener, handlers, stalled_after, shutdown).await;
+}
+
+async fn serve_within(
+    request_timeout: Duration,
+    listener: TcpListener,
+    handlers: Vec<HandlerView>,
+    stalled_after: Duration,
+    shutdown: impl Future<Output = ()>,
+) {
+    let metrics = Metrics::new(handlers.clone());
+    let routes = routes(Arc::new(Process { handlers, metrics, stalled_after }));
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return,
+            (stream, permit) = accept(&listener, &connections) => {
+                tokio::spawn(answer(stream, routes.clone(), permit, request_timeout));
+            }
+        }
+    }
+}
+
+async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let permit = connections.clone().acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to the admin endpoint");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: TcpStream, routes: Router, permit: OwnedSemaphorePermit, request_timeout: Duration) {
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    match timeout(request_timeout, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a request to the admin endpoint failed"),
+        Err(_) => tracing::debug!("a request to the admin endpoint took too long"),
+    }
+    drop(permit);
+}
+
+fn routes(process: Arc<Process>) -> Router {
+    Router::new()
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route("/metrics", get(show_metrics))
+        .with_state(process)
+}
+
+async fn live() -> &'static str {
+    "live\n"
+}
+
+async fn ready(State(process): State<Arc<Process>>) -> Response {
+    let readiness = judge(&process.handlers, now(), process.stalled_after);
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+async fn show_metrics(State(process): State<Arc<Process>>) -> Response {
+    match process.metrics.text() {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn now() -> Millis {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}

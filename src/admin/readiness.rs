@@ -1,0 +1,223 @@
+//! Whether the process is ready: every partition that it holds takes in records and gets on.
+//!
+//! Deliberately absent: clocks and memory. The time is an argument, the rest is read from
+//! [`HandlerStats`](pawl_actors::stats::HandlerStats).
+
+use std::time::Duration;
+
+use pawl_actors::record::{Millis, Partition};
+use pawl_actors::stats::{PartitionPhase, PartitionStats};
+use serde::Serialize;
+
+use super::HandlerView;
+
+/// The state of the whole process, as `/ready` shows it.
+#[derive(Debug, Serialize)]
+pub struct Readiness {
+    /// Whether every handler is ready.
+    pub ready: bool,
+    /// In the order of the settings.
+    pub handlers: Vec<HandlerReadiness>,
+}
+
+/// The state of one handler.
+#[derive(Debug, Serialize)]
+pub struct HandlerReadiness {
+    /// Its name in the settings.
+    pub name: String,
+    /// Its consumer group.
+    pub group: String,
+    /// Its input topic.
+    pub topic: String,
+    /// Whether it was assigned something once and every partition it holds is ready.
+    pub ready: bool,
+    /// Why the handler itself is not ready, whatever its partitions say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The partitions it holds, in order.
+    pub partitions: Vec<PartitionReadiness>,
+}
+
+/// The state of one partition.
+#[derive(Debug, Serialize)]
+pub struct PartitionReadiness {
+    /// Its number.
+    pub partition: i32,
+    /// Its phase, see [`PartitionPhase`].
+    pub phase: &'static str,
+    /// Records that are not durable yet; `null` as long as the broker has not told the end.
+    pub lag: Option<u64>,
+    /// Whether it takes in records and gets on.
+    pub ready: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Judges all handlers at the time `now`.
+///
+/// A partition is ready when it is running, unless it has lag and committed nothing for longer
+/// than `stalled_after`. A handler that holds no partition is ready once it saw a rebalance: then
+/// others of its group hold them all.
+pub fn judge(handlers: &[HandlerView], now: Millis, stalled_after: Duration) -> Readiness {
+    let handlers: Vec<_> = handlers.iter().map(|view| judge_handler(view, now, stalled_after)).collect();
+    Readiness { ready: handlers.iter().all(|handler| handler.ready), handlers }
+}
+
+fn judge_handler(view: &HandlerView, now: Millis, stalled_after: Duration) -> HandlerReadiness {
+    let held = view.stats.partitions();
+    let partitions: Vec<_> = held
+        .iter()
+        .map(|(partition, stats)| judge_partition(*partition, stats, now, stalled_after))
+        .collect();
+    let joined = view.stats.rebalances.get() > 0;
+    HandlerReadiness {
+        name: view.name.to_string(),
+        group: view.group.to_string(),
+        topic: view.topic.to_string(),
+        ready: joined && partitions.iter().all(|partition| partition.ready),
+        reason: (!joined).then(|| "the group has not assigned anything yet".to_owned()),
+        partitions,
+    }
+}
+
+fn judge_partition(
+    partition: Partition,
+    stats: &PartitionStats,
+    now: Millis,
+    stalled_after: Duration,
+) -> PartitionReadiness {
+    let (phase, lag) = (stats.phase(), stats.lag());
+    let reason = match phase {
+        PartitionPhase::Running => stall(stats, lag, now, stalled_after),
+        PartitionPhase::Claiming => Some("the claim is not committed yet".to_owned()),
+        PartitionPhase::Restoring => Some("the ledger is being read from the changelog".to_owned()),
+        PartitionPhase::Draining => Some("it is being given up".to_owned()),
+        PartitionPhase::Stopped => Some("stopped by an error, see the log".to_owned()),
+    };
+    PartitionReadiness { partition: partition.0, phase: phase.name(), lag, ready: reason.is_none(), reason }
+}
+
+/// Why a running partition does not get on. Where the end is not known, what was taken in and is
+/// not durable counts as its lag.
+fn stall(stats: &PartitionStats, lag: Option<u64>, now: Millis, stalled_after: Duration) -> Option<String> {
+    let behind = lag.unwrap_or_else(|| stats.outstanding_records.get().max(0).unsigned_abs());
+    let quiet_millis = now.0.saturating_sub(stats.last_progress.get()).max(0).unsigned_abs();
+    let quiet = Duration::from_millis(quiet_millis);
+    (behind > 0 && quiet > stalled_after).then(|| {
+        let seconds = Duration::from_secs(quiet.as_secs());
+        format!("no progress for {} with a lag of {behind}", humantime::format_duration(seconds))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const NOW: Millis = Millis(1_700_000_000_000);
+    const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+    fn view() -> HandlerView {
+        HandlerView {
+            name: "billing".into(),
+            group: "accounts".into(),
+            topic: "orders".into(),
+            stats: Arc::default(),
+            epoch_commit_times: Default::default(),
+        }
+    }
+
+    fn joined() -> HandlerView {
+        let view = view();
+        view.stats.rebalances.add(1);
+        view
+    }
+
+    /// A partition that is running, has this lag and got on so long ago.
+    fn running(
+        view: &HandlerView,
+        partition: i32,
+        lag: i64,
+        progress_seconds_ago: i64,
+    ) -> Arc<PartitionStats> {
+        let stats = view.stats.assigned(Partition(partition));
+        stats.set_phase(PartitionPhase::Running);
+        stats.watermark.set(100);
+        stats.end.set(100 + lag);
+        stats.last_progress.set(NOW.0 - progress_seconds_ago * 1000);
+        stats
+    }
+
+    fn judged(view: HandlerView) -> HandlerReadiness {
+        let mut readiness = judge(&[view], NOW, STALLED_AFTER);
+        assert_eq!(readiness.ready, readiness.handlers[0].ready);
+        readiness.handlers.remove(0)
+    }
+
+    #[test]
+    fn nobody_is_ready_before_the_group_assigned_something() {
+        let handler = judged(view());
+        assert!(!handler.ready);
+        assert_eq!(handler.reason.as_deref(), Some("the group has not assigned anything yet"));
+    }
+
+    #[test]
+    fn a_member_that_was_left_without_partitions_is_ready() {
+        assert!(judged(joined()).ready);
+    }
+
+    #[test]
+    fn only_a_running_partition_is_ready() {
+        for (phase, ready) in [
+            (PartitionPhase::Claiming, false),
+            (PartitionPhase::Restoring, false),
+            (PartitionPhase::Running, true),
+            (PartitionPhase::Draining, false),
+            (PartitionPhase::Stopped, false),
+        ] {
+            let view = joined();
+            running(&view, 0, 0, 0);
+            running(&view, 1, 0, 0).set_phase(phase);
+            let handler = judged(view);
+            assert_eq!(handler.ready, ready, "{phase:?}");
+            assert!(handler.partitions[0].ready);
+            let second = &handler.partitions[1];
+            assert_eq!((second.ready, second.reason.is_none()), (ready, ready), "{phase:?}");
+            assert_eq!((second.partition, second.phase), (1, phase.name()));
+        }
+    }
+
+    #[test]
+    fn a_partition_with_lag_must_get_on() {
+        for (lag, progress_seconds_ago, ready) in
+            [(0, 3600, true), (5, 0, true), (5, 60, true), (5, 61, false), (5, -10, true)]
+        {
+            let view = joined();
+            running(&view, 0, lag, progress_seconds_ago);
+            assert_eq!(judged(view).ready, ready, "lag {lag}, progress {progress_seconds_ago} s ago");
+        }
+        let view = joined();
+        running(&view, 0, 5, 75);
+        let reason = judged(view).partitions.remove(0).reason;
+        assert_eq!(reason.as_deref(), Some("no progress for 1m 15s with a lag of 5"));
+    }
+
+    #[test]
+    fn work_in_hand_counts_as_lag_where_the_end_is_not_known() {
+        let view = joined();
+        let stats = running(&view, 0, 0, 75);
+        stats.end.set(-1);
+        assert!(judged(view.clone()).ready);
+        stats.outstanding_records.set(2);
+        let handler = judged(view);
+        assert_eq!((handler.ready, handler.partitions[0].lag), (false, None));
+    }
+
+    #[test]
+    fn one_handler_that_is_not_ready_holds_the_process_back() {
+        let readiness = judge(&[joined(), view()], NOW, STALLED_AFTER);
+        assert!(!readiness.ready && readiness.handlers[0].ready && !readiness.handlers[1].ready);
+    }
+}

@@ -1,0 +1,160 @@
+//! The endpoint on a real socket.
+
+use pawl_actors::record::Partition;
+use pawl_actors::stats::PartitionPhase;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const PATIENT: Duration = Duration::from_secs(20);
+
+struct Endpoint {
+    address: SocketAddr,
+    stats: Arc<HandlerStats>,
+    shutdown: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Endpoint {
+    async fn start() -> Self {
+        Endpoint::start_within(REQUEST_TIMEOUT).await
+    }
+
+    async fn start_within(request_timeout: Duration) -> Self {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stats = Arc::<HandlerStats>::default();
+        let view = HandlerView {
+            name: "billing".into(),
+            group: "accounts".into(),
+            topic: "orders".into(),
+            stats: stats.clone(),
+            epoch_commit_times: EpochCommitTimes::default(),
+        };
+        let (shutdown, ended) = oneshot::channel();
+        let stalled_after = Duration::from_secs(60);
+        let task = tokio::spawn(serve_within(request_timeout, listener, vec![view], stalled_after, async {
+            let _ = ended.await;
+        }));
+        Endpoint { address, stats, shutdown, task }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Everything the endpoint answers to these bytes until it closes the connection.
+    async fn send(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        let mut answer = Vec::new();
+        // A refusal may come before all is written, so that writing or reading can fail late.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let _ = timeout(PATIENT, stream.read_to_end(&mut answer)).await.expect("it closes");
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.send(&format!("GET {path} HTTP/1.1\r\nhost: pawl\r\n\r\n")).await;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+        assert!(head.contains("connection: close"), "{head}");
+        (status.unwrap(), body.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_process_is_live_before_it_is_ready() {
+    let endpoint = Endpoint::start().await;
+    assert_eq!(endpoint.get("/live").await, (200, "live\n".to_owned()));
+    assert_eq!(endpoint.get("/ready").await.0, 503);
+}
+
+#[tokio::test]
+async fn ready_names_each_partition_and_what_it_waits_for() {
+    let endpoint = Endpoint::start().await;
+    endpoint.stats.rebalances.add(1);
+    let partition = endpoint.stats.assigned(Partition(3));
+    partition.set_phase(PartitionPhase::Restoring);
+    let (status, body) = endpoint.get("/ready").await;
+    let expect = serde_json::json!({
+        "ready": false,
+        "handlers": [{
+            "name": "billing", "group": "accounts", "topic": "orders", "ready": false,
+            "partitions": [{
+                "partition": 3, "phase": "restoring", "lag": null, "ready": false,
+                "reason": "the ledger is being read from the changelog",
+            }],
+        }],
+    });
+    assert_eq!((status, serde_json::from_str::<serde_json::Value>(&body).unwrap()), (503, expect));
+
+    partition.set_phase(PartitionPhase::Running);
+    partition.watermark.set(10);
+    partition.end.set(12);
+    partition.last_progress.set(now().0);
+    let (status, body) = endpoint.get("/ready").await;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["ready"]), (200, &serde_json::json!(true)));
+    assert_eq!(body["handlers"][0]["partitions"][0]["lag"], 2);
+
+    partition.last_progress.set(now().0 - 61_000);
+    assert_eq!(endpoint.get("/ready").await.0, 503);
+}
+
+#[tokio::test]
+async fn metrics_are_open_metrics_text() {
+    let endpoint = Endpoint::start().await;
+    endpoint.stats.applied.add(7);
+    let answer = endpoint.send("GET /metrics HTTP/1.1\r\nhost: pawl\r\n\r\n").await;
+    assert!(answer.contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0"), "{answer}");
+    assert!(answer.contains("\npawl_records_applied_total{handler=\"billing\"} 7\n"), "{answer}");
+    assert!(answer.ends_with("# EOF\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused() {
+    let endpoint = Endpoint::start().await;
+    assert_eq!(endpoint.get("/").await.0, 404);
+    let answer = endpoint.send("POST /ready HTTP/1.1\r\nhost: pawl\r\ncontent-length: 0\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+}
+
+#[tokio::test]
+async fn requests_beyond_the_bounds_are_refused() {
+    let endpoint = Endpoint::start().await;
+    let long = "x".repeat(MAX_HEAD_BYTES + 1);
+    let many = "x: y\r\n".repeat(MAX_HEADERS + 1);
+    for request in [format!("GET /live HTTP/1.1\r\nx: {long}"), format!("GET /live HTTP/1.1\r\n{many}\r\n")] {
+        let answer = endpoint.send(&request).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+    assert_eq!(endpoint.get("/live").await.0, 200);
+}
+
+#[tokio::test]
+async fn clients_that_send_nothing_hold_the_endpoint_no_longer_than_the_time_out() {
+    let endpoint = Endpoint::start_within(Duration::from_millis(50)).await;
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        silent.push(endpoint.connect().await);
+    }
+    // Had a silent client no time-out, this one would find every place taken.
+    assert_eq!(endpoint.get("/live").await.0, 200);
+}
+
+#[tokio::test]
+async fn the_endpoint_ends_with_the_process() {
+    let endpoint = Endpoint::start().await;
+    endpoint.shutdown.send(()).unwrap();
+    timeout(PATIENT, endpoint.task).await.expect("it ends").unwrap();
+    assert!(TcpStream::connect(endpoint.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_taken_address_is_named_with_the_remedy() {
+    let endpoint = Endpoint::start().await;
+    let error = bind(endpoint.address).await.unwrap_err().to_string();
+    assert!(error.contains(&endpoint.address.to_string()) && error.contains("admin.listen"), "{error}");
+}

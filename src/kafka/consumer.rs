@@ -1,0 +1,556 @@
+//! The consumer thread: owns the polling of the handler's one consumer and never stops it. It
+//! groups what it reads by partition, hands each partition actor whole batches, and pauses a
+//! partition whose intake is full; it never drops and never waits long.
+//!
+//! Rebalance callbacks run on this thread inside `poll`: they note what happened and return at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use bytes::{Bytes, BytesMut};
+use pawl_actors::epoch::AssignmentEpoch;
+use pawl_actors::partition::{Abandon, Drain, PartitionActor, Records};
+use pawl_actors::record::{Millis, NextOffset, Offset, Partition, Record, TimestampType};
+use pawl_actors::stats::{HandlerStats, PartitionPhase, PartitionStats};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::client::LogContext;
+use super::headers;
+use super::held::Held;
+
+/// What the group coordinator decided.
+#[derive(Debug)]
+enum Rebalance {
+    Assigned(Vec<Partition>),
+    Revoked,
+    Lost,
+}
+
+/// The consumer's context: notes rebalances.
+pub struct IntakeContext {
+    log: LogContext,
+    topic: String,
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    /// Set when the consumer leaves its group for good: then nothing waits for a drain any more.
+    closing: AtomicBool,
+}
+
+impl IntakeContext {
+    /// For the consumer of a topic.
+    pub fn new(topic: &str) -> Self {
+        IntakeContext {
+            log: LogContext::new("consumer"),
+            topic: topic.to_owned(),
+            rebalances: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    fn note(&self, rebalance: Rebalance) {
+        self.rebalances.lock().expect("no holder panics").push_back(rebalance);
+    }
+
+    fn take_noted(&self) -> Option<Rebalance> {
+        self.rebalances.lock().expect("no holder panics").pop_front()
+    }
+
+    /// Takes the partitions and pauses them at once: intake begins when the ledger is restored.
+    /// The position is a placeholder that the restored watermark replaces.
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let mut placed = TopicPartitionList::new();
+        let mut partitions = Vec::new();
+        for element in list.elements_for_topic(&self.topic) {
+            let added = placed.add_partition_offset(&self.topic, element.partition(), KafkaOffset::Offset(0));
+            added.expect("an offset of 0 is valid");
+            partitions.push(Partition(element.partition()));
+        }
+        let taken = consumer.assign(&placed).and_then(|()| consumer.pause(&placed));
+        if let Err(error) = taken {
+            tracing::error!(%error, "the assigned partitions could not be taken");
+        }
+        self.note(Rebalance::Assigned(partitions));
+    }
+}
+
+impl ClientContext for IntakeContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.log.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.log.error(error, reason);
+    }
+}
+
+impl ConsumerContext for IntakeContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let closing = self.closing.load(Ordering::Acquire);
+        match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !closing => self.assign(consumer, list),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if !closing && !consumer.assignment_lost() => {
+                // Given up only after the last epoch that carries them.
+                self.note(Rebalance::Revoked);
+            }
+            _ => {
+                if let Err(error) = consumer.unassign() {
+                    tracing::error!(%error, "the partitions could not be given up");
+                }
+                self.note(Rebalance::Lost);
+            }
+        }
+    }
+}
+
+/// What the consumer thread is told.
+pub enum Command {
+    /// A partition is owned and restored: take records in from here.
+    TakeIn {
+        /// Which partition.
+        partition: Partition,
+        /// Under which assignment.
+        assignment: AssignmentEpoch,
+        /// From where.
+        next: NextOffset,
+        /// Who takes them.
+        actor: Addr<PartitionActor>,
+    },
+    /// A partition actor has drained: no epoch holds anything of it.
+    Drained {
+        /// Which partition.
+        partition: Partition,
+        /// Under which assignment.
+        assignment: AssignmentEpoch,
+    },
+    /// Drain everything, then leave the group and end.
+    Shutdown,
+}
+
+/// A partition to make one's own: claim, restore, start.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    /// Which partition.
+    pub partition: Partition,
+    /// Under which assignment.
+    pub assignment: AssignmentEpoch,
+    /// What others observe.
+    pub stats: Arc<PartitionStats>,
+}
+
+/// Bounds of a partition's intake.
+#[derive(Clone, Copy, Debug)]
+pub struct IntakeBounds {
+    /// Records taken in and not yet durable.
+    pub records: i64,
+    /// Their bytes.
+    pub bytes: i64,
+    /// Records received from the first unfinished one on.
+    pub ahead: i64,
+}
+
+impl IntakeBounds {
+    fn full(&self, stats: &PartitionStats) -> bool {
+        stats.outstanding_records.get() >= self.records
+            || stats.outstanding_bytes.get() >= self.bytes
+            || stats.ahead.get() >= self.ahead
+    }
+
+    /// A paused partition goes on only when half of its room is free again: what librdkafka had
+    /// fetched ahead was thrown away by the pause, so pausing often is dear.
+    fn roomy(&self, stats: &PartitionStats) -> bool {
+        stats.outstanding_records.get() <= self.records / 2
+            && stats.outstanding_bytes.get() <= self.bytes / 2
+            && stats.ahead.get() <= self.ahead / 2
+    }
+}
+
+/// What a consumer thread needs.
+pub struct IntakeParts {
+    /// Name of the handler, for the log.
+    pub handler: Arc<str>,
+    /// Input topic.
+    pub topic: String,
+    /// The consumer; polled by nobody else.
+    pub consumer: Arc<BaseConsumer<IntakeContext>>,
+    /// Kept here, read by writer and owner.
+    pub held: Arc<Held>,
+    /// What others observe.
+    pub stats: Arc<HandlerStats>,
+    /// Bounds of each partition.
+    pub bounds: IntakeBounds,
+    /// Running handlers get this long when a partition is taken away.
+    pub grace: Duration,
+    /// Gets newly assigned partitions.
+    pub owner: Sender<Vec<Assigned>>,
+    /// Where partition actors report to.
+    pub commands: Sender<Command>,
+    /// Is told why the handler cannot go on.
+    pub on_halt: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+/// One assigned partition.
+struct Taking {
+    assignment: AssignmentEpoch,
+    stats: Arc<PartitionStats>,
+    actor: Option<Addr<PartitionActor>>,
+    paused: bool,
+    batch: Vec<Record>,
+}
+
+/// See the module's documentation.
+pub struct Intake {
+    parts: IntakeParts,
+    partitions: BTreeMap<Partition, Taking>,
+    next_assignment: u64,
+    /// Partitions are being given up; `unassign` follows when none is left.
+    giving_up: bool,
+    leaving: bool,
+    chunk: BytesMut,
+}
+
+/// Records read before the actors get them.
+const BATCH: usize = 1_000;
+/// Longest wait for a record; commands wait as long.
+const POLL: Duration = Duration::from_millis(20);
+/// Longest wait for room before a full partition is paused.
+const PATIENCE: Duration = Duration::from_millis(25);
+/// Records are copied into shared pieces of memory of this size: one that stays pins no more.
+const CHUNK: usize = 64 * 1024;
+
+impl Intake {
+    /// Before the first poll.
+    pub fn new(parts: IntakeParts) -> Self {
+        Intake {
+            parts,
+            partitions: BTreeMap::new(),
+            next_assignment: 0,
+            giving_up: false,
+            leaving: false,
+            chunk: BytesMut::new(),
+        }
+    }
+
+    /// Polls until told to leave and everything is drained.
+    pub fn run(mut self, commands: &Receiver<Command>) {
+        if let Err(error) = self.parts.consumer.subscribe(&[&self.parts.topic]) {
+            return self.halt(format!("subscribing failed: {error}"));
+        }
+        loop {
+            while let Ok(command) = commands.try_recv() {
+                self.command(command);
+            }
+            while let Some(rebalance) = self.parts.consumer.context().take_noted() {
+                self.rebalance(rebalance);
+            }
+            if self.giving_up && self.partitions.is_empty() {
+                self.giving_up = false;
+                if let Err(error) = self.parts.consumer.unassign() {
+                    tracing::error!(handler = %self.parts.handler, %error, "the partitions could not be given up");
+                }
+            }
+            if self.leaving && self.partitions.is_empty() {
+                return self.leave();
+            }
+            self.poll();
+            self.bound_intake();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::TakeIn { partition, assignment, next, actor } => {
+                self.take_in(partition, assignment, next, actor);
+            }
+            Command::Drained { partition, assignment } => {
+                if self.partitions.get(&partition).is_some_and(|held| held.assignment == assignment) {
+                    self.release(partition);
+                }
+            }
+            Command::Shutdown => {
+                self.leaving = true;
+                self.give_up();
+            }
+        }
+    }
+
+    fn rebalance(&mut self, rebalance: Rebalance) {
+        self.parts.stats.rebalances.add(1);
+        match rebalance {
+            Rebalance::Assigned(partitions) => {
+                tracing::info!(handler = %self.parts.handler, topic = %self.parts.topic, partitions = ?partitions.iter().map(|p| p.0).collect::<Vec<_>>(), "assigned");
+                self.assigned(partitions);
+            }
+            Rebalance::Revoked => {
+                tracing::info!(handler = %self.parts.handler, topic = %self.parts.topic, "revoked; draining");
+                self.give_up();
+            }
+            Rebalance::Lost => self.lost(),
+        }
+    }
+
+    fn assigned(&mut self, partitions: Vec<Partition>) {
+        let mut assigned = Vec::new();
+        for partition in partitions {
+            self.next_assignment += 1;
+            let assignment = AssignmentEpoch(self.next_assignment);
+            let stats = self.parts.stats.assigned(partition);
+            stats.set_phase(PartitionPhase::Claiming);
+            self.parts.held.assign(partition, assignment);
+            assigned.push(Assigned { partition, assignment, stats: stats.clone() });
+            let held = Taking { assignment, stats, actor: None, paused: true, batch: Vec::new() };
+            self.partitions.insert(partition, held);
+        }
+        if self.leaving {
+            self.give_up();
+        } else if self.parts.owner.send(assigned).is_err() {
+            self.halt("the thread that restores ledgers has ended".into());
+        }
+    }
+
+    /// Drains every partition; those that were not yet taken in are released at once.
+    fn give_up(&mut self) {
+        self.giving_up = true;
+        let deadline = Instant::now() + self.parts.grace;
+        let mut idle = Vec::new();
+        for (&partition, held) in &self.partitions {
+            let Some(actor) = &held.actor else {
+                idle.push(partition);
+                continue;
+            };
+            let (commands, assignment) = (self.parts.commands.clone(), held.assignment);
+            let drained = Box::new(move || {
+                // Gone when the thread has ended already, and then nobody waits.
+                let _ = commands.send(Command::Drained { partition, assignment });
+            });
+            actor.do_send(Drain { deadline, drained });
+        }
+        for partition in idle {
+            self.release(partition);
+        }
+    }
+
+    fn lost(&mut self) {
+        for (_, held) in std::mem::take(&mut self.partitions) {
+            if let Some(actor) = held.actor {
+                actor.do_send(Abandon);
+            }
+        }
+        for partition in self.parts.held.partitions() {
+            self.parts.held.release(partition);
+            self.parts.stats.released(partition);
+            tracing::warn!(handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0, "lost: another member may own it already");
+        }
+        self.giving_up = false;
+    }
+
+    fn release(&mut self, partition: Partition) {
+        self.partitions.remove(&partition);
+        self.parts.held.release(partition);
+        self.parts.stats.released(partition);
+    }
+
+    fn take_in(
+        &mut self,
+        partition: Partition,
+        assignment: AssignmentEpoch,
+        next: NextOffset,
+        actor: Addr<PartitionActor>,
+    ) {
+        let current = self.partitions.get_mut(&partition).filter(|held| held.assignment == assignment);
+        let Some(held) = current.filter(|_| !self.giving_up) else {
+            actor.do_send(Abandon);
+            return;
+        };
+        held.actor = Some(actor);
+        held.paused = false;
+        if let Err(error) = self.resume_at(partition, next) {
+            self.halt(format!("[{partition}] could not be read from {next}: {error}"));
+        }
+    }
+
+    fn resume_at(&self, partition: Partition, next: NextOffset) -> Result<(), KafkaError> {
+        let consumer = &self.parts.consumer;
+        consumer.seek(&self.parts.topic, partition.0, KafkaOffset::Offset(next.0), Duration::from_secs(10))?;
+        consumer.resume(&self.list(&[partition]))
+    }
+
+    fn list(&self, partitions: &[Partition]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.parts.topic, partition.0);
+        }
+        list
+    }
+
+    /// Reads what is there, at most a batch, and hands it over.
+    fn poll(&mut self) {
+        let consumer = self.parts.consumer.clone();
+        let mut wait = POLL;
+        for _ in 0..BATCH {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => self.read(&message),
+                Some(Err(error)) => self.poll_error(&error),
+            }
+            wait = Duration::ZERO;
+        }
+        for (partition, held) in &mut self.partitions {
+            if held.batch.is_empty() {
+                continue;
+            }
+            let records = std::mem::take(&mut held.batch);
+            let Some(actor) = &held.actor else { continue };
+            held.stats.outstanding_records.add(records.len() as i64);
+            held.stats.outstanding_bytes.add(records.iter().map(|record| record.size() as i64).sum());
+            held.stats.at_end.set(0);
+            if actor.try_send(Records { assignment: held.assignment, records }).is_err() {
+                let (handler, topic) = (&self.parts.handler, &self.parts.topic);
+                (self.parts.on_halt)(format!("{handler}: the actor of {topic}[{partition}] is gone"));
+                return;
+            }
+        }
+    }
+
+    fn read(&mut self, message: &BorrowedMessage<'_>) {
+        let Some(held) = self.partitions.get_mut(&Partition(message.partition())) else { return };
+        // Before the ledger is restored nothing counts: the intake begins with a seek. Afterwards
+        // nothing may be dropped, not even from a partition that was just paused.
+        if held.actor.is_none() {
+            return;
+        }
+        let (timestamp, timestamp_type) = match message.timestamp() {
+            Timestamp::NotAvailable => (0, TimestampType::NotAvailable),
+            Timestamp::CreateTime(at) => (at, TimestampType::CreateTime),
+            Timestamp::LogAppendTime(at) => (at, TimestampType::LogAppendTime),
+        };
+        held.batch.push(Record {
+            offset: Offset(message.offset()),
+            timestamp: Millis(timestamp),
+            timestamp_type,
+            key: message.key().map(|key| copy(&mut self.chunk, key)),
+            value: message.payload().map(|value| copy(&mut self.chunk, value)),
+            headers: headers::read(message),
+        });
+    }
+
+    fn poll_error(&self, error: &KafkaError) {
+        match error {
+            KafkaError::PartitionEOF(partition) => {
+                if let Some(held) = self.partitions.get(&Partition(*partition)) {
+                    held.stats.at_end.set(i64::from(held.batch.is_empty()));
+                }
+            }
+            KafkaError::MessageConsumptionFatal(code) => {
+                self.halt(format!("the consumer can do no more: {code}"));
+            }
+            // librdkafka goes on by itself; its context has logged the cause with a limit.
+            other => tracing::debug!(handler = %self.parts.handler, "consumer: {other}"),
+        }
+    }
+
+    /// Pauses partitions without room and lets those with room go on.
+    fn bound_intake(&mut self) {
+        let bounds = self.parts.bounds;
+        let full = |held: &Taking| held.actor.is_some() && !held.paused && bounds.full(&held.stats);
+        let began = Instant::now();
+        // Most often there is room again within milliseconds, and that is cheaper than a pause.
+        while self.partitions.values().any(full) && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        let to_pause: Vec<Partition> =
+            self.partitions.iter().filter(|(_, held)| full(held)).map(|(&partition, _)| partition).collect();
+        let to_resume: Vec<Partition> = self
+            .partitions
+            .iter()
+            .filter(|(_, held)| held.actor.is_some() && held.paused && bounds.roomy(&held.stats))
+            .map(|(&partition, _)| partition)
+            .collect();
+        self.set_paused(&to_pause, true);
+        if !self.giving_up {
+            self.set_paused(&to_resume, false);
+        }
+    }
+
+    fn set_paused(&mut self, partitions: &[Partition], paused: bool) {
+        if partitions.is_empty() {
+            return;
+        }
+        let list = self.list(partitions);
+        let done =
+            if paused { self.parts.consumer.pause(&list) } else { self.parts.consumer.resume(&list) };
+        if let Err(error) = done {
+            tracing::warn!(handler = %self.parts.handler, %error, paused, "the intake could not be changed");
+            return;
+        }
+        for partition in partitions {
+            if let Some(held) = self.partitions.get_mut(partition) {
+                held.paused = paused;
+            }
+        }
+    }
+
+    /// Leaves the group.
+    fn leave(&self) {
+        self.parts.consumer.context().closing.store(true, Ordering::Release);
+        self.parts.consumer.unsubscribe();
+        // The revocation that follows is served by polling.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while self.parts.consumer.assignment().is_ok_and(|list| list.count() > 0) && Instant::now() < deadline {
+            let _ = self.parts.consumer.poll(Duration::from_millis(5));
+        }
+    }
+
+    fn halt(&self, reason: String) {
+        (self.parts.on_halt)(format!("{}: {}: {reason}", self.parts.handler, self.parts.topic));
+    }
+}
+
+/// Copies bytes into the current chunk of shared memory.
+fn copy(chunk: &mut BytesMut, bytes: &[u8]) -> Bytes {
+    if chunk.capacity() < bytes.len() {
+        chunk.reserve(CHUNK.max(bytes.len()));
+    }
+    chunk.extend_from_slice(bytes);
+    chunk.split().freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: IntakeBounds = IntakeBounds { records: 10, bytes: 1_000, ahead: 100 };
+
+    #[test]
+    fn any_bound_that_is_met_stops_the_intake_until_half_of_it_is_free() {
+        let stats = PartitionStats::default();
+        assert!(!BOUNDS.full(&stats) && BOUNDS.roomy(&stats));
+        stats.outstanding_bytes.set(1_000);
+        assert!(BOUNDS.full(&stats));
+        stats.outstanding_bytes.set(700);
+        assert!(!BOUNDS.full(&stats) && !BOUNDS.roomy(&stats), "between the two nothing changes");
+        stats.outstanding_bytes.set(500);
+        assert!(BOUNDS.roomy(&stats));
+        stats.ahead.set(100);
+        assert!(BOUNDS.full(&stats));
+        stats.ahead.set(0);
+        stats.outstanding_records.set(10);
+        assert!(BOUNDS.full(&stats));
+    }
+
+    #[test]
+    fn copied_bytes_share_chunks_and_stay_what_they_were() {
+        let mut chunk = BytesMut::new();
+        let big = vec![7u8; 3 * CHUNK];
+        let copies = [copy(&mut chunk, b"key"), copy(&mut chunk, &big), copy(&mut chunk, b"")];
+        assert_eq!(copies, [Bytes::from_static(b"key"), Bytes::from(big), Bytes::new()]);
+    }
+}

@@ -1,0 +1,38 @@
+//! Which partitions this instance holds, and since which assignment: asked by whoever is about to
+//! write something for one.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use pawl_actors::epoch::AssignmentEpoch;
+use pawl_actors::record::Partition;
+
+/// Kept by the consumer thread, read by the writer and the owner.
+#[derive(Debug, Default)]
+pub struct Held(Mutex<HashMap<Partition, AssignmentEpoch>>);
+
+impl Held {
+    /// The partition is assigned.
+    pub fn assign(&self, partition: Partition, assignment: AssignmentEpoch) {
+        self.lock().insert(partition, assignment);
+    }
+
+    /// The partition is given up or lost.
+    pub fn release(&self, partition: Partition) {
+        self.lock().remove(&partition);
+    }
+
+    /// Whether the partition is held without a break since that assignment.
+    pub fn is(&self, partition: Partition, assignment: AssignmentEpoch) -> bool {
+        self.lock().get(&partition) == Some(&assignment)
+    }
+
+    /// Every partition held now.
+    pub fn partitions(&self) -> Vec<Partition> {
+        self.lock().keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Partition, AssignmentEpoch>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}

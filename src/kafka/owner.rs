@@ -1,0 +1,320 @@
+//! The owner thread makes assigned partitions this instance's own: it asks for the group's stable
+//! position, has a claim written, restores the ledger from the changelog up to that claim, and only
+//! then has the partition actor started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use actix::Addr;
+use pawl_actors::ledger::{Books, PARTITION_KEY, PartitionRow};
+use pawl_actors::partition::Ownership;
+use pawl_actors::record::{NextOffset, Partition};
+use pawl_actors::stats::{HandlerStats, PartitionPhase};
+use pawl_actors::supervisor::{Own, SupervisorActor};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::consumer::{Assigned, Command, IntakeContext};
+use super::held::Held;
+use super::restore::{Restore, Target};
+use super::writer::{ClaimJob, ClaimRequest, Claimed, Job};
+use crate::settings::Start;
+use crate::store::LocalView;
+
+/// What an owner thread needs.
+pub struct OwnerParts {
+    /// Name of the handler, for the log.
+    pub handler: Arc<str>,
+    /// Input topic.
+    pub topic: String,
+    /// Its id.
+    pub topic_id: Arc<str>,
+    /// Where a group without a position begins.
+    pub start: Start,
+    /// Fingerprint of the settings that decide identity.
+    pub fingerprint: u64,
+    /// Partitions of the changelog.
+    pub changelog_partitions: i32,
+    /// The handler's consumer, for questions about positions.
+    pub consumer: Arc<BaseConsumer<IntakeContext>>,
+    /// Which partitions are held.
+    pub held: Arc<Held>,
+    /// What others observe.
+    pub stats: Arc<HandlerStats>,
+    /// Reads the changelog into the view.
+    pub restore: Restore,
+    /// The ledger on this machine.
+    pub view: Arc<LocalView>,
+    /// Writes claims.
+    pub writer: Sender<Job>,
+    /// Starts partition actors.
+    pub supervisor: Addr<SupervisorActor>,
+    /// Is told where records may be taken in.
+    pub intake: Sender<Command>,
+    /// Is told why the handler cannot go on.
+    pub on_halt: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+/// See the module's documentation.
+pub struct Owner {
+    parts: OwnerParts,
+}
+
+/// Where the group stands in a partition, and what the partition still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    /// The group's committed position, if it has one.
+    committed: Option<i64>,
+    /// The first offset that retention has left.
+    low: i64,
+    /// The position after the last stable record.
+    high: i64,
+}
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// How often the end of each partition is asked for, which lag is measured against.
+const ASK_END_EVERY: Duration = Duration::from_secs(2);
+
+impl Owner {
+    /// Before the first assignment.
+    pub fn new(parts: OwnerParts) -> Self {
+        Owner { parts }
+    }
+
+    /// Works until nobody assigns any more.
+    pub fn run(self, assignments: &Receiver<Vec<Assigned>>) {
+        loop {
+            match assignments.recv_timeout(ASK_END_EVERY) {
+                Ok(assigned) => {
+                    if let Err(reason) = self.own(assigned) {
+                        (self.parts.on_halt)(format!("{}: {}: {reason}", self.parts.handler, self.parts.topic));
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.ask_ends(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn own(&self, assigned: Vec<Assigned>) -> Result<(), String> {
+        let (assigned, beyond): (Vec<_>, Vec<_>) =
+            assigned.into_iter().partition(|one| one.partition.0 < self.parts.changelog_partitions);
+        for one in beyond {
+            one.stats.set_phase(PartitionPhase::Stopped);
+            tracing::error!(
+                handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0,
+                "not taken in: the changelog has only {} partitions. Keys have moved between partitions, away from \
+                 their ledgers: drain the old partitions, then begin with a new group",
+                self.parts.changelog_partitions
+            );
+        }
+        let mut standings = BTreeMap::new();
+        let mut claims = Vec::new();
+        for one in &assigned {
+            let Some(standing) = self.standing(one) else { continue };
+            standings.insert(one.partition, standing);
+            claims.push(ClaimRequest {
+                partition: one.partition,
+                assignment: one.assignment,
+                next: NextOffset(standing.start(self.parts.start)),
+                nonce: *uuid::Uuid::new_v4().as_bytes(),
+            });
+        }
+        let claimed = self.claim(&claims)?;
+        let targets: Vec<Target> = claimed
+            .iter()
+            .filter_map(|claimed| {
+                let request = claims.iter().find(|request| request.partition == claimed.partition)?;
+                let one = assigned.iter().find(|one| one.partition == claimed.partition)?;
+                one.stats.set_phase(PartitionPhase::Restoring);
+                Some(Target { partition: claimed.partition, assignment: one.assignment, nonce: request.nonce })
+            })
+            .collect();
+        self.parts.restore.run(&targets, &self.parts.view, &self.parts.held)?;
+        for one in assigned {
+            let claim = claimed.iter().find(|claimed| claimed.partition == one.partition);
+            if let (Some(claim), Some(standing)) = (claim, standings.get(&one.partition)) {
+                self.start(one, claim.claim, *standing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The group's stable position: it waits for an open transaction of the partition's last owner.
+    /// `None` when the partition is not held any more.
+    fn standing(&self, one: &Assigned) -> Option<Standing> {
+        while self.parts.held.is(one.partition, one.assignment) {
+            match self.ask_standing(one.partition) {
+                Ok(standing) => return Some(standing),
+                Err(error) => {
+                    tracing::warn!(
+                        handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0, %error,
+                        "the group's position is not known yet; asking again"
+                    );
+                    std::thread::sleep(RETRY_EVERY);
+                }
+            }
+        }
+        None
+    }
+
+    fn ask_standing(&self, partition: Partition) -> Result<Standing, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.parts.topic, partition.0, Offset::Invalid)?;
+        let committed = self.parts.consumer.committed_offsets(list, CALL_TIMEOUT)?;
+        let committed = committed.elements().first().and_then(|element| match element.offset() {
+            Offset::Offset(next) => Some(next),
+            _ => None,
+        });
+        let (low, high) = self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT)?;
+        Ok(Standing { committed, low, high })
+    }
+
+    fn claim(&self, claims: &[ClaimRequest]) -> Result<Vec<Claimed>, String> {
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (reply, claimed) = channel();
+        let job = Job::Claim(ClaimJob { claims: claims.to_vec(), reply });
+        let ended = || "the writer has ended before the claim was written".to_owned();
+        self.parts.writer.send(job).map_err(|_| ended())?;
+        claimed.recv().map_err(|_| ended())
+    }
+
+    /// Starts the partition's actor with what was restored.
+    fn start(&self, one: Assigned, claim: i64, standing: Standing) -> Result<(), String> {
+        if !self.parts.held.is(one.partition, one.assignment) {
+            return Ok(());
+        }
+        let stored = self.parts.view.row(one.partition.0, PARTITION_KEY).map_err(|error| error.to_string())?;
+        let stored = stored.map(|row| PartitionRow::decode(&row)).transpose();
+        let stored = stored.map_err(|error| format!("partition {}: {error}", one.partition))?;
+        let row = match stored {
+            None => self.fresh(claim, standing),
+            Some(row) => self.resumed(one.partition, row, standing)?,
+        };
+        let row = self.after_retention(one.partition, row, standing);
+        tracing::info!(
+            handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0, claim,
+            from = row.watermark, "taking records in"
+        );
+        let next = NextOffset(row.watermark);
+        let (partition, assignment, intake) = (one.partition, one.assignment, self.parts.intake.clone());
+        one.stats.end.set(standing.high);
+        let ownership = Ownership { partition, assignment, claim, row, stats: one.stats };
+        let started = Box::new(move |actor| {
+            // Gone only at the very end of the process.
+            let _ = intake.send(Command::TakeIn { partition, assignment, next, actor });
+        });
+        self.parts.supervisor.do_send(Own { ownership, started });
+        Ok(())
+    }
+
+    fn fresh(&self, claim: i64, standing: Standing) -> PartitionRow {
+        PartitionRow {
+            topic_id: self.parts.topic_id.to_string(),
+            watermark: standing.start(self.parts.start),
+            claim,
+            epoch: 0,
+            partition_time: 0,
+            books: Books::default(),
+            fingerprint: self.parts.fingerprint,
+            id_key: *uuid::Uuid::new_v4().as_bytes(),
+        }
+    }
+
+    /// The stored row, held against the settings, the topic and the group's position.
+    fn resumed(
+        &self,
+        partition: Partition,
+        mut row: PartitionRow,
+        standing: Standing,
+    ) -> Result<PartitionRow, String> {
+        if row.topic_id != *self.parts.topic_id {
+            return Err(format!(
+                "partition {partition}: the ledger belongs to topic id {}, but the topic has id {}: it was deleted and \
+                 made anew. Its offsets mean nothing any more: begin with a new group",
+                row.topic_id, self.parts.topic_id
+            ));
+        }
+        if row.fingerprint != self.parts.fingerprint {
+            return Err(format!(
+                "partition {partition}: the ledger was written with other settings for key or event_id. Under the new \
+                 ones records belong to other lanes and nothing of it would be recognised: set them back, or begin \
+                 with a new group"
+            ));
+        }
+        match standing.committed {
+            Some(committed) if committed > row.watermark => {
+                tracing::warn!(
+                    handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0,
+                    "the group's offset was moved from {} to {committed} by someone else: booked as an operator's skip \
+                     of {} offsets", row.watermark, committed - row.watermark
+                );
+                row.books.skipped_offsets += (committed - row.watermark).unsigned_abs();
+                row.watermark = committed;
+            }
+            Some(committed) if committed < row.watermark => tracing::warn!(
+                handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0,
+                "the group's offset {committed} lies below the ledger's {}; the ledger counts, and nothing below it is \
+                 processed again", row.watermark
+            ),
+            _ => {}
+        }
+        Ok(row)
+    }
+
+    fn after_retention(&self, partition: Partition, mut row: PartitionRow, standing: Standing) -> PartitionRow {
+        if standing.low > row.watermark {
+            let removed = (standing.low - row.watermark).unsigned_abs();
+            // A group that begins with what is there has lost nothing.
+            if row.books != Books::default() || standing.committed.is_some() {
+                tracing::error!(
+                    handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0,
+                    "retention removed {removed} offsets from {} on before they were read; going on at {}. Raise the \
+                     topic's retention.ms or the handler's capacity", row.watermark, standing.low
+                );
+                row.books.removed_offsets += removed;
+            }
+            row.watermark = standing.low;
+        }
+        row
+    }
+
+    fn ask_ends(&self) {
+        for (partition, stats) in self.parts.stats.partitions() {
+            if let Ok((_, high)) =
+                self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT)
+            {
+                stats.end.set(high);
+            }
+        }
+    }
+}
+
+impl Standing {
+    /// Where to begin without a ledger.
+    fn start(self, start: Start) -> i64 {
+        self.committed.unwrap_or(match start {
+            Start::Earliest => self.low,
+            Start::Latest => self.high,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_without_a_position_begins_where_the_settings_say() {
+        let standing = Standing { committed: None, low: 5, high: 9 };
+        assert_eq!(standing.start(Start::Earliest), 5);
+        assert_eq!(standing.start(Start::Latest), 9);
+        assert_eq!(Standing { committed: Some(7), ..standing }.start(Start::Latest), 7);
+    }
+}

@@ -1,0 +1,180 @@
+//! Restores ledgers: reads the changelog `read_committed` from where the local view stands until
+//! one's own claim comes back. Everything before the claim is decided then, and is in the view.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pawl_actors::epoch::AssignmentEpoch;
+use pawl_actors::ledger::{CLAIM_KEY, ClaimRow};
+use pawl_actors::record::Partition;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client::LogContext;
+use super::held::Held;
+use crate::store::{Change, LocalView};
+
+/// A partition to restore.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Which partition.
+    pub partition: Partition,
+    /// Under which assignment.
+    pub assignment: AssignmentEpoch,
+    /// The nonce of the claim at which reading ends.
+    pub nonce: [u8; 16],
+}
+
+/// Reads a handler's changelog.
+pub struct Restore {
+    /// Settings of the reading consumer.
+    pub config: ClientConfig,
+    /// The changelog topic.
+    pub changelog: String,
+    /// A view older than this may have missed removals that compaction has forgotten since.
+    pub max_view_age: Duration,
+    /// Name of the handler, for the log.
+    pub handler: std::sync::Arc<str>,
+}
+
+/// How far one partition is restored.
+struct Progress {
+    target: Target,
+    changes: Vec<Change>,
+    records: u64,
+    bytes: u64,
+    next: i64,
+    high: i64,
+}
+
+/// Rows handed to the view in one step.
+const CHUNK: usize = 1_000;
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// Longest wait without a single record. An open transaction of a dead instance ends sooner, by the
+/// broker's own doing.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+impl Restore {
+    /// Restores several partitions at once, less those that are lost meanwhile.
+    ///
+    /// # Errors
+    /// When the changelog cannot be read, or nothing comes for too long.
+    pub fn run(&self, targets: &[Target], view: &LocalView, held: &Held) -> Result<(), String> {
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let consumer: BaseConsumer<LogContext> =
+            self.config.create_with_context(LogContext::new("changelog")).map_err(|error| error.to_string())?;
+        let mut progress = self.begin(&consumer, targets, view)?;
+        let began = Instant::now();
+        let (mut heard, mut reported, mut records, mut bytes) = (began, began, 0, 0);
+        while !progress.is_empty() {
+            match consumer.poll(Duration::from_millis(50)) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    if let Some(done) = take(&mut progress, &message, view)? {
+                        records += done.records;
+                        bytes += done.bytes;
+                    }
+                }
+                Some(Err(error)) => tracing::debug!("changelog: {error}"),
+                None => progress.retain(|_, one| held.is(one.target.partition, one.target.assignment)),
+            }
+            if reported.elapsed() >= REPORT_EVERY {
+                reported = Instant::now();
+                self.report(&progress, began.elapsed());
+            }
+            if heard.elapsed() > PATIENCE {
+                return Err(self.nothing_comes(&progress));
+            }
+        }
+        tracing::info!(
+            handler = %self.handler, changelog = %self.changelog, partitions = targets.len(), records, bytes,
+            "ledger restored in {:?}", began.elapsed()
+        );
+        Ok(())
+    }
+
+    /// Decides where to begin in each partition and begins.
+    fn begin(
+        &self,
+        consumer: &BaseConsumer<LogContext>,
+        targets: &[Target],
+        view: &LocalView,
+    ) -> Result<BTreeMap<i32, Progress>, String> {
+        let failed = |error: KafkaError| format!("changelog {}: {error}", self.changelog);
+        let mut list = TopicPartitionList::new();
+        let mut progress = BTreeMap::new();
+        for target in targets {
+            let partition = target.partition.0;
+            let (low, high) = consumer.fetch_watermarks(&self.changelog, partition, CALL_TIMEOUT).map_err(failed)?;
+            let known = view.position(partition, self.max_view_age).map_err(|error| error.to_string())?;
+            let from = match known.filter(|position| (low..=high).contains(position)) {
+                Some(position) => position,
+                None => {
+                    view.clear(partition).map_err(|error| error.to_string())?;
+                    low
+                }
+            };
+            list.add_partition_offset(&self.changelog, partition, Offset::Offset(from)).map_err(failed)?;
+            let target = target.clone();
+            progress.insert(
+                partition,
+                Progress { target, changes: Vec::new(), records: 0, bytes: 0, next: from, high },
+            );
+        }
+        consumer.assign(&list).map_err(failed)?;
+        Ok(progress)
+    }
+
+    fn report(&self, progress: &BTreeMap<i32, Progress>, elapsed: Duration) {
+        let records: u64 = progress.values().map(|one| one.records).sum();
+        let left: i64 = progress.values().map(|one| (one.high - one.next).max(0)).sum();
+        let rate = records as f64 / elapsed.as_secs_f64();
+        tracing::info!(
+            handler = %self.handler, changelog = %self.changelog, partitions = progress.len(), records, left,
+            "restoring the ledger: {rate:.0} records/s, about {:.0} s left", left as f64 / rate.max(1.0)
+        );
+    }
+
+    fn nothing_comes(&self, progress: &BTreeMap<i32, Progress>) -> String {
+        let places: Vec<String> =
+            progress.values().map(|one| format!("{}[{}]@{}", self.changelog, one.target.partition, one.next)).collect();
+        format!(
+            "nothing was read for {PATIENCE:?} at {}: an open transaction holds readers back there. Find it with \
+             kafka-transactions.sh find-hanging, end it with kafka-transactions.sh abort",
+            places.join(", ")
+        )
+    }
+}
+
+/// Takes a changelog record; returns the partition's progress if it was its own claim, the last.
+fn take(
+    progress: &mut BTreeMap<i32, Progress>,
+    message: &BorrowedMessage<'_>,
+    view: &LocalView,
+) -> Result<Option<Progress>, String> {
+    let partition = message.partition();
+    let Some(one) = progress.get_mut(&partition) else { return Ok(None) };
+    let key = message.key().unwrap_or_default();
+    one.records += 1;
+    one.bytes += (key.len() + message.payload_len()) as u64;
+    one.next = message.offset() + 1;
+    let mut own = false;
+    if key == CLAIM_KEY {
+        let claim = ClaimRow::decode(message.payload().unwrap_or_default());
+        own = claim.map_err(|error| format!("partition {partition}: {error}"))?.nonce == one.target.nonce;
+    } else {
+        one.changes.push((Bytes::copy_from_slice(key), message.payload().map(Bytes::copy_from_slice)));
+    }
+    if own || one.changes.len() >= CHUNK {
+        let changes = std::mem::take(&mut one.changes);
+        view.push(partition, changes, one.next).map_err(|error| error.to_string())?;
+    }
+    Ok(if own { progress.remove(&partition) } else { None })
+}

@@ -1,0 +1,264 @@
+//! One attempt to write a batch of records and offsets: as a Kafka transaction (`exactly-once`), or
+//! acknowledged step by step (`at-least-once`). What to do about a failed attempt is the writer's
+//! business.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pawl_actors::effects::Emit;
+use pawl_actors::epoch::PartitionEpoch;
+use pawl_actors::ledger::Row;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::commit_metadata::CommitMetadata;
+use super::consumer::IntakeContext;
+use super::delivery::{Acks, Delivered, DeliveryContext, Tag, Undelivered};
+use super::headers;
+
+/// Longest wait for one call of the transaction API.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why an attempt failed, by what has to be done about it.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// Nothing of it is visible once the transaction is aborted; the same may be sent again.
+    #[error("{0}")]
+    Abortable(String),
+    /// It may have been committed: ask, with a new producer.
+    #[error("{0}")]
+    Unknown(String),
+    /// This producer can do no more.
+    #[error("{0}")]
+    Producer(String),
+    /// Sending again cannot help.
+    #[error("{0}")]
+    Hopeless(String),
+}
+
+/// Offsets to commit with a batch.
+pub struct Commit<'a> {
+    /// Input topic.
+    pub topic: &'a str,
+    /// Partition, next offset, metadata.
+    pub offsets: Vec<(i32, i64, CommitMetadata)>,
+}
+
+impl Commit<'_> {
+    fn list(&self) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(self.offsets.len());
+        for (partition, next, metadata) in &self.offsets {
+            let mut element = list.add_partition(self.topic, *partition);
+            element.set_offset(Offset::Offset(*next))?;
+            element.set_metadata(metadata.to_string());
+        }
+        Ok(list)
+    }
+}
+
+/// A producer, transactional or not, and the count of its acknowledgements.
+pub struct Session {
+    producer: ThreadedProducer<DeliveryContext>,
+    acks: Arc<Acks>,
+    transactional: bool,
+    sent: usize,
+}
+
+impl Session {
+    /// Opens a producer; a transactional one ends its predecessor's open transaction.
+    ///
+    /// # Errors
+    /// When the settings are refused or the coordinator does not answer in time.
+    pub fn open(config: &ClientConfig, transactional: bool) -> Result<Self, KafkaError> {
+        let acks = Arc::new(Acks::default());
+        let producer: ThreadedProducer<DeliveryContext> =
+            config.create_with_context(DeliveryContext::new(acks.clone()))?;
+        if transactional {
+            producer.init_transactions(CALL_TIMEOUT)?;
+        }
+        Ok(Session { producer, acks, transactional, sent: 0 })
+    }
+
+    /// Begins a batch.
+    ///
+    /// # Errors
+    /// When the producer can do no more.
+    pub fn begin(&mut self) -> Result<(), AttemptError> {
+        self.sent = 0;
+        self.acks.begin();
+        if self.transactional {
+            self.producer.begin_transaction().map_err(|error| AttemptError::Producer(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Hands a record to the producer; waits while its queue is full.
+    fn send(
+        &mut self,
+        topic: &str,
+        partition: Option<i32>,
+        key: Option<&Bytes>,
+        value: Option<&Bytes>,
+        rest: (Option<&Emit>, Tag),
+    ) -> Result<(), AttemptError> {
+        let (emit, tag) = rest;
+        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, tag.opaque());
+        record.partition = partition;
+        record.key = key.map(|key| &key[..]);
+        record.payload = value.map(|value| &value[..]);
+        if let Some(emit) = emit {
+            record.timestamp = emit.timestamp.map(|at| at.0);
+            record.headers = (!emit.headers.is_empty()).then(|| headers::write(&emit.headers));
+        }
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok(());
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err((error, _)) => return Err(self.classify(&error, format!("sending to {topic}: {error}"))),
+            }
+        }
+    }
+
+    /// Sends a record of a handler or a dead letter.
+    ///
+    /// # Errors
+    /// As [`Session::commit`].
+    pub fn emit(&mut self, emit: &Emit, tag: Tag) -> Result<(), AttemptError> {
+        self.send(&emit.topic, emit.partition, emit.key.as_ref(), emit.value.as_ref(), (Some(emit), tag))
+    }
+
+    /// Sends a ledger row.
+    ///
+    /// # Errors
+    /// As [`Session::commit`].
+    pub fn row(&mut self, changelog: &str, partition: i32, row: &Row, tag: Tag) -> Result<(), AttemptError> {
+        self.send(changelog, Some(partition), Some(&row.key), row.value.as_ref(), (None, tag))
+    }
+
+    /// Waits until all that was sent is acknowledged.
+    ///
+    /// # Errors
+    /// When a record is refused or the acknowledgements do not come in time.
+    pub fn acked(&mut self) -> Result<Delivered, AttemptError> {
+        let delivered = self.acks.wait(self.sent, CALL_TIMEOUT).map_err(|error| match &error {
+            Undelivered::Refused(refused) => match refused.code {
+                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord => {
+                    AttemptError::Hopeless(format!("{error}: raise max.message.bytes of {}", refused.topic))
+                }
+                RDKafkaErrorCode::TopicAuthorizationFailed => AttemptError::Hopeless(format!(
+                    "{error}: give this principal the right to write to {}",
+                    refused.topic
+                )),
+                _ => AttemptError::Abortable(error.to_string()),
+            },
+            Undelivered::TimedOut { .. } => AttemptError::Abortable(error.to_string()),
+        })?;
+        self.sent = 0;
+        self.acks.begin();
+        Ok(delivered)
+    }
+
+    /// Commits the offsets together with all that was sent, which is acknowledged already.
+    ///
+    /// # Errors
+    /// See [`AttemptError`].
+    pub fn commit(
+        &mut self,
+        consumer: &BaseConsumer<IntakeContext>,
+        commit: &Commit<'_>,
+    ) -> Result<(), AttemptError> {
+        let list = commit.list().map_err(|error| AttemptError::Hopeless(error.to_string()))?;
+        if !self.transactional {
+            return consumer
+                .commit(&list, CommitMode::Sync)
+                .map_err(|error| AttemptError::Abortable(format!("committing offsets: {error}")));
+        }
+        // Without this the commit may wait 100 ms for librdkafka's own bookkeeping of the last ack.
+        while self.producer.in_flight_count() > 0 {
+            std::thread::yield_now();
+        }
+        let metadata = consumer
+            .group_metadata()
+            .ok_or_else(|| AttemptError::Abortable("the consumer is not in its group yet".into()))?;
+        self.producer
+            .send_offsets_to_transaction(&list, &metadata, CALL_TIMEOUT)
+            .map_err(|error| self.classify(&error, format!("adding offsets to the transaction: {error}")))?;
+        self.producer.commit_transaction(CALL_TIMEOUT).map_err(|error| {
+            let text = format!("committing the transaction: {error}");
+            match &error {
+                KafkaError::Transaction(cause) if cause.txn_requires_abort() => AttemptError::Abortable(text),
+                _ => AttemptError::Unknown(text),
+            }
+        })
+    }
+
+    /// Takes back what was sent since `begin`; `false` if this producer can do no more.
+    pub fn abort(&mut self) -> bool {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        let drained = !matches!(
+            self.acks.wait(self.sent, Duration::from_secs(5)),
+            Err(Undelivered::TimedOut { .. })
+        );
+        drained && (!self.transactional || self.producer.abort_transaction(CALL_TIMEOUT).is_ok())
+    }
+
+    fn classify(&self, error: &KafkaError, text: String) -> AttemptError {
+        let fatal = self.producer.client().fatal_error().is_some()
+            || matches!(error, KafkaError::Transaction(cause) if cause.is_fatal());
+        if fatal { AttemptError::Producer(text) } else { AttemptError::Abortable(text) }
+    }
+}
+
+/// Sends a partition's share of an epoch in the order that a reader may rely on, and in
+/// `at-least-once` waits in between: effects, then heads, then the partition row.
+pub struct Share<'a> {
+    /// What to send.
+    pub part: &'a PartitionEpoch,
+    /// The changelog topic.
+    pub changelog: &'a str,
+}
+
+impl Share<'_> {
+    /// Records of handlers and dead letters; letters are numbered from `first_letter`.
+    ///
+    /// # Errors
+    /// As [`Session::commit`].
+    pub fn effects(&self, session: &mut Session, first_letter: usize) -> Result<(), AttemptError> {
+        for emit in &self.part.emits {
+            session.emit(emit, Tag::Plain)?;
+        }
+        for (n, letter) in self.part.letters.iter().enumerate() {
+            session.emit(&letter.emit, Tag::Numbered(first_letter + n))?;
+        }
+        Ok(())
+    }
+
+    /// Changed heads.
+    ///
+    /// # Errors
+    /// As [`Session::commit`].
+    pub fn heads(&self, session: &mut Session) -> Result<(), AttemptError> {
+        for row in &self.part.rows {
+            session.row(self.changelog, self.part.partition.0, row, Tag::Row)?;
+        }
+        Ok(())
+    }
+
+    /// The partition row.
+    ///
+    /// # Errors
+    /// As [`Session::commit`].
+    pub fn partition_row(&self, session: &mut Session) -> Result<(), AttemptError> {
+        session.row(self.changelog, self.part.partition.0, &self.part.partition_row, Tag::Row)
+    }
+}

@@ -1,0 +1,406 @@
+//! Every metric's name and meaning, in one place: what `/metrics` shows to Prometheus.
+//!
+//! Deliberately absent: counting. The actors count in
+//! [`HandlerStats`](pawl_actors::stats::HandlerStats); a scrape reads it. Only the commit times are held here, because
+//! a histogram needs buckets. Keys and topics of records are never labels: they have no bound.
+
+use std::fmt::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pawl_actors::outcome::FailureClass;
+use pawl_actors::stats::{HandlerStats, PartitionPhase, PartitionStats};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::admin::HandlerView;
+
+/// The content type of [`Metrics::text`]: OpenMetrics 1.0, which Prometheus reads.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How long a handler's epoch commits take. Clones share one histogram.
+#[derive(Clone, Debug)]
+pub struct EpochCommitTimes(Histogram);
+
+impl EpochCommitTimes {
+    /// Counts one committed epoch by the time from closing it to knowing that it is durable.
+    pub fn observe(&self, took: Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
+}
+
+impl Default for EpochCommitTimes {
+    /// 14 buckets from 1 ms to 8.2 s, each twice the one before.
+    fn default() -> Self {
+        EpochCommitTimes(Histogram::new(exponential_buckets(0.001, 2.0, 14)))
+    }
+}
+
+/// The metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// The metrics of these handlers and of the process itself.
+    pub fn new(handlers: Vec<HandlerView>) -> Self {
+        let mut registry = Registry::default();
+        let handlers = handlers.into_iter().map(Handler::new).collect();
+        registry.register_collector(Box::new(Handlers(handlers)));
+        registry.register_collector(Box::new(Process));
+        Metrics { registry }
+    }
+
+    /// The values now, in OpenMetrics text.
+    pub fn text(&self) -> Result<String, Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// A count of a handler: name (shown with `_total`), help, value.
+type HandlerCount = (&'static str, &'static str, fn(&HandlerStats) -> u64);
+
+const HANDLER_COUNTS: &[HandlerCount] = &[
+    ("pawl_records_received", "Records whose first result is durable", |stats| stats.received.get()),
+    ("pawl_records_applied", "Records whose effects are durable", |stats| stats.applied.get()),
+    ("pawl_duplicates", "Records recognised as a producer's duplicate", |stats| stats.duplicates.get()),
+    ("pawl_redelivered", "Records delivered again that the ledger knew", |stats| stats.redelivered.get()),
+    ("pawl_retries", "Attempts beyond the first", |stats| stats.retries.get()),
+    ("pawl_dead_letters", "Records written to the dead-letter topic", |stats| stats.dead_letters.get()),
+    ("pawl_rebalances", "Assignments and revocations", |stats| stats.rebalances.get()),
+    ("pawl_event_id_conflicts", "Event ids that came again with another payload", |stats| {
+        stats.id_conflicts.get()
+    }),
+];
+
+/// A value of a handler: name, help, value.
+type HandlerValue = (&'static str, &'static str, fn(&HandlerStats) -> i64);
+
+const HANDLER_VALUES: &[HandlerValue] = &[
+    ("pawl_in_flight", "Calls at the handler now", |stats| stats.in_flight.get()),
+    ("pawl_parked", "Lanes that wait for a retry now", |stats| stats.parked.get()),
+];
+
+/// A value of a partition: name, help, value.
+type PartitionValue = (&'static str, &'static str, fn(&PartitionStats) -> i64);
+
+const PARTITION_VALUES: &[PartitionValue] = &[
+    ("pawl_outstanding_records", "Records taken from Kafka that are not durable yet", |stats| {
+        stats.outstanding_records.get()
+    }),
+    ("pawl_outstanding_bytes", "Bytes of the records that are not durable yet", |stats| {
+        stats.outstanding_bytes.get()
+    }),
+    ("pawl_live_keys", "Keys with a live order actor", |stats| stats.live_keys.get()),
+];
+
+const PHASES: [PartitionPhase; 5] = [
+    PartitionPhase::Claiming,
+    PartitionPhase::Restoring,
+    PartitionPhase::Running,
+    PartitionPhase::Draining,
+    PartitionPhase::Stopped,
+];
+
+/// A handler and its labels as they are written.
+#[derive(Debug)]
+struct Handler {
+    name: String,
+    group: String,
+    topic: String,
+    stats: Arc<HandlerStats>,
+    epoch_commit_times: EpochCommitTimes,
+}
+
+impl Handler {
+    fn new(view: HandlerView) -> Self {
+        Handler {
+            name: escaped(&view.name),
+            group: escaped(&view.group),
+            topic: escaped(&view.topic),
+            stats: view.stats,
+            epoch_commit_times: view.epoch_commit_times,
+        }
+    }
+
+    fn label(&self) -> (&'static str, &str) {
+        ("handler", &self.name)
+    }
+}
+
+/// A label's value with what the text format wants escaped, which the library leaves to us.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[derive(Debug)]
+struct Handlers(Vec<Handler>);
+
+impl Collector for Handlers {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        for (name, help, value) in HANDLER_COUNTS {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for handler in &self.0 {
+                let count = value(&handler.stats);
+                metric
+                    .encode_family(&[handler.label()])?
+                    .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+            }
+        }
+        for (name, help, value) in HANDLER_VALUES {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for handler in &self.0 {
+                metric.encode_family(&[handler.label()])?.encode_gauge(&value(&handler.stats))?;
+            }
+        }
+        self.encode_failures(&mut encoder)?;
+        self.encode_commit_times(&mut encoder)?;
+
+        // Read once, so that a rebalance in the middle of a scrape does not tear it.
+        let partitions: Vec<_> = self.0.iter().flat_map(HeldPartition::of).collect();
+        encode_partition_values(&partitions, &mut encoder)?;
+        encode_phases(&partitions, &mut encoder)?;
+        encode_lags(&partitions, &mut encoder)
+    }
+}
+
+impl Handlers {
+    fn encode_failures(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let help = "Failed attempts by class";
+        let mut metric = encoder.encode_descriptor("pawl_failures", help, None, MetricType::Counter)?;
+        for handler in &self.0 {
+            for class in FailureClass::ALL {
+                let count = handler.stats.failures(class).get();
+                let labels = [handler.label(), ("class", class.name())];
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_commit_times(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let help = "Time from closing an epoch to knowing that it is durable";
+        let (unit, histogram) = (Some(&Unit::Seconds), MetricType::Histogram);
+        let mut metric = encoder.encode_descriptor("pawl_epoch_commit", help, unit, histogram)?;
+        for handler in &self.0 {
+            handler.epoch_commit_times.0.encode(metric.encode_family(&[handler.label()])?)?;
+        }
+        Ok(())
+    }
+}
+
+struct HeldPartition<'a> {
+    handler: &'a Handler,
+    number: String,
+    stats: Arc<PartitionStats>,
+}
+
+impl<'a> HeldPartition<'a> {
+    fn of(handler: &'a Handler) -> Vec<Self> {
+        let held = handler.stats.partitions().into_iter();
+        held.map(|(partition, stats)| HeldPartition { handler, number: partition.to_string(), stats })
+            .collect()
+    }
+
+    fn label(&self) -> (&'static str, &str) {
+        ("partition", &self.number)
+    }
+}
+
+fn encode_partition_values(held: &[HeldPartition], encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+    for (name, help, value) in PARTITION_VALUES {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for partition in held {
+            let labels = [partition.handler.label(), partition.label()];
+            metric.encode_family(&labels)?.encode_gauge(&value(&partition.stats))?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_phases(held: &[HeldPartition], encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+    let help = "1 for the phase that the partition is in, 0 for the others";
+    let mut metric = encoder.encode_descriptor("pawl_partition_phase", help, None, MetricType::Gauge)?;
+    for partition in held {
+        let current = partition.stats.phase();
+        for phase in PHASES {
+            let labels = [partition.handler.label(), partition.label(), ("phase", phase.name())];
+            metric.encode_family(&labels)?.encode_gauge(&i64::from(phase == current))?;
+        }
+    }
+    Ok(())
+}
+
+/// The name and labels are those of Kafka's common exporters, so that their dashboards fit. A
+/// partition whose end is not known yet has no sample.
+fn encode_lags(held: &[HeldPartition], encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+    let help = "Records between the committed watermark and the end of the partition";
+    let mut metric = encoder.encode_descriptor("kafka_consumergroup_lag", help, None, MetricType::Gauge)?;
+    for partition in held {
+        let Some(lag) = partition.stats.lag() else { continue };
+        let handler = partition.handler;
+        let labels =
+            [("consumergroup", handler.group.as_str()), ("topic", &handler.topic), partition.label()];
+        metric.encode_family(&labels)?.encode_gauge(&lag)?;
+    }
+    Ok(())
+}
+
+/// The process itself, where the system tells of it (Linux).
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        let Some(bytes) = resident_bytes() else { return Ok(()) };
+        let (help, unit) = ("Resident memory of the process", Some(&Unit::Bytes));
+        let mut metric =
+            encoder.encode_descriptor("process_resident_memory", help, unit, MetricType::Gauge)?;
+        metric.encode_gauge(&bytes)
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use pawl_actors::record::Partition;
+
+    use super::*;
+
+    fn view(name: &str) -> HandlerView {
+        HandlerView {
+            name: name.into(),
+            group: "accounts".into(),
+            topic: "orders".into(),
+            stats: Arc::default(),
+            epoch_commit_times: EpochCommitTimes::default(),
+        }
+    }
+
+    #[track_caller]
+    fn check(views: &[&HandlerView], lines: &[&str]) {
+        let text = Metrics::new(views.iter().map(|view| (*view).clone()).collect()).text().unwrap();
+        for line in lines {
+            assert!(text.lines().any(|found| found == *line), "{text}\nlacks {line}");
+        }
+    }
+
+    #[test]
+    fn every_count_of_a_handler_is_shown_under_its_own_name() {
+        let billing = view("billing");
+        let stats = &billing.stats;
+        stats.received.add(1);
+        stats.applied.add(2);
+        stats.duplicates.add(3);
+        stats.redelivered.add(4);
+        stats.retries.add(5);
+        stats.dead_letters.add(6);
+        stats.rebalances.add(7);
+        stats.id_conflicts.add(8);
+        stats.failures(FailureClass::Transient).add(9);
+        stats.failures(FailureClass::Permanent).add(10);
+        stats.in_flight.set(11);
+        stats.parked.set(12);
+        check(
+            &[&billing],
+            &[
+                "pawl_records_received_total{handler=\"billing\"} 1",
+                "pawl_records_applied_total{handler=\"billing\"} 2",
+                "pawl_duplicates_total{handler=\"billing\"} 3",
+                "pawl_redelivered_total{handler=\"billing\"} 4",
+                "pawl_retries_total{handler=\"billing\"} 5",
+                "pawl_dead_letters_total{handler=\"billing\"} 6",
+                "pawl_rebalances_total{handler=\"billing\"} 7",
+                "pawl_event_id_conflicts_total{handler=\"billing\"} 8",
+                "pawl_failures_total{handler=\"billing\",class=\"transient\"} 9",
+                "pawl_failures_total{handler=\"billing\",class=\"permanent\"} 10",
+                "pawl_failures_total{handler=\"billing\",class=\"fatal\"} 0",
+                "pawl_in_flight{handler=\"billing\"} 11",
+                "pawl_parked{handler=\"billing\"} 12",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_partition_shows_its_phase_its_lag_and_what_it_holds() {
+        let billing = view("billing");
+        let partition = billing.stats.assigned(Partition(3));
+        partition.set_phase(PartitionPhase::Running);
+        partition.watermark.set(100);
+        partition.end.set(142);
+        partition.outstanding_records.set(5);
+        partition.outstanding_bytes.set(600);
+        partition.live_keys.set(4);
+        check(
+            &[&billing],
+            &[
+                "kafka_consumergroup_lag{consumergroup=\"accounts\",topic=\"orders\",partition=\"3\"} 42",
+                "pawl_partition_phase{handler=\"billing\",partition=\"3\",phase=\"running\"} 1",
+                "pawl_partition_phase{handler=\"billing\",partition=\"3\",phase=\"claiming\"} 0",
+                "pawl_outstanding_records{handler=\"billing\",partition=\"3\"} 5",
+                "pawl_outstanding_bytes{handler=\"billing\",partition=\"3\"} 600",
+                "pawl_live_keys{handler=\"billing\",partition=\"3\"} 4",
+            ],
+        );
+        partition.end.set(-1);
+        let text = Metrics::new(vec![billing.clone()]).text().unwrap();
+        assert!(!text.contains("kafka_consumergroup_lag{"), "an unknown end has no lag: {text}");
+        billing.stats.released(Partition(3));
+        let text = Metrics::new(vec![billing]).text().unwrap();
+        assert!(!text.contains("partition="), "a released partition is not shown: {text}");
+    }
+
+    #[test]
+    fn commit_times_fall_into_buckets() {
+        let billing = view("billing");
+        billing.epoch_commit_times.observe(Duration::from_millis(3));
+        billing.epoch_commit_times.observe(Duration::from_secs(60));
+        check(
+            &[&billing],
+            &[
+                "pawl_epoch_commit_seconds_count{handler=\"billing\"} 2",
+                "pawl_epoch_commit_seconds_sum{handler=\"billing\"} 60.003",
+                "pawl_epoch_commit_seconds_bucket{le=\"0.002\",handler=\"billing\"} 0",
+                "pawl_epoch_commit_seconds_bucket{le=\"0.004\",handler=\"billing\"} 1",
+                "pawl_epoch_commit_seconds_bucket{le=\"+Inf\",handler=\"billing\"} 2",
+            ],
+        );
+    }
+
+    #[test]
+    fn each_metric_is_described_once_however_many_handlers_there_are() {
+        let text = Metrics::new(vec![view("billing"), view("mail")]).text().unwrap();
+        let mut described: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let all = described.len();
+        described.sort_unstable();
+        described.dedup();
+        assert_eq!(described.len(), all, "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn a_name_that_needs_escaping_does_not_break_the_format() {
+        check(&[&view("a\"b\\c\nd")], &["pawl_parked{handler=\"a\\\"b\\\\c\\nd\"} 0"]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_memory_of_the_process_is_shown() {
+        let bytes = resident_bytes().expect("Linux tells it");
+        assert!((1 << 20..1 << 40).contains(&bytes), "{bytes}");
+        let text = Metrics::new(Vec::new()).text().unwrap();
+        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+    }
+}
