@@ -1,9 +1,11 @@
 //! Pawl turns Kafka topics into ordered, idempotent, per-key event processing.
 
 pub mod admin;
+pub mod cli;
+pub mod commands;
+pub mod exit;
 pub mod handlers;
 pub mod kafka;
 pub mod metrics;
-pub mod runtime;
 pub mod settings;
 pub mod store;

@@ -4,3 +4,6 @@
 mod support;
 
 mod broker;
+mod dlt;
+mod publish;
+mod topics;

@@ -57,6 +57,14 @@ fn create(bootstrap: &str, topic: &str, partitions: i32, configs: &[(&str, &str)
     }
 }
 
+/// Deletes a topic; the broker does it soon after.
+pub fn delete(broker: &Broker, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        config(broker.bootstrap()).create().expect("an admin client can be created");
+    let results = block_on(admin.delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
+    assert_eq!(results, [Ok(topic.to_owned())]);
+}
+
 /// Metadata, then one record there: what a broker must do to be called ready.
 pub fn round_trip(bootstrap: &str) -> Result<(), String> {
     let producer: ThreadedProducer<Refused> = config(bootstrap)

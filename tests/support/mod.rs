@@ -18,7 +18,7 @@ pub mod pawl;
 pub mod process;
 pub mod wait;
 
+pub use self::pawl::{Finished, Pawl, command};
 pub use clients::{Out, Seen, produce, read_all, read_until, topic, topic_with, unique};
 pub use kafka::{Broker, broker};
-pub use pawl::{Finished, Pawl, pawl};
 pub use wait::until;

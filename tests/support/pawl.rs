@@ -157,7 +157,7 @@ impl Finished {
 }
 
 /// Runs a command of `pawl` with `stdin` as its standard input, and waits for its end.
-pub fn pawl(args: &[&str], stdin: &[u8]) -> Finished {
+pub fn command(args: &[&str], stdin: &[u8]) -> Finished {
     let dir = process::scratch("command");
     let file = |name: &str| dir.join(name);
     std::fs::write(file("in"), stdin).expect("the scratch directory can be written");

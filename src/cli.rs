@@ -1,0 +1,280 @@
+//! The command line as types: names, defaults, help. What a command does stands in `commands`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use pawl_actors::selector::Selector;
+
+use crate::exit::Exit;
+
+/// Ordered, idempotent, per-key event processing on Kafka topics.
+///
+/// Pawl reads records from Kafka, hands them to your service one at a time for each key, drops
+/// duplicates, retries what fails without holding up other keys, and writes what cannot be
+/// processed to a dead-letter topic. One binary, one settings file.
+#[derive(Debug, Parser)]
+#[command(name = "pawl", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = after_help())]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:\n  \
+         pawl check                                          is everything ready to run?\n  \
+         pawl publish --topic orders --key json:/orderId orders.jsonl\n  \
+         pawl dlt list orders-dlt                            what failed, and why\n\n{}",
+        Exit::table()
+    )
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check the settings, then the broker and its topics; one line a finding, with its remedy.
+    Check(Check),
+    /// Write JSON lines to a topic, from a file or standard input.
+    Publish(Publish),
+    /// Look at dead letters.
+    #[command(subcommand)]
+    Dlt(Dlt),
+    /// Create the topics of the settings.
+    #[command(subcommand)]
+    Topics(Topics),
+}
+
+/// Which settings file.
+#[derive(Args, Debug)]
+pub struct SettingsFile {
+    /// The settings file; environment variables PAWL__TABLE__KEY override it.
+    #[arg(long, short, value_name = "FILE", default_value = "pawl.toml")]
+    pub config: PathBuf,
+}
+
+/// How to reach the cluster, for commands that need nothing else of the settings.
+#[derive(Args, Debug)]
+pub struct Connection {
+    #[command(flatten)]
+    settings: SettingsFile,
+    /// Brokers to connect to, in place of a settings file.
+    #[arg(long, short, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with = "config")]
+    bootstrap_servers: Vec<String>,
+}
+
+impl Connection {
+    /// The settings file, unless brokers were named.
+    pub fn source(&self) -> Result<&[String], &SettingsFile> {
+        if self.bootstrap_servers.is_empty() { Err(&self.settings) } else { Ok(&self.bootstrap_servers) }
+    }
+}
+
+/// `pawl check`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Checked: the settings; a broker answers; input, dead-letter, changelog and forward topics are there
+and have the same number of partitions; the changelog is compacted; dead letters are kept without
+limit and fit; the ledger's rows fit; the rights on these topics, where the broker tells them.
+Not checked: rights on the group and the transactional id, and whether an HTTP service answers.
+
+Errors make the exit code 1. Warnings and notes do not.")]
+pub struct Check {
+    #[command(flatten)]
+    pub settings: SettingsFile,
+    /// Print one JSON object with a list of findings.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pawl publish`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  pawl publish --topic orders --key json:/orderId --event-id json:/eventId orders.jsonl
+  tail -f app.log | pawl publish -b localhost:9092 --topic events --key json:/user/id
+
+Every line is one JSON value and becomes the value of one record, byte for byte. The producer is
+idempotent, all in-sync replicas acknowledge, and keys go to the partitions that Java's default
+partitioner gives them. At the first bad line nothing more is sent, and the message says how many
+records were acknowledged.")]
+pub struct Publish {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// The lines; "-" is standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub file: PathBuf,
+    /// The topic to write to; it must exist.
+    #[arg(long, short, help_heading = "Records")]
+    pub topic: String,
+    /// Where in a line the record's key is, as a JSON pointer. Without it records have no key.
+    #[arg(long, short, value_name = "json:/POINTER", value_parser = json_place, help_heading = "Records")]
+    pub key: Option<Selector>,
+    /// Where the event id is; it becomes the header ce_id, with the other CloudEvents headers.
+    #[arg(long, value_name = "json:/POINTER", value_parser = json_place, help_heading = "Records")]
+    pub event_id: Option<Selector>,
+    /// The event type (header ce_type): a text, or where it is in a line.
+    #[arg(long = "type", value_name = "TEXT|json:/POINTER", requires = "event_id")]
+    #[arg(default_value = "pawl.record", value_parser = text_or_place, help_heading = "Records")]
+    pub event_type: TextOrPlace,
+    /// The event source (header ce_source) [default: /kafka/TOPIC].
+    #[arg(long, value_name = "URI", requires = "event_id", help_heading = "Records")]
+    pub source: Option<String>,
+    /// Leave bad lines out, with a message for each, instead of stopping at the first.
+    #[arg(long, help_heading = "Limits")]
+    pub skip_invalid: bool,
+    /// Records a second, at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    pub rate: Option<u32>,
+    /// The longest line, in bytes; a topic's default max.message.bytes is a little more.
+    #[arg(long, value_name = "BYTES", default_value_t = 1_000_000, help_heading = "Limits")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=16 * 1024 * 1024))]
+    pub max_line_bytes: u32,
+    /// How long a record may wait for its acknowledgement.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(help_heading = "Limits")]
+    pub timeout: std::time::Duration,
+    /// Print one JSON object as the report.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A text of its own, or a place in each line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextOrPlace {
+    /// The same for every record.
+    Text(String),
+    /// Read from the line.
+    Place(Selector),
+}
+
+fn json_place(text: &str) -> Result<Selector, String> {
+    match text.parse()? {
+        place @ Selector::Json(_) => Ok(place),
+        _ => Err("a line has no key and no headers: write \"json:/pointer\"".into()),
+    }
+}
+
+fn text_or_place(text: &str) -> Result<TextOrPlace, String> {
+    if text.starts_with("json:") {
+        json_place(text).map(TextOrPlace::Place)
+    } else {
+        Ok(TextOrPlace::Text(text.to_owned()))
+    }
+}
+
+/// `pawl dlt`.
+#[derive(Debug, Subcommand)]
+pub enum Dlt {
+    /// List dead letters, oldest first in each partition.
+    List(DltList),
+    /// Show one dead letter: why it is there, its headers, key and value.
+    Show(DltShow),
+}
+
+/// `pawl dlt list`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  pawl dlt list orders-dlt --limit 20")]
+pub struct DltList {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// The dead-letter topic.
+    pub topic: String,
+    /// Only this partition.
+    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// Only letters of this consumer group (two handlers may share a topic).
+    #[arg(long, short)]
+    pub group: Option<String>,
+    /// Letters, at most.
+    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// Print one JSON object a line; bytes that are not UTF-8 as {"hex": "..."}.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pawl dlt show`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  pawl dlt show orders-dlt 3 1042")]
+pub struct DltShow {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// The dead-letter topic.
+    pub topic: String,
+    /// The partition, as `dlt list` prints it.
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: i32,
+    /// The offset, as `dlt list` prints it.
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+    pub offset: i64,
+    /// Print one JSON object; bytes that are not UTF-8 as {"hex": "..."}.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pawl topics`.
+#[derive(Debug, Subcommand)]
+pub enum Topics {
+    /// Create what is missing; what is there stays as it is.
+    Create(TopicsCreate),
+}
+
+/// `pawl topics create`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+For each handler: its changelog (compacted) and its dead-letter topic (kept without limit), both
+with as many partitions as the input topic. The input topic itself only with --input-partitions.
+`pawl run` does the same, without the input topic, unless create_topics = false.")]
+pub struct TopicsCreate {
+    #[command(flatten)]
+    pub settings: SettingsFile,
+    /// Create missing input and forward topics too, with this many partitions.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=100_000))]
+    pub input_partitions: Option<i32>,
+    /// Print one JSON object with a list of topics.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_shows_examples_and_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
+    }
+
+    #[test]
+    fn a_place_that_a_line_does_not_have_is_refused_with_the_likely_intention() {
+        let parse = |key: &str| Cli::try_parse_from(["pawl", "publish", "--topic", "t", "--key", key]);
+        assert!(parse("json:/orderId").is_ok());
+        for (key, hint) in [("json:orderId", "json:/orderId"), ("header:id", "json:/pointer")] {
+            let error = parse(key).expect_err("not a place in a line").to_string();
+            assert!(error.contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn brokers_on_the_command_line_stand_in_for_a_settings_file() {
+        let parse = |extra: &[&str]| {
+            let Cli { command } = Cli::try_parse_from([&["pawl", "dlt", "list", "t"], extra].concat())?;
+            let Command::Dlt(Dlt::List(list)) = command else { panic!("another command") };
+            Ok::<_, clap::Error>(
+                list.connection.source().map(<[_]>::to_vec).map_err(|file| file.config.clone()),
+            )
+        };
+        assert_eq!(parse(&[]).expect("valid"), Err("pawl.toml".into()));
+        assert_eq!(parse(&["-b", "a:1,b:2"]).expect("valid"), Ok(vec!["a:1".into(), "b:2".into()]));
+        assert!(parse(&["-b", "a:1", "-c", "x.toml"]).is_err(), "one of them, not both");
+    }
+}

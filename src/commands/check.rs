@@ -1,0 +1,152 @@
+//! `pawl check`: is everything ready to run? First the settings, then the broker and its topics.
+//!
+//! Facts are gathered here, judged in `judge`, which asks nobody. Deliberately absent: changing
+//! anything (`pawl topics create` does), and calling the HTTP service.
+
+mod judge;
+
+use serde::Serialize;
+
+use self::judge::{Facts, Found, Topic};
+use super::{Failure, print, print_json};
+use crate::cli::Check;
+use crate::exit::Exit;
+use crate::kafka::admin::{Admin, AdminError};
+use crate::settings::{HandlerSettings, Settings};
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Pawl cannot run like this, or would break a promise.
+    Error,
+    /// It runs, but a person should know.
+    Warning,
+    /// Nothing to do.
+    Note,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub level: Level,
+    /// The handler it is about; `None`: the settings or the cluster as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+    /// What is the case, and why it matters.
+    pub finding: String,
+    /// What to do; empty for a note.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    errors: usize,
+    warnings: usize,
+    findings: &'a [Finding],
+}
+
+/// Carries `pawl check` out.
+///
+/// # Errors
+/// Only when the output cannot be written: everything else is a finding.
+pub fn execute(args: &Check) -> Result<Exit, Failure> {
+    let (mut exit, findings) = match Settings::load(&args.settings.config) {
+        Ok(settings) => inspect(&settings),
+        Err(error) => {
+            if !args.json {
+                // The settings' own report shows the lines of the file too.
+                return Err(error.into());
+            }
+            (Exit::Usage, error.problems().iter().map(of_settings).collect())
+        }
+    };
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let (errors, warnings) = (count(Level::Error), count(Level::Warning));
+    if exit == Exit::Done && errors > 0 {
+        exit = Exit::Findings;
+    }
+    if args.json {
+        print_json(&Report { ok: errors == 0, errors, warnings, findings: &findings })?;
+    } else {
+        findings.iter().try_for_each(|finding| print(line(finding).as_bytes()))?;
+        print(summary(errors, warnings).as_bytes())?;
+    }
+    Ok(exit)
+}
+
+fn of_settings(problem: &crate::settings::Problem) -> Finding {
+    let remedy = problem.remedy().to_owned();
+    Finding { level: Level::Error, handler: None, finding: problem.to_string(), remedy }
+}
+
+/// Asks the cluster about each handler. Stops at a cluster that does not answer.
+fn inspect(settings: &Settings) -> (Exit, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let admin = match Admin::new(&settings.kafka) {
+        Ok(admin) => admin,
+        Err(error) => return (Exit::Usage, vec![of_cluster(&error)]),
+    };
+    for (name, handler) in &settings.handler {
+        match facts(&admin, name, handler) {
+            Ok(facts) => findings.extend(judge::handler(name, handler, &facts)),
+            Err(error @ AdminError::Unreachable { .. }) => {
+                findings.push(of_cluster(&error));
+                return (Exit::Unreachable, findings);
+            }
+            Err(error) => findings.push(Finding { handler: Some(name.clone()), ..of_cluster(&error) }),
+        }
+    }
+    (Exit::Done, findings)
+}
+
+/// The errors of `admin` read "what; what to do".
+fn of_cluster(error: &AdminError) -> Finding {
+    let text = error.to_string();
+    let (finding, remedy) = text.rsplit_once("; ").unwrap_or((text.as_str(), ""));
+    Finding { level: Level::Error, handler: None, finding: finding.to_owned(), remedy: remedy.to_owned() }
+}
+
+fn facts(admin: &Admin, name: &str, handler: &HandlerSettings) -> Result<Facts, AdminError> {
+    let forward = handler.forward.as_ref().map(|forward| found(admin, forward.topic.clone())).transpose()?;
+    Ok(Facts {
+        input: found(admin, handler.topic.clone())?,
+        changelog: found(admin, handler.changelog_topic(name))?,
+        letters: found(admin, handler.dead_letter_topic())?,
+        forward,
+    })
+}
+
+fn found(admin: &Admin, name: String) -> Result<Topic, AdminError> {
+    let Some(description) = admin.describe(&name)? else { return Ok(Topic { name, found: None }) };
+    let configs = match admin.configs(&name) {
+        Ok(configs) => Some(configs),
+        // A right that running does not need: the finding says what could not be checked.
+        Err(AdminError::Forbidden { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let found = Found { partitions: description.partitions, rights: description.rights, configs };
+    Ok(Topic { name, found: Some(found) })
+}
+
+fn line(finding: &Finding) -> String {
+    let level = match finding.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+        Level::Note => "note",
+    };
+    let handler = finding.handler.as_ref().map_or(String::new(), |name| format!("handler {name}: "));
+    let remedy = if finding.remedy.is_empty() { String::new() } else { format!("; {}", finding.remedy) };
+    format!("{level}: {handler}{}{remedy}\n", finding.finding)
+}
+
+fn summary(errors: usize, warnings: usize) -> String {
+    match (errors, warnings) {
+        (0, 0) => "ready to run\n".into(),
+        (0, warnings) => format!("ready to run, warnings: {warnings}\n"),
+        (errors, warnings) => format!("not ready to run, errors: {errors}, warnings: {warnings}\n"),
+    }
+}

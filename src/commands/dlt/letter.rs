@@ -1,0 +1,332 @@
+//! A dead letter as a person or a script reads it.
+
+use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use pawl_actors::dead_letter::header;
+use pawl_actors::record::Header;
+use rdkafka::message::{BorrowedMessage, Message};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use crate::kafka::headers;
+
+/// A record of a dead-letter topic with what its headers say, as far as they can be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Letter {
+    /// Where the letter lies.
+    pub partition: i32,
+    /// Where the letter lies.
+    pub offset: i64,
+    /// When it was written, milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+    /// Where the original lies.
+    pub original: Original,
+    /// Group of the handler that gave up.
+    pub group: Option<String>,
+    /// Stable code of what ended it.
+    pub code: Option<String>,
+    /// Stable code of the last attempt's failure.
+    pub cause: Option<String>,
+    /// What happened.
+    pub message: Option<String>,
+    /// Text that helps to find the cause.
+    pub detail: Option<String>,
+    /// 1-based number of the last attempt.
+    pub attempt: Option<i32>,
+    /// Why the record is here.
+    pub disposition: Option<String>,
+    /// The original's key.
+    pub key: Option<Raw>,
+    /// The original's value; `None` is a tombstone.
+    pub value: Option<Raw>,
+    /// The original's own headers.
+    pub headers: Vec<RawHeader>,
+}
+
+/// Where the original record lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Original {
+    pub topic: Option<String>,
+    pub partition: Option<i32>,
+    pub offset: Option<i64>,
+    pub timestamp: Option<i64>,
+    pub timestamp_type: Option<String>,
+}
+
+/// A header of the original record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RawHeader {
+    pub name: Raw,
+    pub value: Option<Raw>,
+}
+
+/// Bytes that may be text: in JSON a string, else `{"hex": "..."}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raw(pub Bytes);
+
+/// Headers that tell of the failure; the others are the original's own.
+const TELLING: [&str; 12] = [
+    header::ORIGINAL_TOPIC,
+    header::ORIGINAL_PARTITION,
+    header::ORIGINAL_OFFSET,
+    header::ORIGINAL_TIMESTAMP,
+    header::ORIGINAL_TIMESTAMP_TYPE,
+    header::ORIGINAL_CONSUMER_GROUP,
+    header::EXCEPTION_FQCN,
+    header::EXCEPTION_CAUSE_FQCN,
+    header::EXCEPTION_MESSAGE,
+    header::EXCEPTION_STACKTRACE,
+    header::DELIVERY_ATTEMPT,
+    header::DISPOSITION,
+];
+
+impl Letter {
+    /// A letter from a message.
+    pub fn read(message: &BorrowedMessage<'_>) -> Letter {
+        let bytes = |slice: Option<&[u8]>| slice.map(|slice| Raw(Bytes::copy_from_slice(slice)));
+        Letter {
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
+            key: bytes(message.key()),
+            value: bytes(message.payload()),
+            ..Letter::default()
+        }
+        .with_headers(headers::read(message))
+    }
+
+    fn with_headers(mut self, headers: Vec<Header>) -> Letter {
+        let last = |name: &str| {
+            let named = headers.iter().rev().find(|header| header.name == name.as_bytes());
+            named.and_then(|header| header.value.as_deref())
+        };
+        let text = |name: &str| last(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        let int = |name: &str| last(name)?.try_into().ok().map(i32::from_be_bytes);
+        let long = |name: &str| last(name)?.try_into().ok().map(i64::from_be_bytes);
+        self.original = Original {
+            topic: text(header::ORIGINAL_TOPIC),
+            partition: int(header::ORIGINAL_PARTITION),
+            offset: long(header::ORIGINAL_OFFSET),
+            timestamp: long(header::ORIGINAL_TIMESTAMP),
+            timestamp_type: text(header::ORIGINAL_TIMESTAMP_TYPE),
+        };
+        self.group = text(header::ORIGINAL_CONSUMER_GROUP);
+        self.code = text(header::EXCEPTION_FQCN);
+        self.cause = text(header::EXCEPTION_CAUSE_FQCN);
+        self.message = text(header::EXCEPTION_MESSAGE);
+        self.detail = text(header::EXCEPTION_STACKTRACE);
+        self.attempt = int(header::DELIVERY_ATTEMPT);
+        self.disposition = text(header::DISPOSITION);
+        let own = |header: &Header| !TELLING.iter().any(|name| header.name == name.as_bytes());
+        self.headers = headers
+            .iter()
+            .filter(|header| own(header))
+            .map(|header| RawHeader { name: Raw(header.name.clone()), value: header.value.clone().map(Raw) })
+            .collect();
+        self
+    }
+
+    /// One line for a list.
+    pub fn line(&self) -> String {
+        let key = self.key.as_ref().map_or("(no key)".into(), Raw::shown);
+        format!(
+            "{} {}  {}  key {key}  {}  from {}  {}\n",
+            self.partition,
+            self.offset,
+            time(self.timestamp),
+            self.why(),
+            self.place(),
+            printable(self.message.as_deref().unwrap_or_default())
+        )
+    }
+
+    /// Everything, over several lines.
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        let mut row = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                writeln!(page, "{name:<12} {value}").expect("a String takes any text");
+            }
+        };
+        let line = |text: &Option<String>| text.as_deref().map(printable);
+        row("letter", Some(format!("{} {}, written {}", self.partition, self.offset, time(self.timestamp))));
+        row("original", Some(format!("{}, {}", self.place(), self.original_time())));
+        row("group", line(&self.group));
+        row("why", Some(self.why()));
+        row("cause", line(&self.cause));
+        row("disposition", line(&self.disposition));
+        row("message", line(&self.message));
+        row("key", Some(self.key.as_ref().map_or("none".into(), Raw::shown)));
+        for RawHeader { name, value } in &self.headers {
+            let value = value.as_ref().map_or("(null)".into(), Raw::shown);
+            row("header", Some(format!("{}: {value}", name.shown())));
+        }
+        if let Some(detail) = self.detail.as_deref().filter(|detail| !detail.is_empty()) {
+            let lines = detail.lines().map(|line| format!("  {}\n", printable(line)));
+            page.extend(["\ndetail:\n".to_owned()].into_iter().chain(lines));
+        }
+        match &self.value {
+            None => page.push_str("\nvalue: none (a tombstone)\n"),
+            Some(value) => write!(page, "\nvalue ({} bytes):\n{}", value.0.len(), value.pretty())
+                .expect("a String takes any text"),
+        }
+        page
+    }
+
+    fn why(&self) -> String {
+        let code = self.code.as_deref().map_or("(no code)".into(), printable);
+        self.attempt.map_or(code.clone(), |attempt| format!("{code} at attempt {attempt}"))
+    }
+
+    fn place(&self) -> String {
+        let Original { topic, partition, offset, .. } = &self.original;
+        let number = |number: Option<i64>| number.map_or("?".into(), |number| number.to_string());
+        let topic = topic.as_deref().map_or("?".into(), printable);
+        format!("{topic} {} {}", number(partition.map(i64::from)), number(*offset))
+    }
+
+    fn original_time(&self) -> String {
+        let kind = self.original.timestamp_type.as_deref().map(printable).unwrap_or_default();
+        format!("{} {kind}", time(self.original.timestamp)).trim_end().to_owned()
+    }
+}
+
+impl Raw {
+    fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// On one line.
+    fn shown(&self) -> String {
+        self.text().map_or_else(|| format!("0x{}", self.hex()), printable)
+    }
+
+    /// JSON indented, text as it is, anything else as hex of 16 bytes a line.
+    fn pretty(&self) -> String {
+        if let Ok(json) = serde_json::from_slice::<Value>(&self.0) {
+            return format!("{json:#}\n");
+        }
+        if let Some(text) = self.text() {
+            return text.lines().map(|line| format!("{}\n", printable(line))).collect();
+        }
+        let rows = self.0.chunks(16).enumerate();
+        rows.map(|(row, bytes)| {
+            let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{:08x}  {}\n", row * 16, hex.join(" "))
+        })
+        .collect()
+    }
+}
+
+impl Serialize for Raw {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.text() {
+            Some(text) => serializer.serialize_str(text),
+            None => serializer.collect_map([("hex", self.hex())]),
+        }
+    }
+}
+
+/// Control characters escaped: a record must not steer the reader's terminal.
+fn printable(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+fn time(millis: Option<i64>) -> String {
+    let millis = millis.and_then(|millis| u64::try_from(millis).ok());
+    // The year 9999 is where RFC 3339 ends.
+    let Some(millis) = millis.filter(|millis| *millis < 253_402_300_800_000) else { return "?".into() };
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter() -> Letter {
+        let headers = vec![
+            Header::new("ce_id", "e1"),
+            Header::new("bin", vec![0xff, 0]),
+            Header::new(header::ORIGINAL_TOPIC, "orders"),
+            Header::new(header::ORIGINAL_PARTITION, 3i32.to_be_bytes().to_vec()),
+            Header::new(header::ORIGINAL_OFFSET, 881i64.to_be_bytes().to_vec()),
+            Header::new(header::ORIGINAL_TIMESTAMP, 1_700_000_000_123i64.to_be_bytes().to_vec()),
+            Header::new(header::ORIGINAL_TIMESTAMP_TYPE, "CreateTime"),
+            Header::new(header::ORIGINAL_CONSUMER_GROUP, "billing"),
+            Header::new(header::EXCEPTION_FQCN, "pawl.Exhausted"),
+            Header::new(header::EXCEPTION_CAUSE_FQCN, "pawl.Unavailable"),
+            Header::new(header::EXCEPTION_MESSAGE, "service answered 503\n\x1b[2J"),
+            Header::new(header::EXCEPTION_STACKTRACE, "line 1\nline 2"),
+            Header::new(header::DELIVERY_ATTEMPT, 8i32.to_be_bytes().to_vec()),
+            Header::new(header::DISPOSITION, "exhausted"),
+        ];
+        let bytes = |text: &'static str| Some(Raw(Bytes::from_static(text.as_bytes())));
+        Letter {
+            partition: 3,
+            offset: 7,
+            timestamp: Some(1_700_000_001_000),
+            key: bytes("A1"),
+            value: bytes(r#"{"id":1}"#),
+            ..Letter::default()
+        }
+        .with_headers(headers)
+    }
+
+    #[test]
+    fn a_line_tells_where_what_and_why() {
+        let expected = "3 7  2023-11-14T22:13:21.000Z  key A1  pawl.Exhausted at attempt 8  from orders 3 881  \
+                        service answered 503\\n\\u{1b}[2J\n";
+        assert_eq!(letter().line(), expected);
+    }
+
+    #[test]
+    fn a_page_tells_everything() {
+        let page = letter().page();
+        for row in [
+            "original     orders 3 881, 2023-11-14T22:13:20.123Z CreateTime\n",
+            "group        billing\n",
+            "cause        pawl.Unavailable\n",
+            "header       ce_id: e1\n",
+            "header       bin: 0xff00\n",
+            "detail:\n  line 1\n  line 2\n",
+            "value (8 bytes):\n{\n  \"id\": 1\n}\n",
+        ] {
+            assert!(page.contains(row), "{row:?} is not in\n{page}");
+        }
+        assert!(!page.contains('\x1b'), "a record must not steer the terminal: {page}");
+    }
+
+    #[test]
+    fn json_keeps_numbers_as_numbers_and_bytes_as_hex() {
+        let json = serde_json::to_value(letter()).expect("serializable");
+        assert_eq!(json["original"]["offset"], 881);
+        assert_eq!(json["attempt"], 8);
+        assert_eq!(json["key"], "A1");
+        assert_eq!(json["headers"][1]["value"]["hex"], "ff00");
+        assert_eq!(json["headers"].as_array().map(Vec::len), Some(2), "only the original's own");
+    }
+
+    #[test]
+    fn a_record_without_such_headers_is_shown_as_it_is() {
+        let value = Raw(Bytes::from((0..20).collect::<Vec<u8>>()));
+        let bare = Letter { value: Some(Raw(Bytes::from_static(&[0xff; 17]))), ..Letter::default() };
+        assert!(bare.line().contains("(no key)  (no code)  from ? ? ?"), "{}", bare.line());
+        let hex = "00000000  ff ff ff ff ff ff ff ff ff ff ff ff ff ff ff ff\n00000010  ff\n";
+        assert!(bare.page().ends_with(hex), "{}", bare.page());
+        assert_eq!(value.shown().find('\0'), None, "control characters are escaped");
+        assert!(Letter::default().page().ends_with("value: none (a tombstone)\n"));
+    }
+
+    #[test]
+    fn headers_of_a_wrong_width_are_not_guessed() {
+        let odd = vec![Header::new(header::ORIGINAL_OFFSET, vec![1, 2, 3])];
+        assert_eq!(Letter::default().with_headers(odd).original.offset, None);
+    }
+}

@@ -1,0 +1,111 @@
+//! The commands of the command line, one file each, and what they share: how they fail and how
+//! they print.
+
+pub mod check;
+pub mod dlt;
+pub mod publish;
+pub mod topics;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::cli::{Command, Connection, Dlt, SettingsFile, Topics};
+use crate::exit::Exit;
+use crate::kafka::admin::AdminError;
+use crate::settings::{Kafka, Settings, SettingsError};
+
+/// Why a command could not do what it was told, with the exit code that says so. `Display` is for
+/// the person at the terminal: what, where, why, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What the process ends with.
+    pub exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    /// A failure that has no type of its own.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into() }
+    }
+}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Failure {
+        let exit = match error {
+            AdminError::Unreachable { .. } => Exit::Unreachable,
+            AdminError::Properties(_) => Exit::Usage,
+            AdminError::Forbidden { .. }
+            | AdminError::NotCreated { .. }
+            | AdminError::NotVisible { .. }
+            | AdminError::Failed { .. } => Exit::Stopped,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Failure {
+        Failure::new(Exit::Usage, error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Output that cannot be written.
+    fn from(error: io::Error) -> Failure {
+        Failure::new(Exit::Stopped, format!("cannot write the output: {error}"))
+    }
+}
+
+/// Carries a command out.
+///
+/// # Errors
+/// Whatever kept it from being carried out; not yet printed.
+pub fn execute(command: &Command) -> Result<Exit, Failure> {
+    log_to_stderr();
+    match command {
+        Command::Check(args) => check::execute(args),
+        Command::Publish(args) => publish::execute(args),
+        Command::Dlt(Dlt::List(args)) => dlt::list(args),
+        Command::Dlt(Dlt::Show(args)) => dlt::show(args),
+        Command::Topics(Topics::Create(args)) => topics::execute(args),
+    }
+}
+
+/// For commands that end by themselves: their own output says what matters, so the log holds only
+/// errors, unless `RUST_LOG` asks for more.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::Level::ERROR.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+fn settings(file: &SettingsFile) -> Result<Settings, Failure> {
+    Ok(Settings::load(&file.config)?)
+}
+
+/// How to reach the cluster: by the brokers that were named, else by the settings.
+fn connection(connection: &Connection) -> Result<Kafka, Failure> {
+    match connection.source() {
+        Ok(servers) => Ok(Kafka { bootstrap_servers: servers.to_vec(), ..Kafka::default() }),
+        Err(file) => Ok(settings(file)?.kafka),
+    }
+}
+
+/// One JSON value and a line break on standard output.
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_vec(value).map_err(io::Error::from)?;
+    text.push(b'\n');
+    print(&text)
+}
+
+/// Text on standard output. A reader that went away (`| head`) is not an error of the command.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    match io::stdout().write_all(text).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
