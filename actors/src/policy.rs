@@ -17,8 +17,6 @@ pub struct Policy {
     pub recent_ids: usize,
     /// How long an id is remembered, in partition time.
     pub recent_ids_age: Duration,
-    /// Fingerprint of `key` and `event_id`, see the partition row.
-    pub fingerprint: u64,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// Topic of dead letters.

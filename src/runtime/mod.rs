@@ -87,7 +87,8 @@ async fn run_here(
     };
     let handlers: Vec<HandlerView> = pipelines.iter().map(|pipeline| pipeline.view.clone()).collect();
     if let Some(listener) = listener {
-        let serving = admin::serve(listener, handlers.clone(), settings.admin.stalled_after, std::future::pending());
+        let serving =
+            admin::serve(listener, handlers.clone(), settings.admin.stalled_after, std::future::pending());
         actix::spawn(serving);
     }
     started(Running { handlers });
@@ -128,8 +129,10 @@ async fn start_all(
 /// A broker that is away at the start is waited for: in a deployment everything starts at once.
 async fn topic_facts(settings: &Settings, name: &str) -> Result<TopicFacts, RunError> {
     loop {
-        let (kafka, handler, owned) = (settings.kafka.clone(), settings.handler[name].clone(), name.to_owned());
-        let gathered = tokio::task::spawn_blocking(move || TopicFacts::gather(&kafka, &owned, &handler)).await;
+        let (kafka, handler, owned) =
+            (settings.kafka.clone(), settings.handler[name].clone(), name.to_owned());
+        let gathered =
+            tokio::task::spawn_blocking(move || TopicFacts::gather(&kafka, &owned, &handler)).await;
         match gathered.map_err(anyhow::Error::from)? {
             Ok(facts) => return Ok(facts),
             Err(TopicsError::Admin(error @ AdminError::Unreachable { .. })) => {

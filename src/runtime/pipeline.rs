@@ -2,8 +2,8 @@
 //! thread, a store thread, and an arbiter for its actors.
 
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -173,13 +173,23 @@ impl Pipeline {
             epoch_commit_times: times,
         };
         let other_threads = vec![owner_thread, writer_thread];
-        Ok(Pipeline { view, intake, writer, store, arbiter: handle, consumer_thread, other_threads, store_thread })
+        Ok(Pipeline {
+            view,
+            intake,
+            writer,
+            store,
+            arbiter: handle,
+            consumer_thread,
+            other_threads,
+            store_thread,
+        })
     }
 
     /// Drains, commits, leaves the group and ends every thread. Blocks for as long as that takes;
     /// the caller sets the deadline.
     pub fn stop(self) {
-        let Pipeline { intake, writer, store, arbiter, consumer_thread, other_threads, store_thread, .. } = self;
+        let Pipeline { intake, writer, store, arbiter, consumer_thread, other_threads, store_thread, .. } =
+            self;
         // A receiver that is gone belongs to a thread that has ended already.
         let _ = intake.send(Command::Shutdown);
         let _ = consumer_thread.join();

@@ -50,7 +50,9 @@ impl TopicFacts {
         for (role, found) in [(topics::Role::Changelog, &changelog), (topics::Role::DeadLetters, &letters)] {
             // Fewer would leave records without a place; a partition that was added to the input
             // later is refused when it is assigned, the others go on.
-            if found.partitions > input.partitions || (role == topics::Role::DeadLetters && found.partitions < input.partitions) {
+            if found.partitions > input.partitions
+                || (role == topics::Role::DeadLetters && found.partitions < input.partitions)
+            {
                 return Err(TopicsError::Partitions {
                     handler: name.to_owned(),
                     topic: found.name.clone(),
