@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use futures_util::FutureExt;
 
 use super::{LaneCell, Taken, Turn};
@@ -63,9 +63,17 @@ pub struct OrderActor {
 }
 
 impl OrderActor {
-    /// An actor for a lane of a partition.
-    pub fn new(cell: Rc<LaneCell>, partition: Rc<RefCell<PartitionState>>, pipeline: Rc<Pipeline>) -> Self {
-        OrderActor { cell, partition, pipeline, failure: None, parked: false }
+    /// Starts an actor for a lane of a partition.
+    pub fn start(
+        cell: Rc<LaneCell>,
+        partition: Rc<RefCell<PartitionState>>,
+        pipeline: Rc<Pipeline>,
+    ) -> Addr<Self> {
+        OrderActor::create(|ctx| {
+            // Here and not in `started`, which runs after the first messages have arrived.
+            ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
+            OrderActor { cell, partition, pipeline, failure: None, parked: false }
+        })
     }
 
     /// Works the lane until it waits for something.
@@ -291,10 +299,6 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
 
 impl Actor for OrderActor {
     type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(self.pipeline.policy.mailbox_capacity);
-    }
 }
 
 impl Drop for OrderActor {
