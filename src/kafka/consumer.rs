@@ -333,7 +333,7 @@ impl Intake {
                 // Gone when the thread has ended already, and then nobody waits.
                 let _ = commands.send(Command::Drained { partition, assignment });
             });
-            actor.do_send(Drain { deadline, drained });
+            actor.do_send(Drain { deadline: deadline.into(), drained });
         }
         for partition in idle {
             self.release(partition);

@@ -5,10 +5,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use bytes::BytesMut;
+use tokio::time::Instant;
 
 use super::{Epoch, OpenEpoch};
 use crate::clock;

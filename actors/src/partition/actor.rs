@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
 use super::live::{Live, LiveKeys};
 use super::{Ownership, PartitionState, Receipt};

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use rand::Rng;
+use tokio::time::Instant;
 
 use super::{RetryPolicy, Timers, Verdict, judge};
 use crate::order::{Judged, OrderActor, Wake};

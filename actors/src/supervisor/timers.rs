@@ -1,7 +1,8 @@
 //! The supervisor's timers: what is due when. Pure: time is an argument.
 
 use std::collections::BinaryHeap;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 /// Things that become due, the earliest first; of two due at the same instant the one set first.
 #[derive(Debug)]

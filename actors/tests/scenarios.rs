@@ -1,0 +1,554 @@
+//! The actors of a handler together, without a broker and without waiting: time is tokio's paused
+//! clock, the writer and the view are memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::Addr;
+use bytes::Bytes;
+use pawl_actors::effects::{Effects, Emit, StateChange};
+use pawl_actors::epoch::{AssignmentEpoch, Epoch, EpochCommitted};
+use pawl_actors::handler::{Answer, Call, Handler, Source};
+use pawl_actors::ledger::{Books, PARTITION_KEY, PartitionRow};
+use pawl_actors::outcome::{Failure, Outcome, code};
+use pawl_actors::partition::{Abandon, Drain, Ownership, PartitionActor, Records};
+use pawl_actors::pipeline::{LedgerView, ViewError};
+use pawl_actors::policy::Policy;
+use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
+use pawl_actors::selector::Selector;
+use pawl_actors::start::{Actors, World, start};
+use pawl_actors::stats::{HandlerStats, PartitionStats};
+use pawl_actors::supervisor::{Own, RetryPolicy};
+
+const P: Partition = Partition(3);
+const A1: AssignmentEpoch = AssignmentEpoch(1);
+
+/// What handlers were called with, and what they answer, by event id: the next of a list, then "done".
+#[derive(Clone, Default)]
+struct Script {
+    calls: Arc<Mutex<Vec<(String, u32)>>>,
+    answers: Arc<Mutex<BTreeMap<String, VecDeque<Act>>>>,
+    open_gates: Arc<AtomicBool>,
+}
+
+#[derive(Clone)]
+enum Act {
+    Fail(Failure),
+    Panic,
+    /// Answers only when the gates are opened.
+    Wait,
+    Effects(Effects),
+}
+
+impl Script {
+    fn plan(&self, event: &str, acts: impl IntoIterator<Item = Act>) {
+        self.answers.lock().unwrap().insert(event.into(), acts.into_iter().collect());
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().iter().map(|(event, attempt)| format!("{event}#{attempt}")).collect()
+    }
+}
+
+impl Handler for Script {
+    fn handle(&self, call: Call) -> Answer {
+        let event = String::from_utf8(call.record.value.clone().unwrap_or_default().to_vec()).unwrap();
+        self.calls.lock().unwrap().push((event.clone(), call.attempt));
+        let act = self.answers.lock().unwrap().get_mut(&event).and_then(VecDeque::pop_front);
+        match act {
+            None => Answer::Ready(Outcome::Done(Effects::default())),
+            Some(Act::Effects(effects)) => Answer::Ready(Outcome::Done(effects)),
+            Some(Act::Fail(failure)) => Answer::Ready(Outcome::Failed(failure)),
+            Some(Act::Panic) => panic!("as planned"),
+            Some(Act::Wait) => {
+                let open = self.open_gates.clone();
+                Answer::later(async move {
+                    while !open.load(Ordering::Relaxed) {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    Outcome::Done(Effects::default())
+                })
+            }
+        }
+    }
+}
+
+/// Rows as a committed epoch leaves them.
+#[derive(Clone, Default)]
+struct Rows(Arc<Mutex<BTreeMap<Bytes, Bytes>>>);
+
+impl LedgerView for Rows {
+    fn get(&self, _: Partition, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
+        Ok(self.0.lock().unwrap().get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        _: Partition,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ViewError> {
+        let rows = self.0.lock().unwrap();
+        let heads = rows.iter().filter(|(key, _)| key[0] >= 2 && after.is_none_or(|after| &key[..] > after));
+        Ok(heads.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+}
+
+struct House {
+    script: Script,
+    rows: Rows,
+    epochs: Arc<Mutex<Vec<Epoch>>>,
+    halts: Arc<Mutex<Vec<String>>>,
+    stats: Arc<HandlerStats>,
+    partition_stats: Arc<PartitionStats>,
+    actors: Actors,
+    partition: Addr<PartitionActor>,
+}
+
+fn policy() -> Policy {
+    Policy {
+        key: Selector::Record,
+        event_id: Some(Selector::Header("ce_id".into())),
+        recent_ids: 64,
+        recent_ids_age: Duration::from_secs(7 * 86_400),
+        retry: RetryPolicy {
+            attempts: 3,
+            initial: Duration::from_secs(1),
+            max: Duration::from_secs(60),
+            multiplier: 2.0,
+            jitter: 0.0,
+        },
+        dead_letter_topic: "orders-dlt".into(),
+        max_emit_bytes: 1_000_000,
+        max_letter_bytes: 1_000_000,
+        max_in_flight: 100,
+        attempt_timeout: Duration::from_secs(5),
+        commit_interval: Duration::from_millis(5),
+        idle_key_after: Duration::from_secs(60),
+        max_live_keys: 1_000,
+        mailbox_capacity: 1_000,
+        sweep_rows_per_second: 100,
+    }
+}
+
+fn row(watermark: i64) -> PartitionRow {
+    PartitionRow {
+        topic_id: "id".into(),
+        watermark,
+        claim: 7,
+        epoch: 0,
+        partition_time: 0,
+        books: Books::default(),
+        fingerprint: 0,
+        id_key: [5; 16],
+    }
+}
+
+impl House {
+    async fn new(script: Script, rows: Rows, policy: Policy) -> House {
+        let epochs: Arc<Mutex<Vec<Epoch>>> = Arc::default();
+        let halts: Arc<Mutex<Vec<String>>> = Arc::default();
+        let stats = Arc::new(HandlerStats::default());
+        let source = Source {
+            handler: "billing".into(),
+            topic: "orders".into(),
+            topic_id: "id".into(),
+            group: "billing".into(),
+        };
+        let world = World {
+            policy,
+            source: Arc::new(source),
+            handler: Arc::new(script.clone()),
+            view: Box::new(rows.clone()),
+            stats: stats.clone(),
+            sink: Box::new({
+                let epochs = epochs.clone();
+                move |epoch| epochs.lock().unwrap().push(epoch)
+            }),
+            on_halt: Box::new({
+                let halts = halts.clone();
+                move |reason| halts.lock().unwrap().push(reason)
+            }),
+        };
+        let actors = start(world);
+        let partition_stats = stats.assigned(P);
+        let stored = rows.get(P, PARTITION_KEY).unwrap().map(|row| PartitionRow::decode(&row).unwrap());
+        let ownership = Ownership {
+            partition: P,
+            assignment: A1,
+            claim: 7,
+            row: stored.unwrap_or_else(|| row(0)),
+            stats: partition_stats.clone(),
+        };
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let started = Box::new(move |actor| drop(tell.send(actor)));
+        actors.supervisor.do_send(Own { ownership, started });
+        let partition = told.await.unwrap();
+        House { script, rows, epochs, halts, stats, partition_stats, actors, partition }
+    }
+
+    fn take(&self, records: impl IntoIterator<Item = Record>) {
+        let records: Vec<Record> = records.into_iter().collect();
+        self.partition_stats.outstanding_records.add(records.len() as i64);
+        self.partition.do_send(Records { assignment: A1, records });
+    }
+
+    /// Lets time pass and commits every epoch that is closed meanwhile.
+    async fn pass(&self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.commit();
+        }
+    }
+
+    fn commit(&self) {
+        let closed: Vec<Epoch> = std::mem::take(&mut *self.epochs.lock().unwrap());
+        for epoch in closed {
+            for part in &epoch.partitions {
+                let mut rows = self.rows.0.lock().unwrap();
+                for row in part.rows.iter().chain([&part.partition_row]) {
+                    match &row.value {
+                        Some(value) => rows.insert(row.key.clone(), value.clone()),
+                        None => rows.remove(&row.key),
+                    };
+                }
+            }
+            self.actors.committer.do_send(EpochCommitted { number: epoch.number });
+            COMMITTED.with_borrow_mut(|all| all.push(epoch));
+        }
+    }
+
+    fn partition_row(&self) -> PartitionRow {
+        let row = self.rows.get(P, PARTITION_KEY).unwrap().expect("an epoch was committed");
+        PartitionRow::decode(&row).unwrap()
+    }
+
+    fn heads(&self) -> usize {
+        self.rows.0.lock().unwrap().keys().filter(|key| key[0] >= 2).count()
+    }
+}
+
+thread_local! {
+    static COMMITTED: std::cell::RefCell<Vec<Epoch>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+fn letters() -> Vec<Offset> {
+    COMMITTED.with_borrow(|all| {
+        let parts = all.iter().flat_map(|epoch| &epoch.partitions);
+        parts.flat_map(|part| part.letters.iter().map(|letter| letter.offset)).collect()
+    })
+}
+
+fn emitted() -> Vec<Emit> {
+    COMMITTED.with_borrow(|all| {
+        let parts = all.iter().flat_map(|epoch| &epoch.partitions);
+        parts.flat_map(|part| part.emits.clone()).collect()
+    })
+}
+
+fn record(offset: i64, key: Option<&str>, event: &str) -> Record {
+    Record {
+        offset: Offset(offset),
+        timestamp: Millis(1_000),
+        timestamp_type: TimestampType::CreateTime,
+        key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+        value: Some(Bytes::copy_from_slice(event.as_bytes())),
+        headers: vec![Header::new("ce_id", event.as_bytes().to_vec())],
+    }
+}
+
+fn unavailable() -> Act {
+    Act::Fail(Failure::transient(code::UNAVAILABLE, "service answered 503"))
+}
+
+/// Runs a scenario on an arbiter's runtime with a paused clock.
+fn scenario<F: Future<Output = ()>>(run: impl FnOnce() -> F) {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().expect("a runtime")
+    };
+    actix::System::with_tokio_rt(runtime).block_on(run());
+}
+
+const SOON: Duration = Duration::from_millis(50);
+
+#[test]
+fn failed_record_blocks_only_its_key() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [unavailable()]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("A"), "a2"), record(2, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "b1#1"], "a2 waits behind a1, B does not");
+        assert_eq!(house.partition_row().watermark, 0, "the failed record holds the watermark");
+        assert_eq!(house.partition_row().books.applied, 1);
+        house.pass(Duration::from_secs(1)).await;
+        assert_eq!(house.script.calls(), ["a1#1", "b1#1", "a1#2", "a2#1"], "not before its second is over");
+        assert_eq!(house.partition_row().watermark, 3);
+        assert_eq!(
+            (house.stats.retries.get(), house.stats.parked.get(), house.stats.in_flight.get()),
+            (1, 0, 0)
+        );
+        assert_eq!(house.partition_stats.outstanding_records.get(), 0, "the intake has its room back");
+    });
+}
+
+#[test]
+fn used_up_attempts_end_in_a_dead_letter_and_the_key_goes_on() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [unavailable(), Act::Panic, unavailable()]);
+        script.plan("b1", [Act::Fail(Failure::permanent(code::REJECTED, "422"))]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("A"), "a2"), record(2, Some("B"), "b1")]);
+        house.pass(Duration::from_secs(4)).await;
+        assert_eq!(house.script.calls(), ["a1#1", "b1#1", "a1#2", "a1#3", "a2#1"]);
+        assert_eq!(letters(), [Offset(2), Offset(0)]);
+        let books = house.partition_row().books;
+        assert_eq!((books.received, books.applied, books.dead_lettered), (3, 1, 2));
+        assert_eq!(house.partition_row().watermark, 3);
+    });
+}
+
+#[test]
+fn a_handler_that_does_not_answer_is_given_up_and_tried_again() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::Wait]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(Duration::from_secs(4)).await;
+        assert_eq!(house.script.calls(), ["a1#1"]);
+        house.pass(Duration::from_secs(3)).await;
+        assert_eq!(house.script.calls(), ["a1#1", "a1#2"]);
+        assert_eq!(house.partition_row().books.applied, 1);
+    });
+}
+
+#[test]
+fn a_producers_duplicate_is_dropped_and_a_redelivered_offset_is_not_even_counted() {
+    scenario(|| async {
+        let rows = Rows::default();
+        let house = House::new(Script::default(), rows.clone(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("A"), "a1"), record(5, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "b1#1"]);
+        let books = house.partition_row().books;
+        assert_eq!((books.received, books.applied, books.duplicates), (3, 2, 1));
+
+        // The next owner is given what the watermark says and one record below it.
+        let house = House::new(Script::default(), rows, policy()).await;
+        house.take([record(5, Some("B"), "b1"), record(6, Some("A"), "a1"), record(7, Some("A"), "a2")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a2#1"], "the ids went with the ledger");
+        let books = house.partition_row().books;
+        assert_eq!((books.received, books.applied, books.duplicates), (5, 3, 2));
+    });
+}
+
+#[test]
+fn what_was_finished_ahead_of_the_watermark_is_recognised_after_a_restart() {
+    scenario(|| async {
+        let (script, rows) = (Script::default(), Rows::default());
+        script.plan("a1", [Act::Wait]);
+        let house = House::new(script, rows.clone(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1"), record(2, None, "n1")]);
+        house.pass(SOON).await;
+        assert_eq!(house.partition_row().watermark, 0);
+        assert_eq!(letters(), [Offset(2)], "a record without key is a dead letter");
+
+        let house = House::new(Script::default(), rows, policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1"), record(2, None, "n1")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1"]);
+        assert_eq!(letters(), [Offset(2)], "and not a second time");
+        let books = house.partition_row().books;
+        assert_eq!((books.received, books.applied, books.dead_lettered), (3, 2, 1));
+        assert_eq!(house.stats.redelivered.get(), 2);
+        assert_eq!(house.partition_row().watermark, 3);
+    });
+}
+
+#[test]
+fn no_more_calls_run_at_once_than_the_limit_allows() {
+    scenario(|| async {
+        let script = Script::default();
+        for event in ["a1", "b1", "c1"] {
+            script.plan(event, [Act::Wait]);
+        }
+        let policy = Policy { max_in_flight: 2, ..policy() };
+        let house = House::new(script, Rows::default(), policy).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1"), record(2, Some("C"), "c1")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "b1#1"]);
+        assert_eq!(house.stats.in_flight.get(), 2);
+        house.script.open_gates.store(true, Ordering::Relaxed);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "b1#1", "c1#1"]);
+        assert_eq!((house.stats.in_flight.get(), house.partition_row().watermark), (0, 3));
+    });
+}
+
+#[test]
+fn a_drain_lets_running_calls_end_and_begins_nothing() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::Wait]);
+        script.plan("c1", [unavailable()]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("A"), "a2"), record(2, Some("C"), "c1")]);
+        house.pass(SOON).await;
+        let drained = drain(&house, Duration::from_secs(10));
+        house.pass(SOON).await;
+        assert!(!drained.load(Ordering::Relaxed), "a call runs");
+        house.script.open_gates.store(true, Ordering::Relaxed);
+        house.pass(SOON).await;
+        assert!(drained.load(Ordering::Relaxed));
+        assert_eq!(house.script.calls(), ["a1#1", "c1#1"], "a2 is left to the next owner");
+        assert_eq!(house.partition_row().watermark, 1);
+        house.pass(Duration::from_secs(20)).await;
+        assert_eq!(house.script.calls().len(), 2, "nor does a retry fire afterwards");
+        assert_eq!((house.stats.in_flight.get(), house.stats.parked.get()), (0, 0));
+    });
+}
+
+#[test]
+fn a_drain_cancels_what_does_not_end_in_time_and_its_late_answer_changes_nothing() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::Wait]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        let drained = drain(&house, Duration::from_secs(1));
+        house.pass(Duration::from_secs(2)).await;
+        assert!(drained.load(Ordering::Relaxed));
+        house.script.open_gates.store(true, Ordering::Relaxed);
+        house.pass(SOON).await;
+        assert_eq!(house.partition_row().watermark, 0);
+        assert_eq!(house.partition_row().books.applied, 1);
+        assert_eq!(house.stats.in_flight.get(), 0);
+    });
+}
+
+fn drain(house: &House, grace: Duration) -> Arc<AtomicBool> {
+    let drained = Arc::new(AtomicBool::new(false));
+    let tell = drained.clone();
+    let deadline = tokio::time::Instant::now() + grace;
+    house
+        .partition
+        .do_send(Drain { deadline, drained: Box::new(move || tell.store(true, Ordering::Relaxed)) });
+    drained
+}
+
+#[test]
+fn a_lost_partition_writes_nothing_more() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::Wait]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1")]);
+        house.partition.do_send(Abandon);
+        house.script.open_gates.store(true, Ordering::Relaxed);
+        house.pass(SOON).await;
+        assert!(COMMITTED.with_borrow(Vec::is_empty));
+        assert_eq!(house.stats.in_flight.get(), 0);
+    });
+}
+
+#[test]
+fn an_idle_key_is_let_go_and_comes_back_with_its_state() {
+    scenario(|| async {
+        let script = Script::default();
+        let set = Effects { emit: Vec::new(), state: StateChange::Set(Bytes::from_static(b"s1")) };
+        script.plan("a1", [Act::Effects(set)]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(Duration::from_secs(2)).await;
+        assert_eq!(house.partition_stats.live_keys.get(), 1);
+        house.pass(Duration::from_secs(62)).await;
+        assert_eq!(house.partition_stats.live_keys.get(), 0);
+        assert_eq!(house.heads(), 1, "its head stays in the ledger");
+        house.take([record(1, Some("A"), "a1"), record(2, Some("A"), "a2")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "a2#1"], "its ids came back with it");
+    });
+}
+
+#[test]
+fn heads_that_hold_nothing_leave_the_ledger() {
+    scenario(|| async {
+        let (script, rows) = (Script::default(), Rows::default());
+        script.plan("a1", [Act::Wait]);
+        let policy = Policy { event_id: None, ..policy() };
+        let house = House::new(script, rows.clone(), policy).await;
+        house.take((0..20).map(|n| record(n, Some(&format!("K{n}")), if n == 0 { "a1" } else { "x" })));
+        house.pass(SOON).await;
+        assert_eq!(house.heads(), 19, "finished above the watermark: the heads say so");
+        house.script.open_gates.store(true, Ordering::Relaxed);
+        house.pass(SOON).await;
+        assert_eq!(house.partition_row().watermark, 20);
+        house.pass(Duration::from_secs(70)).await;
+        assert_eq!(house.heads(), 0, "the watermark says it for them");
+        house.take((20..40).map(|n| record(n, Some(&format!("K{n}")), "x")));
+        house.pass(SOON).await;
+        assert_eq!(house.heads(), 0, "in order of offsets no head is written at all");
+    });
+}
+
+#[test]
+fn ids_that_are_too_old_leave_the_ledger_even_if_nobody_comes_back_for_the_key() {
+    scenario(|| async {
+        let policy = Policy { recent_ids_age: Duration::from_secs(60), ..policy() };
+        let house = House::new(Script::default(), Rows::default(), policy).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(Duration::from_secs(65)).await;
+        assert_eq!(house.heads(), 1);
+        let later = Record { timestamp: Millis(100_000), ..record(1, Some("B"), "b1") };
+        house.take([later]);
+        house.pass(Duration::from_secs(3)).await;
+        assert_eq!(house.heads(), 1, "partition time has passed A's ids by; B's are young");
+    });
+}
+
+#[test]
+fn an_effect_that_the_topic_would_refuse_becomes_a_dead_letter_and_takes_nothing_down() {
+    scenario(|| async {
+        let script = Script::default();
+        let emit = |bytes: usize| Emit {
+            topic: "billed".into(),
+            partition: None,
+            key: None,
+            value: Some(Bytes::from(vec![0; bytes])),
+            headers: Vec::new(),
+            timestamp: None,
+        };
+        let effects = |bytes| Act::Effects(Effects { emit: vec![emit(bytes)], state: StateChange::Keep });
+        script.plan("a1", [effects(1_000_001)]);
+        script.plan("b1", [effects(1_000_000)]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        assert_eq!((letters(), emitted().len()), (vec![Offset(0)], 1));
+        assert_eq!(house.partition_row().watermark, 2);
+    });
+}
+
+#[test]
+fn a_fatal_failure_stops_the_handler_and_leaves_its_record_unfinished() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::Fail(Failure::fatal(code::REJECTED, "no right to bill"))]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        let halts = house.halts.lock().unwrap().clone();
+        assert_eq!(halts.len(), 1);
+        assert!(halts[0].contains("billing: orders[3]@0 key \"A\": no right to bill"), "{}", halts[0]);
+        assert_eq!(house.partition_row().watermark, 0);
+    });
+}
