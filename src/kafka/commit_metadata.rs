@@ -27,7 +27,10 @@ impl FromStr for CommitMetadata {
         let mut field = |name: &str| words.next()?.strip_prefix(name);
         let parsed = (|| {
             field("pawl/1")?;
-            Some(CommitMetadata { claim: field("claim=")?.parse().ok()?, epoch: field("epoch=")?.parse().ok()? })
+            Some(CommitMetadata {
+                claim: field("claim=")?.parse().ok()?,
+                epoch: field("epoch=")?.parse().ok()?,
+            })
         })();
         parsed.ok_or(())
     }

@@ -97,7 +97,9 @@ impl ConsumerContext for IntakeContext {
         let closing = self.closing.load(Ordering::Acquire);
         match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !closing => self.assign(consumer, list),
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if !closing && !consumer.assignment_lost() => {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS
+                if !closing && !consumer.assignment_lost() =>
+            {
                 // Given up only after the last epoch that carries them.
                 self.note(Rebalance::Revoked);
             }
@@ -379,7 +381,12 @@ impl Intake {
 
     fn resume_at(&self, partition: Partition, next: NextOffset) -> Result<(), KafkaError> {
         let consumer = &self.parts.consumer;
-        consumer.seek(&self.parts.topic, partition.0, KafkaOffset::Offset(next.0), Duration::from_secs(10))?;
+        consumer.seek(
+            &self.parts.topic,
+            partition.0,
+            KafkaOffset::Offset(next.0),
+            Duration::from_secs(10),
+        )?;
         consumer.resume(&self.list(&[partition]))
     }
 
@@ -485,8 +492,7 @@ impl Intake {
             return;
         }
         let list = self.list(partitions);
-        let done =
-            if paused { self.parts.consumer.pause(&list) } else { self.parts.consumer.resume(&list) };
+        let done = if paused { self.parts.consumer.pause(&list) } else { self.parts.consumer.resume(&list) };
         if let Err(error) = done {
             tracing::warn!(handler = %self.parts.handler, %error, paused, "the intake could not be changed");
             return;
@@ -504,7 +510,8 @@ impl Intake {
         self.parts.consumer.unsubscribe();
         // The revocation that follows is served by polling.
         let deadline = Instant::now() + Duration::from_secs(2);
-        while self.parts.consumer.assignment().is_ok_and(|list| list.count() > 0) && Instant::now() < deadline {
+        while self.parts.consumer.assignment().is_ok_and(|list| list.count() > 0) && Instant::now() < deadline
+        {
             let _ = self.parts.consumer.poll(Duration::from_millis(5));
         }
     }

@@ -91,7 +91,10 @@ impl Owner {
             match assignments.recv_timeout(ASK_END_EVERY) {
                 Ok(assigned) => {
                     if let Err(reason) = self.own(assigned) {
-                        (self.parts.on_halt)(format!("{}: {}: {reason}", self.parts.handler, self.parts.topic));
+                        (self.parts.on_halt)(format!(
+                            "{}: {}: {reason}",
+                            self.parts.handler, self.parts.topic
+                        ));
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => self.ask_ends(),
@@ -131,7 +134,11 @@ impl Owner {
                 let request = claims.iter().find(|request| request.partition == claimed.partition)?;
                 let one = assigned.iter().find(|one| one.partition == claimed.partition)?;
                 one.stats.set_phase(PartitionPhase::Restoring);
-                Some(Target { partition: claimed.partition, assignment: one.assignment, nonce: request.nonce })
+                Some(Target {
+                    partition: claimed.partition,
+                    assignment: one.assignment,
+                    nonce: request.nonce,
+                })
             })
             .collect();
         self.parts.restore.run(&targets, &self.parts.view, &self.parts.held)?;
@@ -170,7 +177,8 @@ impl Owner {
             Offset::Offset(next) => Some(next),
             _ => None,
         });
-        let (low, high) = self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT)?;
+        let (low, high) =
+            self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT)?;
         Ok(Standing { committed, low, high })
     }
 
@@ -190,7 +198,8 @@ impl Owner {
         if !self.parts.held.is(one.partition, one.assignment) {
             return Ok(());
         }
-        let stored = self.parts.view.row(one.partition.0, PARTITION_KEY).map_err(|error| error.to_string())?;
+        let stored =
+            self.parts.view.row(one.partition.0, PARTITION_KEY).map_err(|error| error.to_string())?;
         let stored = stored.map(|row| PartitionRow::decode(&row)).transpose();
         let stored = stored.map_err(|error| format!("partition {}: {error}", one.partition))?;
         let row = match stored {
@@ -268,7 +277,12 @@ impl Owner {
         Ok(row)
     }
 
-    fn after_retention(&self, partition: Partition, mut row: PartitionRow, standing: Standing) -> PartitionRow {
+    fn after_retention(
+        &self,
+        partition: Partition,
+        mut row: PartitionRow,
+        standing: Standing,
+    ) -> PartitionRow {
         if standing.low > row.watermark {
             let removed = (standing.low - row.watermark).unsigned_abs();
             // A group that begins with what is there has lost nothing.

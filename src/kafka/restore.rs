@@ -68,8 +68,10 @@ impl Restore {
         if targets.is_empty() {
             return Ok(());
         }
-        let consumer: BaseConsumer<LogContext> =
-            self.config.create_with_context(LogContext::new("changelog")).map_err(|error| error.to_string())?;
+        let consumer: BaseConsumer<LogContext> = self
+            .config
+            .create_with_context(LogContext::new("changelog"))
+            .map_err(|error| error.to_string())?;
         let mut progress = self.begin(&consumer, targets, view)?;
         let began = Instant::now();
         let (mut heard, mut reported, mut records, mut bytes) = (began, began, 0, 0);
@@ -112,7 +114,8 @@ impl Restore {
         let mut progress = BTreeMap::new();
         for target in targets {
             let partition = target.partition.0;
-            let (low, high) = consumer.fetch_watermarks(&self.changelog, partition, CALL_TIMEOUT).map_err(failed)?;
+            let (low, high) =
+                consumer.fetch_watermarks(&self.changelog, partition, CALL_TIMEOUT).map_err(failed)?;
             let known = view.position(partition, self.max_view_age).map_err(|error| error.to_string())?;
             let from = match known.filter(|position| (low..=high).contains(position)) {
                 Some(position) => position,
@@ -143,8 +146,10 @@ impl Restore {
     }
 
     fn nothing_comes(&self, progress: &BTreeMap<i32, Progress>) -> String {
-        let places: Vec<String> =
-            progress.values().map(|one| format!("{}[{}]@{}", self.changelog, one.target.partition, one.next)).collect();
+        let places: Vec<String> = progress
+            .values()
+            .map(|one| format!("{}[{}]@{}", self.changelog, one.target.partition, one.next))
+            .collect();
         format!(
             "nothing was read for {PATIENCE:?} at {}: an open transaction holds readers back there. Find it with \
              kafka-transactions.sh find-hanging, end it with kafka-transactions.sh abort",

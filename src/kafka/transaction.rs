@@ -205,10 +205,8 @@ impl Session {
     /// Takes back what was sent since `begin`; `false` if this producer can do no more.
     pub fn abort(&mut self) -> bool {
         self.producer.purge(PurgeConfig::default().queue().inflight());
-        let drained = !matches!(
-            self.acks.wait(self.sent, Duration::from_secs(5)),
-            Err(Undelivered::TimedOut { .. })
-        );
+        let drained =
+            !matches!(self.acks.wait(self.sent, Duration::from_secs(5)), Err(Undelivered::TimedOut { .. }));
         drained && (!self.transactional || self.producer.abort_transaction(CALL_TIMEOUT).is_ok())
     }
 

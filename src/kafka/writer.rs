@@ -252,13 +252,15 @@ impl Writer {
             if let Some(session) = &mut self.session {
                 session.abort();
             }
-            return Err(format!("{reason}. Nothing of the epoch is visible, and it is read again after a restart"));
+            return Err(format!(
+                "{reason}. Nothing of the epoch is visible, and it is read again after a restart"
+            ));
         }
         let delay = retry.next();
         tracing::warn!(handler = %self.parts.handler, epoch = number, "an epoch was not committed: {error}; again in {delay:?}");
         std::thread::sleep(delay);
-        let usable = matches!(error, AttemptError::Abortable(_))
-            && self.session.as_mut().is_some_and(Session::abort);
+        let usable =
+            matches!(error, AttemptError::Abortable(_)) && self.session.as_mut().is_some_and(Session::abort);
         if usable {
             return Ok(false);
         }
@@ -297,7 +299,8 @@ impl Writer {
     fn was_committed(&self, parts: &[&PartitionEpoch], number: u64) -> Result<bool, String> {
         let mut retry = Retry::default();
         loop {
-            let Some(part) = parts.iter().find(|part| self.parts.held.is(part.partition, part.assignment)) else {
+            let Some(part) = parts.iter().find(|part| self.parts.held.is(part.partition, part.assignment))
+            else {
                 return Ok(false);
             };
             let mut list = TopicPartitionList::new();
@@ -305,7 +308,8 @@ impl Writer {
                 .map_err(|error| error.to_string())?;
             match self.parts.consumer.committed_offsets(list, CALL_TIMEOUT) {
                 Ok(found) => {
-                    let metadata = found.elements().first().and_then(|element| element.metadata().parse().ok());
+                    let metadata =
+                        found.elements().first().and_then(|element| element.metadata().parse().ok());
                     let reached = metadata.is_some_and(|metadata: CommitMetadata| {
                         metadata.claim == part.claim && metadata.epoch >= number
                     });
@@ -327,8 +331,11 @@ impl Writer {
     fn claim(&mut self, job: &ClaimJob) -> Result<(), String> {
         let mut retry = Retry::default();
         loop {
-            let claims: Vec<&ClaimRequest> =
-                job.claims.iter().filter(|claim| self.parts.held.is(claim.partition, claim.assignment)).collect();
+            let claims: Vec<&ClaimRequest> = job
+                .claims
+                .iter()
+                .filter(|claim| self.parts.held.is(claim.partition, claim.assignment))
+                .collect();
             let written = if claims.is_empty() { Ok(Vec::new()) } else { self.attempt_claims(&claims) };
             match written {
                 Ok(claimed) => {
@@ -363,7 +370,8 @@ impl Writer {
             })
             .collect();
         session.commit(consumer, &Commit { topic, offsets })?;
-        let claimed = |(n, claim): (usize, &&ClaimRequest)| Claimed { partition: claim.partition, claim: number(n) };
+        let claimed =
+            |(n, claim): (usize, &&ClaimRequest)| Claimed { partition: claim.partition, claim: number(n) };
         Ok(claims.iter().enumerate().map(claimed).collect())
     }
 }
