@@ -25,6 +25,7 @@ fn after_help() -> String {
     format!(
         "Examples:\n  \
          pawl check                                          is everything ready to run?\n  \
+         pawl run                                            process records\n  \
          pawl publish --topic orders --key json:/orderId orders.jsonl\n  \
          pawl dlt list orders-dlt                            what failed, and why\n\n{}",
         Exit::table()
@@ -34,6 +35,8 @@ fn after_help() -> String {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Process records until a signal says stop.
+    Run(Run),
     /// Check the settings, then the broker and its topics; one line a finding, with its remedy.
     Check(Check),
     /// Write JSON lines to a topic, from a file or standard input.
@@ -69,6 +72,17 @@ impl Connection {
     pub fn source(&self) -> Result<&[String], &SettingsFile> {
         if self.bootstrap_servers.is_empty() { Err(&self.settings) } else { Ok(&self.bootstrap_servers) }
     }
+}
+
+/// `pawl run`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Ctrl-C or SIGTERM drains: running calls end, what they did is committed, the group is left; at most
+shutdown.deadline later the process ends. A second signal ends it at once; what was not committed is
+delivered again after the next start.")]
+pub struct Run {
+    #[command(flatten)]
+    pub settings: SettingsFile,
 }
 
 /// `pawl check`.

@@ -7,5 +7,6 @@ pub mod exit;
 pub mod handlers;
 pub mod kafka;
 pub mod metrics;
+pub mod runtime;
 pub mod settings;
 pub mod store;

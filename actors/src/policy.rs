@@ -17,14 +17,14 @@ pub struct Policy {
     pub recent_ids: usize,
     /// How long an id is remembered, in partition time.
     pub recent_ids_age: Duration,
-    /// Fingerprint of `key` and `event_id`, see the partition row.
-    pub fingerprint: u64,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// Topic of dead letters.
     pub dead_letter_topic: Arc<str>,
-    /// Largest record that the destination topics take, in bytes of key, value and headers.
-    pub max_record_bytes: usize,
+    /// Largest record that a handler may emit, in bytes of key, value and headers.
+    pub max_emit_bytes: usize,
+    /// Largest record that the dead-letter topic takes, counted the same way.
+    pub max_letter_bytes: usize,
     /// Calls at the handler at once.
     pub max_in_flight: usize,
     /// One attempt may take this long.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, Addr, Context};
+use actix::{Actor, Addr, AsyncContext, Context};
 
 use crate::epoch::{Committer, Epoch, OpenEpoch};
 use crate::handler::{Handler, Source};
@@ -48,7 +48,7 @@ pub fn start(world: World) -> Actors {
         Committer::new(open.clone(), sink, stats.clone(), policy.commit_interval, policy.recent_ids_age)
             .start();
     let supervisor = SupervisorActor::create(|ctx: &mut Context<SupervisorActor>| {
-        use actix::AsyncContext;
+        ctx.set_mailbox_capacity(policy.mailbox_capacity);
         let mut supervisor =
             SupervisorActor::new(source.handler.clone(), source.topic.clone(), policy.retry, on_halt);
         supervisor.attach(Attach(Rc::new(Pipeline {

@@ -126,7 +126,9 @@ async fn requests_beyond_the_bounds_are_refused() {
     let endpoint = Endpoint::start().await;
     let long = "x".repeat(MAX_HEAD_BYTES + 1);
     let many = "x: y\r\n".repeat(MAX_HEADERS + 1);
-    for request in [format!("GET /live HTTP/1.1\r\nx: {long}"), format!("GET /live HTTP/1.1\r\n{many}\r\n")] {
+    for request in
+        [format!("GET /live HTTP/1.1\r\nx: {long}\r\n\r\n"), format!("GET /live HTTP/1.1\r\n{many}\r\n")]
+    {
         let answer = endpoint.send(&request).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
     }

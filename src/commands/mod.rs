@@ -4,6 +4,7 @@
 pub mod check;
 pub mod dlt;
 pub mod publish;
+pub mod run;
 pub mod topics;
 
 use std::io::{self, Write};
@@ -64,8 +65,11 @@ impl From<io::Error> for Failure {
 /// # Errors
 /// Whatever kept it from being carried out; not yet printed.
 pub fn execute(command: &Command) -> Result<Exit, Failure> {
-    log_to_stderr();
+    if !matches!(command, Command::Run(_)) {
+        log_to_stderr();
+    }
     match command {
+        Command::Run(args) => run::execute(args),
         Command::Check(args) => check::execute(args),
         Command::Publish(args) => publish::execute(args),
         Command::Dlt(Dlt::List(args)) => dlt::list(args),

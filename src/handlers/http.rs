@@ -6,7 +6,7 @@
 mod answer;
 mod request;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

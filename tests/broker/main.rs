@@ -5,5 +5,6 @@ mod support;
 
 mod broker;
 mod dlt;
+mod forward;
 mod publish;
 mod topics;

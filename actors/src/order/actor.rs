@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use futures_util::FutureExt;
 
 use super::{LaneCell, Taken, Turn};
@@ -63,9 +63,17 @@ pub struct OrderActor {
 }
 
 impl OrderActor {
-    /// An actor for a lane of a partition.
-    pub fn new(cell: Rc<LaneCell>, partition: Rc<RefCell<PartitionState>>, pipeline: Rc<Pipeline>) -> Self {
-        OrderActor { cell, partition, pipeline, failure: None, parked: false }
+    /// Starts an actor for a lane of a partition.
+    pub fn start(
+        cell: Rc<LaneCell>,
+        partition: Rc<RefCell<PartitionState>>,
+        pipeline: Rc<Pipeline>,
+    ) -> Addr<Self> {
+        OrderActor::create(|ctx| {
+            // Here and not in `started`, which runs after the first messages have arrived.
+            ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
+            OrderActor { cell, partition, pipeline, failure: None, parked: false }
+        })
     }
 
     /// Works the lane until it waits for something.
@@ -187,7 +195,7 @@ impl OrderActor {
 
     /// Effects that the broker would refuse never join an epoch: they would take it down with them.
     fn check(&self, effects: Effects) -> Outcome {
-        let max = self.pipeline.policy.max_record_bytes;
+        let max = self.pipeline.policy.max_emit_bytes;
         match effects.emit.iter().find(|emit| emit.size() > max) {
             None => Outcome::Done(effects),
             Some(emit) => Outcome::Failed(Failure::permanent(
@@ -230,7 +238,7 @@ impl OrderActor {
             disposition,
         };
         let letter = Letter {
-            emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_record_bytes),
+            emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
             offset: done.record.offset,
             key: self.key_text(),
             cause: match disposition {
@@ -291,10 +299,6 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
 
 impl Actor for OrderActor {
     type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(self.pipeline.policy.mailbox_capacity);
-    }
 }
 
 impl Drop for OrderActor {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use bytes::{Bytes, BytesMut};
 
 use super::live::{Live, LiveKeys};
@@ -67,20 +67,23 @@ pub struct PartitionActor {
 }
 
 impl PartitionActor {
-    /// Begins at the restored watermark.
-    pub fn new(pipeline: Rc<Pipeline>, ownership: Ownership) -> Self {
+    /// Starts an actor at the restored watermark.
+    pub fn start(pipeline: Rc<Pipeline>, ownership: Ownership) -> Addr<Self> {
         ownership.stats.last_progress.set(clock::now().0);
         ownership.stats.set_phase(PartitionPhase::Running);
         let state = Rc::new(RefCell::new(PartitionState::new(ownership)));
-        PartitionActor {
-            pipeline,
-            state,
-            live: LiveKeys::default(),
-            sweep: 0,
-            swept_to: None,
-            draining: None,
-            halted: false,
-        }
+        PartitionActor::create(|ctx| {
+            ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
+            PartitionActor {
+                pipeline,
+                state,
+                live: LiveKeys::default(),
+                sweep: 0,
+                swept_to: None,
+                draining: None,
+                halted: false,
+            }
+        })
     }
 
     /// Hands a record to the order actor of its key.
@@ -139,7 +142,7 @@ impl PartitionActor {
         let head = stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
         let key: Option<Rc<[u8]>> = key.map(Rc::from);
         let cell = Rc::new(LaneCell::new(Lane::new(key.clone(), head)));
-        let actor = OrderActor::new(cell.clone(), self.state.clone(), self.pipeline.clone()).start();
+        let actor = OrderActor::start(cell.clone(), self.state.clone(), self.pipeline.clone());
         Ok((key, Live { cell, actor, used: self.sweep }))
     }
 
@@ -249,7 +252,6 @@ impl Actor for PartitionActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(self.pipeline.policy.mailbox_capacity);
         ctx.run_interval(SWEEP_EVERY, |partition, _| {
             if partition.draining.is_none() && !partition.halted {
                 partition.sweep();

@@ -131,12 +131,6 @@ impl SupervisorActor {
 
 impl Actor for SupervisorActor {
     type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(pipeline) = &self.pipeline {
-            ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
-        }
-    }
 }
 
 impl Handler<Failed> for SupervisorActor {
@@ -162,7 +156,7 @@ impl Handler<Own> for SupervisorActor {
 
     fn handle(&mut self, own: Own, _: &mut Self::Context) {
         let pipeline = self.pipeline.clone().expect("attached before any partition is owned");
-        (own.started)(PartitionActor::new(pipeline, own.ownership).start());
+        (own.started)(PartitionActor::start(pipeline, own.ownership));
     }
 }
 

@@ -20,7 +20,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const PATIENT: Duration = Duration::from_secs(20);
 const MAX_RESPONSE_BYTES: u64 = 64 << 10;
 
-pub(super) fn record() -> Record {
+pub(in crate::handlers) fn record() -> Record {
     Record {
         offset: Offset(42),
         timestamp: Millis(1_700_000_000_123),
@@ -31,7 +31,7 @@ pub(super) fn record() -> Record {
     }
 }
 
-pub(super) fn call(record: Record) -> Call {
+pub(in crate::handlers) fn call(record: Record) -> Call {
     Call {
         record: Arc::new(record),
         source: Arc::new(Source {

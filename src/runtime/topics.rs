@@ -1,0 +1,94 @@
+//! What must be known of a handler's topics before its threads start. Blocks.
+
+use std::sync::Arc;
+
+use crate::commands::topics::{self, TopicsError};
+use crate::kafka::admin::{Admin, AdminError};
+use crate::settings::{HandlerSettings, Kafka};
+
+/// A topic's size limit where the broker does not tell it: Kafka's default `max.message.bytes`.
+const DEFAULT_MAX_MESSAGE_BYTES: u64 = 1_048_588;
+/// What a record costs in its batch beside its own bytes: the batch's header (61 bytes) and the
+/// lengths of its parts, which take at most five bytes each.
+const RECORD_OVERHEAD: u64 = 1_024;
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct TopicFacts {
+    /// Id of the input topic; its name where the broker knows no ids.
+    pub input_id: Arc<str>,
+    /// Id of the changelog, likewise.
+    pub changelog_id: String,
+    /// Partitions of the changelog.
+    pub changelog_partitions: i32,
+    /// Largest record a handler may emit.
+    pub max_emit_bytes: usize,
+    /// Largest dead letter.
+    pub max_letter_bytes: usize,
+}
+
+impl TopicFacts {
+    /// Creates what is missing, if the settings allow it, and asks for the rest.
+    ///
+    /// # Errors
+    /// No broker, no right, a missing topic, or one with a wrong number of partitions.
+    pub fn gather(kafka: &Kafka, name: &str, settings: &HandlerSettings) -> Result<Self, TopicsError> {
+        let admin = Admin::new(kafka)?;
+        if settings.create_topics {
+            topics::ensure(&admin, name, settings, kafka.replication_factor, None)?;
+        }
+        let describe = |topic: &str, role| {
+            admin.describe(topic)?.ok_or_else(|| TopicsError::Missing {
+                handler: name.to_owned(),
+                topic: topic.to_owned(),
+                role,
+            })
+        };
+        let input = describe(&settings.topic, topics::Role::Input)?;
+        let changelog = describe(&settings.changelog_topic(name), topics::Role::Changelog)?;
+        let letters = describe(&settings.dead_letter_topic(), topics::Role::DeadLetters)?;
+        for (role, found) in [(topics::Role::Changelog, &changelog), (topics::Role::DeadLetters, &letters)] {
+            // Fewer would leave records without a place; a partition that was added to the input
+            // later is refused when it is assigned, the others go on.
+            if found.partitions > input.partitions
+                || (role == topics::Role::DeadLetters && found.partitions < input.partitions)
+            {
+                return Err(TopicsError::Partitions {
+                    handler: name.to_owned(),
+                    topic: found.name.clone(),
+                    role,
+                    partitions: found.partitions,
+                    expected: input.partitions,
+                });
+            }
+        }
+        let emit_limit = match &settings.forward {
+            Some(forward) => max_bytes(&admin, &describe(&forward.topic, topics::Role::Forward)?.name)?,
+            None => DEFAULT_MAX_MESSAGE_BYTES,
+        };
+        Ok(TopicFacts {
+            input_id: input.id.unwrap_or(input.name).into(),
+            changelog_id: changelog.id.unwrap_or(changelog.name),
+            changelog_partitions: changelog.partitions,
+            max_emit_bytes: usable(emit_limit),
+            max_letter_bytes: usable(max_bytes(&admin, &letters.name)?),
+        })
+    }
+}
+
+fn usable(limit: u64) -> usize {
+    usize::try_from(limit.saturating_sub(RECORD_OVERHEAD)).unwrap_or(usize::MAX)
+}
+
+/// The topic's own limit; brokers without the request (the mock cluster) and principals without the
+/// right get Kafka's default.
+fn max_bytes(admin: &Admin, topic: &str) -> Result<u64, AdminError> {
+    match admin.configs(topic) {
+        Ok(configs) => Ok(configs.max_message_bytes),
+        Err(unreachable @ AdminError::Unreachable { .. }) => Err(unreachable),
+        Err(error) => {
+            tracing::debug!(topic, %error, "the topic's limits are not known; Kafka's defaults are assumed");
+            Ok(DEFAULT_MAX_MESSAGE_BYTES)
+        }
+    }
+}
