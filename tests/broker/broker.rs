@@ -1,6 +1,7 @@
 //! The support code itself: a test broker that did less than it says would make every other
 //! test worthless.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::{self, Out, process};
@@ -35,14 +36,15 @@ fn a_broker_of_ones_own_keeps_its_records_over_a_crash_and_ends_when_dropped() {
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
 }
 
-/// The second broker is started by a child test process that is then killed: nothing is left to
-/// stop it but the kernel.
+/// The child is started by a second test process that is then killed: nothing is left to stop it but
+/// the kernel.
 #[test]
 fn a_child_ends_with_the_process_that_started_it() {
     const HELPER: &str = "PAWL_TEST_HELPER_SLEEPS";
     if std::env::var_os(HELPER).is_some() {
         let mut sleep = std::process::Command::new("sleep");
-        sleep.arg("600");
+        // No handle of ours: a child that outlives us must not hold the test run's output open.
+        sleep.arg("60").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = process::spawn(sleep).expect("sleep can be started");
         println!("child {}", child.id());
         child.wait().expect("the child is killed first");

@@ -3,7 +3,7 @@
 use pawl_actors::dead_letter::header;
 use serde_json::Value;
 
-use crate::support::{self, Broker, Finished, Out, command};
+use crate::support::{self, Broker, Ending, Finished, Out, command};
 
 fn dlt(broker: &Broker, args: &[&str]) -> Finished {
     command(&[&["dlt", args[0], "-b", broker.bootstrap()], &args[1..]].concat(), b"")
@@ -46,6 +46,21 @@ fn letters_are_listed_within_the_limit_and_by_group() {
         billing.stdout.lines().map(|line| parse(line)["original"]["offset"].clone()).collect();
     offsets.sort_by_key(Value::as_i64);
     assert_eq!(offsets, [100, 101, 102]);
+}
+
+#[test]
+fn letters_of_an_aborted_transaction_are_not_there() {
+    let Some(broker) = support::broker() else { return };
+    let topic = support::topic(broker, "aborted-letters", 2);
+    support::produce_in_transaction(broker, &topic, [letter(0, "billing")], Ending::Abort);
+    support::produce_in_transaction(broker, &topic, [letter(2, "billing")], Ending::Commit);
+    let list = dlt(broker, &["list", &topic]);
+    assert_eq!(list.stdout.lines().count(), 1, "{list:?}");
+    assert!(list.stdout.contains("key key-2"), "{list:?}");
+    assert_eq!(support::read_all(broker, &topic).len(), 1, "the tests' own reader sees no more");
+    let aborted = dlt(broker, &["show", &topic, "0", "0"]);
+    assert_eq!(aborted.code, 1, "{aborted:?}");
+    assert!(aborted.stderr.contains("the next is at offset 2"), "{aborted:?}");
 }
 
 #[test]

@@ -131,6 +131,37 @@ impl ProducerContext for Refused {
     }
 }
 
+/// How a transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Commit,
+    Abort,
+}
+
+/// Writes records in one transaction, which ends as told; the records reach the broker either way.
+pub fn produce_in_transaction(
+    broker: &Broker,
+    topic: &str,
+    records: impl IntoIterator<Item = Out>,
+    ending: Ending,
+) {
+    let producer: ThreadedProducer<Refused> = config(broker.bootstrap())
+        .set("transactional.id", unique("tests"))
+        .set("partitioner", "murmur2_random")
+        .create_with_context(Refused::default())
+        .expect("a producer can be created");
+    producer.init_transactions(DEADLINE).expect("the broker knows transactions");
+    producer.begin_transaction().expect("initialised");
+    for record in records {
+        send(&producer, topic, &record);
+    }
+    flush(&producer);
+    match ending {
+        Ending::Commit => producer.commit_transaction(DEADLINE).expect("the broker commits"),
+        Ending::Abort => producer.abort_transaction(DEADLINE).expect("the broker aborts"),
+    }
+}
+
 /// Writes records and waits until the broker has acknowledged all of them. Records without a
 /// partition go where Java's default partitioner puts them.
 pub fn produce(broker: &Broker, topic: &str, records: impl IntoIterator<Item = Out>) {

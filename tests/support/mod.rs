@@ -19,6 +19,8 @@ pub mod process;
 pub mod wait;
 
 pub use self::pawl::{Finished, Pawl, command};
-pub use clients::{Out, Seen, produce, read_all, read_until, topic, topic_with, unique};
+pub use clients::{
+    Ending, Out, Seen, produce, produce_in_transaction, read_all, read_until, topic, topic_with, unique,
+};
 pub use kafka::{Broker, broker};
 pub use wait::until;
