@@ -42,12 +42,12 @@ pub struct Source {
 }
 
 impl Call {
-    /// What makes this record's effect recognisable to a service: its event id, else its place
-    /// (`topic id/partition/offset`). The same in every attempt, after a crash and in a replay.
-    pub fn idempotency_key(&self) -> String {
+    /// What makes this record's effect recognisable to a service: its event id byte for byte, else
+    /// its place (`topic id/partition/offset`). The same in every attempt, after a crash and in a replay.
+    pub fn idempotency_key(&self) -> Bytes {
         match &self.event_id {
-            Some(id) => String::from_utf8_lossy(id).into_owned(),
-            None => format!("{}/{}/{}", self.source.topic_id, self.partition, self.record.offset),
+            Some(id) => id.clone(),
+            None => format!("{}/{}/{}", self.source.topic_id, self.partition, self.record.offset).into(),
         }
     }
 }

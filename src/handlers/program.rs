@@ -1,11 +1,10 @@
-//! Handlers that a Rust program brings along: from a closure, and under a time-out.
+//! Handlers that a Rust program brings along as closures. Deliberately absent: their time-out, which
+//! the order actors hold for every handler.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
 
 use pawl_actors::handler::{Answer, Call, Handler};
-use pawl_actors::outcome::{Failure, Outcome, code};
+use pawl_actors::outcome::Outcome;
 
 /// A handler from an async closure.
 ///
@@ -42,28 +41,5 @@ where
 {
     fn handle(&self, call: Call) -> Answer {
         Answer::later((self.0)(call))
-    }
-}
-
-/// A program's handler whose answers are waited for no longer than `timeout`; a late one is
-/// dropped where it waits and counts as a transient failure.
-pub(super) struct Timed {
-    pub inner: Arc<dyn Handler>,
-    pub timeout: Duration,
-}
-
-impl Handler for Timed {
-    fn handle(&self, call: Call) -> Answer {
-        let timeout = self.timeout;
-        match self.inner.handle(call) {
-            Answer::Ready(outcome) => Answer::Ready(outcome),
-            Answer::Later(future) => Answer::later(async move {
-                tokio::time::timeout(timeout, future).await.unwrap_or_else(|_| {
-                    let shown = humantime::format_duration(timeout);
-                    let message = format!("the program's handler did not answer within {shown}");
-                    Outcome::Failed(Failure::transient(code::TIMED_OUT, message))
-                })
-            }),
-        }
     }
 }

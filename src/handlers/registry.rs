@@ -10,7 +10,6 @@ use pawl_actors::handler::Handler;
 
 use super::forward::ForwardHandler;
 use super::http::{HttpHandler, HttpHandlerError};
-use super::program::Timed;
 use crate::settings::HandlerSettings;
 
 /// The handlers that a Rust program brings along, by name. Empty for the `pawl` command.
@@ -116,7 +115,7 @@ impl Registry {
             let program_name = program.name.as_deref().unwrap_or(name);
             let inner =
                 self.programs.get(program_name).ok_or_else(|| self.not_registered(name, program_name))?;
-            return Ok(Arc::new(Timed { inner: inner.clone(), timeout: program.timeout }));
+            return Ok(inner.clone());
         }
         Err(BuildError::Nowhere { handler: name.to_owned() })
     }

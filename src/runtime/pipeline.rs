@@ -1,6 +1,7 @@
 //! One handler's parts and how they are joined: a consumer thread, a writer thread, an owner
 //! thread, a store thread, and an arbiter for its actors.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -103,7 +104,7 @@ impl Pipeline {
             topic: handler_settings.topic.clone(),
             changelog: handler_settings.changelog_topic(name),
             instance: instance.to_owned(),
-            producer: producer_config(settings, handler_settings, group, instance),
+            producer: producer_config(settings, handler_settings, group, instance, facts.max_batch_bytes),
             transactional: handler_settings.guarantee == Guarantee::ExactlyOnce,
             consumer: consumer.clone(),
             held: held.clone(),
@@ -111,7 +112,7 @@ impl Pipeline {
             times: times.clone(),
             on_halt: on_halt.clone(),
         });
-        let writer_thread = thread("pawl-writer", move || writing.run(&jobs))?;
+        let writer_thread = thread("pawl-writer", &on_halt, move || writing.run(&jobs))?;
         let arbiter = Arbiter::try_new()?;
         let world = World {
             policy: policy(handler_settings, &facts),
@@ -149,7 +150,7 @@ impl Pipeline {
             intake: intake.clone(),
             on_halt: on_halt.clone(),
         });
-        let owner_thread = thread("pawl-owner", move || owner.run(&assigned))?;
+        let owner_thread = thread("pawl-owner", &on_halt, move || owner.run(&assigned))?;
         let taking = Intake::new(IntakeParts {
             handler: source.handler.clone(),
             topic: handler_settings.topic.clone(),
@@ -162,7 +163,7 @@ impl Pipeline {
             commands: intake.clone(),
             on_halt: on_halt.clone(),
         });
-        let consumer_thread = thread("pawl-consumer", move || taking.run(&commands))?;
+        let consumer_thread = thread("pawl-consumer", &on_halt, move || taking.run(&commands))?;
         let handle = arbiter.handle();
         watch(arbiter, name, on_halt)?;
         let view = HandlerView {
@@ -203,8 +204,18 @@ impl Pipeline {
     }
 }
 
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.into()).spawn(work)
+/// A thread whose panic never goes unnoticed.
+fn thread(
+    name: &'static str,
+    on_halt: &OnHalt,
+    work: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let on_halt = on_halt.clone();
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            on_halt(format!("the thread {name} panicked; this is a bug in Pawl, please report it"));
+        }
+    })
 }
 
 fn open_view(
@@ -239,12 +250,15 @@ async fn start_on(arbiter: &ArbiterHandle, world: World) -> anyhow::Result<Actor
 /// A panic in an actor ends its thread; that must never go unnoticed.
 fn watch(arbiter: Arbiter, name: &str, on_halt: OnHalt) -> std::io::Result<()> {
     let name = name.to_owned();
-    thread("pawl-watch", move || {
+    let tell = on_halt.clone();
+    let watching = thread("pawl-watch", &on_halt, move || {
         if arbiter.join().is_err() {
-            on_halt(format!("{name}: the actors' thread panicked; this is a bug in Pawl, please report it"));
+            tell(format!("{name}: the actors' thread panicked; this is a bug in Pawl, please report it"));
         }
-    })
-    .map(drop)
+    })?;
+    // It ends with the arbiter, for which nobody needs to wait.
+    drop(watching);
+    Ok(())
 }
 
 fn bounds(settings: &HandlerSettings) -> IntakeBounds {
@@ -320,6 +334,7 @@ fn producer_config(
     handler: &HandlerSettings,
     group: &str,
     instance: &str,
+    max_batch_bytes: u64,
 ) -> ClientConfig {
     let mut config = client::producer(&settings.kafka);
     config
@@ -327,7 +342,9 @@ fn producer_config(
         .set("batch.num.messages", "10000")
         .set("queue.buffering.max.messages", "200000")
         .set("queue.buffering.max.kbytes", "131072")
-        // The broker's limit for the topic decides, not the client's.
+        // The broker holds a whole batch against the topic's limit, and librdkafka never splits one.
+        .set("batch.size", max_batch_bytes.clamp(1, 1_000_000).to_string())
+        // For a single record the topic's limit decides, not the client's.
         .set("message.max.bytes", "104857600");
     if handler.guarantee == Guarantee::ExactlyOnce {
         let id = format!("{}{group}.{instance}", settings.kafka.transactional_id_prefix);

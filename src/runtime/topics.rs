@@ -21,6 +21,8 @@ pub struct TopicFacts {
     pub changelog_id: String,
     /// Partitions of the changelog.
     pub changelog_partitions: i32,
+    /// Largest batch that every topic of the handler takes.
+    pub max_batch_bytes: u64,
     /// Largest record a handler may emit.
     pub max_emit_bytes: usize,
     /// Largest dead letter.
@@ -66,12 +68,15 @@ impl TopicFacts {
             Some(forward) => max_bytes(&admin, &describe(&forward.topic, topics::Role::Forward)?.name)?,
             None => DEFAULT_MAX_MESSAGE_BYTES,
         };
+        let letter_limit = max_bytes(&admin, &letters.name)?;
+        let row_limit = max_bytes(&admin, &changelog.name)?;
         Ok(TopicFacts {
+            max_batch_bytes: emit_limit.min(letter_limit).min(row_limit).saturating_sub(RECORD_OVERHEAD),
             input_id: input.id.unwrap_or(input.name).into(),
             changelog_id: changelog.id.unwrap_or(changelog.name),
             changelog_partitions: changelog.partitions,
             max_emit_bytes: usable(emit_limit),
-            max_letter_bytes: usable(max_bytes(&admin, &letters.name)?),
+            max_letter_bytes: usable(letter_limit),
         })
     }
 }

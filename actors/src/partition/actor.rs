@@ -269,6 +269,7 @@ impl Handler<Records> for PartitionActor {
             return;
         }
         let now = clock::now();
+        self.state.borrow().work_arrives(message.records.len(), now);
         for record in message.records {
             let receipt = self.state.borrow_mut().receive(&record, now);
             if let Some(receipt) = receipt {

@@ -150,6 +150,14 @@ impl PartitionState {
         self.watermark.position()
     }
 
+    /// `records` have come, and are counted as outstanding already. After a quiet time progress is
+    /// measured from here, or the first of them would find the partition stalled.
+    pub fn work_arrives(&self, records: usize, now: Millis) {
+        if self.stats.outstanding_records.get() <= records as i64 {
+            self.stats.last_progress.set(now.0);
+        }
+    }
+
     /// Notes a received record. `None`: it was received before; nothing more is owed for it.
     pub fn receive(&mut self, record: &Record, now: Millis) -> Option<Receipt> {
         let bytes = u32::try_from(record.size()).unwrap_or(u32::MAX);

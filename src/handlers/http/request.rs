@@ -60,7 +60,7 @@ pub(super) fn build(url: &Uri, call: &Call) -> Result<Request<Full<Bytes>>, Head
     let mut headers = Headers::default();
     headers.set(&USER_AGENT, HeaderValue::from_static(concat!("pawl/", env!("CARGO_PKG_VERSION"))));
 
-    let idempotency_key = idempotency_key(call);
+    let idempotency_key = encoded(&call.idempotency_key());
     let content_type = last(record, "content-type").and_then(|value| HeaderValue::from_bytes(value).ok());
     if !content_type.as_ref().is_some_and(is_structured) {
         set_attributes(&mut headers, call, &idempotency_key);
@@ -92,14 +92,6 @@ pub(super) fn build(url: &Uri, call: &Call) -> Result<Request<Full<Bytes>>, Head
     *request.uri_mut() = url.clone();
     *request.headers_mut() = headers.finish()?;
     Ok(request)
-}
-
-/// [`Call::idempotency_key`], but from the raw bytes: ids that are not UTF-8 stay distinct.
-fn idempotency_key(call: &Call) -> HeaderValue {
-    match &call.event_id {
-        Some(id) => encoded(id),
-        None => encoded(call.idempotency_key().as_bytes()),
-    }
 }
 
 /// Structured and batched mode: the attributes are in the body, so none may be in the headers.
