@@ -36,7 +36,7 @@ pub struct World {
 pub struct Actors {
     /// Root of the handler's tree.
     pub supervisor: Addr<SupervisorActor>,
-    /// Is told of committed epochs.
+    /// Is told of decided epochs.
     pub committer: Addr<Committer>,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::Addr;
 use bytes::Bytes;
 use pawl_actors::effects::{Effects, Emit, StateChange};
-use pawl_actors::epoch::{AssignmentEpoch, Epoch, EpochCommitted};
+use pawl_actors::epoch::{AssignmentEpoch, Epoch, EpochDecided};
 use pawl_actors::handler::{Answer, Call, Handler, Source};
 use pawl_actors::ledger::{Books, PARTITION_KEY, PartitionRow};
 use pawl_actors::outcome::{Failure, Outcome, code};
@@ -216,7 +216,8 @@ impl House {
                     };
                 }
             }
-            self.actors.committer.do_send(EpochCommitted { number: epoch.number });
+            let committed = epoch.partitions.iter().map(|part| part.partition).collect();
+            self.actors.committer.do_send(EpochDecided { number: epoch.number, committed });
             COMMITTED.with_borrow_mut(|all| all.push(epoch));
         }
     }

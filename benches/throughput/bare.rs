@@ -40,6 +40,7 @@ struct Loop {
     output: String,
     changelog: String,
     transactions: bool,
+    in_transaction: bool,
     /// Remembered ids of each key.
     ids: HashMap<Vec<u8>, Vec<u8>>,
     changed: HashMap<Vec<u8>, i32>,
@@ -60,6 +61,7 @@ pub fn main(args: &[String]) {
         output: args[2].clone(),
         changelog: args[3].clone(),
         transactions,
+        in_transaction: false,
         ids: HashMap::new(),
         changed: HashMap::new(),
         next: [0; 4],
@@ -128,7 +130,6 @@ impl Loop {
             None => return 0,
             Some(message) => message.expect("no error in a benchmark"),
         };
-        let first = self.sent == 0 && began.is_none();
         let (key, value) = (message.key().expect("a key"), message.payload().expect("a value"));
         let headers = pawl::kafka::headers::read(&message);
         let event_id = headers[0].value.clone().expect("an id");
@@ -137,10 +138,10 @@ impl Loop {
         id[..event_id.len().min(16)].copy_from_slice(&event_id[..event_id.len().min(16)]);
         let ids = self.ids.entry(key.to_vec()).or_default();
         let known = ids.chunks_exact(ID_BYTES).any(|known| known == id);
-        if first {
+        if began.is_none() {
             *began = Some(Instant::now());
         }
-        if (first || self.changed.is_empty() && self.sent_in_batch()) && self.transactions {
+        if self.transactions && !std::mem::replace(&mut self.in_transaction, true) {
             self.producer.begin_transaction().expect("begins");
         }
         if !known {
@@ -152,11 +153,6 @@ impl Loop {
             self.sent += 1;
         }
         1
-    }
-
-    /// Whether nothing was sent since the last commit: the next record begins a transaction.
-    fn sent_in_batch(&self) -> bool {
-        self.sent == self.acked.load(Ordering::Acquire)
     }
 
     fn commit(&mut self) {
@@ -188,6 +184,7 @@ impl Loop {
             let limit = Duration::from_secs(30);
             self.producer.send_offsets_to_transaction(&list, &group, limit).expect("offsets");
             self.producer.commit_transaction(limit).expect("commits");
+            self.in_transaction = false;
         } else {
             self.changed.clear();
             self.consumer.commit(&list, CommitMode::Sync).expect("commits");

@@ -204,8 +204,19 @@ struct Taking {
     assignment: AssignmentEpoch,
     stats: Arc<PartitionStats>,
     actor: Option<Addr<PartitionActor>>,
+    /// Where intake begins; `None` once it has begun.
+    begin_at: Option<NextOffset>,
     paused: bool,
+    /// Whether the end was reached and nothing came since.
+    at_end: bool,
     batch: Vec<Record>,
+}
+
+impl Taking {
+    /// Whether records are taken in, or would be if there were room.
+    fn is_open(&self) -> bool {
+        self.actor.is_some() && self.begin_at.is_none()
+    }
 }
 
 /// See the module's documentation.
@@ -262,6 +273,7 @@ impl Intake {
             if self.leaving && self.partitions.is_empty() {
                 return self.leave();
             }
+            self.begin_intake();
             self.poll();
             self.bound_intake();
         }
@@ -308,7 +320,15 @@ impl Intake {
             stats.set_phase(PartitionPhase::Claiming);
             self.parts.held.assign(partition, assignment);
             assigned.push(Assigned { partition, assignment, stats: stats.clone() });
-            let held = Taking { assignment, stats, actor: None, paused: true, batch: Vec::new() };
+            let held = Taking {
+                assignment,
+                stats,
+                actor: None,
+                begin_at: None,
+                paused: true,
+                at_end: false,
+                batch: Vec::new(),
+            };
             self.partitions.insert(partition, held);
         }
         if self.leaving {
@@ -373,9 +393,24 @@ impl Intake {
             return;
         };
         held.actor = Some(actor);
-        held.paused = false;
-        if let Err(error) = self.resume_at(partition, next) {
-            self.halt(format!("[{partition}] could not be read from {next}: {error}"));
+        held.begin_at = Some(next);
+    }
+
+    /// Begins to read partitions whose ledger is restored. librdkafka refuses a seek while it does
+    /// not know the partition's leader; then it is tried again.
+    fn begin_intake(&mut self) {
+        let to_begin: Vec<(Partition, NextOffset)> = self
+            .partitions
+            .iter()
+            .filter_map(|(&partition, held)| Some((partition, held.begin_at?)))
+            .collect();
+        for (partition, next) in to_begin {
+            if let Err(error) = self.resume_at(partition, next) {
+                tracing::debug!(handler = %self.parts.handler, partition = partition.0, %error, "cannot be read from {next} yet");
+            } else if let Some(held) = self.partitions.get_mut(&partition) {
+                held.begin_at = None;
+                held.paused = false;
+            }
         }
     }
 
@@ -411,6 +446,7 @@ impl Intake {
             wait = Duration::ZERO;
         }
         for (partition, held) in &mut self.partitions {
+            held.stats.at_end.set(i64::from(held.at_end));
             if held.batch.is_empty() {
                 continue;
             }
@@ -418,7 +454,6 @@ impl Intake {
             let Some(actor) = &held.actor else { continue };
             held.stats.outstanding_records.add(records.len() as i64);
             held.stats.outstanding_bytes.add(records.iter().map(|record| record.size() as i64).sum());
-            held.stats.at_end.set(0);
             if actor.try_send(Records { assignment: held.assignment, records }).is_err() {
                 let (handler, topic) = (&self.parts.handler, &self.parts.topic);
                 (self.parts.on_halt)(format!("{handler}: the actor of {topic}[{partition}] is gone"));
@@ -431,9 +466,10 @@ impl Intake {
         let Some(held) = self.partitions.get_mut(&Partition(message.partition())) else { return };
         // Before the ledger is restored nothing counts: the intake begins with a seek. Afterwards
         // nothing may be dropped, not even from a partition that was just paused.
-        if held.actor.is_none() {
+        if !held.is_open() {
             return;
         }
+        held.at_end = false;
         let (timestamp, timestamp_type) = match message.timestamp() {
             Timestamp::NotAvailable => (0, TimestampType::NotAvailable),
             Timestamp::CreateTime(at) => (at, TimestampType::CreateTime),
@@ -449,11 +485,11 @@ impl Intake {
         });
     }
 
-    fn poll_error(&self, error: &KafkaError) {
+    fn poll_error(&mut self, error: &KafkaError) {
         match error {
             KafkaError::PartitionEOF(partition) => {
-                if let Some(held) = self.partitions.get(&Partition(*partition)) {
-                    held.stats.at_end.set(i64::from(held.batch.is_empty()));
+                if let Some(held) = self.partitions.get_mut(&Partition(*partition)) {
+                    held.at_end = true;
                 }
             }
             KafkaError::MessageConsumptionFatal(code) => {
@@ -467,7 +503,7 @@ impl Intake {
     /// Pauses partitions without room and lets those with room go on.
     fn bound_intake(&mut self) {
         let bounds = self.parts.bounds;
-        let full = |held: &Taking| held.actor.is_some() && !held.paused && bounds.full(&held.stats);
+        let full = |held: &Taking| held.is_open() && !held.paused && bounds.full(&held.stats);
         let began = Instant::now();
         // Most often there is room again within milliseconds, and that is cheaper than a pause.
         while self.partitions.values().any(full) && began.elapsed() < PATIENCE {
@@ -478,7 +514,7 @@ impl Intake {
         let to_resume: Vec<Partition> = self
             .partitions
             .iter()
-            .filter(|(_, held)| held.actor.is_some() && held.paused && bounds.roomy(&held.stats))
+            .filter(|(_, held)| held.is_open() && held.paused && bounds.roomy(&held.stats))
             .map(|(&partition, _)| partition)
             .collect();
         self.set_paused(&to_pause, true);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 use bytes::BytesMut;
 use pawl_actors::clock;
-use pawl_actors::epoch::{AssignmentEpoch, Committer, Epoch, EpochCommitted, PartitionEpoch};
+use pawl_actors::epoch::{AssignmentEpoch, Committer, Epoch, EpochDecided, PartitionEpoch};
 use pawl_actors::ledger::ClaimRow;
 use pawl_actors::record::{NextOffset, Partition};
 use rdkafka::ClientConfig;
@@ -120,7 +120,12 @@ impl Writer {
         let mut result = self.reopen();
         while let Ok(()) = result {
             match jobs.recv() {
-                Ok(Job::Epoch(epoch)) => result = self.write(&epoch),
+                Ok(Job::Epoch(epoch)) => {
+                    result = self.write(&epoch);
+                    if result.is_err() {
+                        self.decided(epoch.number, &[]);
+                    }
+                }
                 Ok(Job::Claim(job)) => result = self.claim(&job),
                 Ok(Job::Attach(committer)) => self.committer = Some(committer),
                 Ok(Job::Stop) | Err(_) => return,
@@ -128,6 +133,27 @@ impl Writer {
         }
         if let Err(reason) = result {
             (self.parts.on_halt)(format!("{}: {reason}", self.parts.handler));
+        }
+        self.write_nothing(jobs);
+    }
+
+    /// Nothing can be written any more. Whoever waits for the writer is told so, lest the drain
+    /// that follows lasts until its deadline.
+    fn write_nothing(&mut self, jobs: &Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            match job {
+                Job::Epoch(epoch) => self.decided(epoch.number, &[]),
+                Job::Claim(job) => drop(job.reply.send(Vec::new())),
+                Job::Attach(committer) => self.committer = Some(committer),
+                Job::Stop => return,
+            }
+        }
+    }
+
+    fn decided(&self, number: u64, parts: &[&PartitionEpoch]) {
+        let committed = parts.iter().map(|part| part.partition).collect();
+        if let Some(committer) = &self.committer {
+            committer.do_send(EpochDecided { number, committed });
         }
     }
 
@@ -140,28 +166,29 @@ impl Writer {
                 .iter()
                 .filter(|part| self.parts.held.is(part.partition, part.assignment))
                 .collect();
-            if parts.is_empty() {
-                break;
-            }
-            match self.attempt(&parts, epoch.number) {
-                Ok(delivered) => {
-                    self.committed(&parts, &delivered)?;
-                    break;
-                }
-                Err(error) => {
-                    if self.recover(&mut retry, &error, &parts, epoch.number)? {
-                        let unknown_places = Delivered::default();
-                        self.committed(&parts, &unknown_places)?;
-                        break;
+            let done = if parts.is_empty() {
+                true
+            } else {
+                match self.attempt(&parts, epoch.number) {
+                    Ok(delivered) => {
+                        self.committed(&parts, &delivered)?;
+                        true
+                    }
+                    Err(error) => {
+                        let happened = self.recover(&mut retry, &error, &parts, epoch.number)?;
+                        if happened {
+                            self.committed(&parts, &Delivered::default())?;
+                        }
+                        happened
                     }
                 }
+            };
+            if done {
+                self.parts.times.observe(began.elapsed());
+                self.decided(epoch.number, &parts);
+                return Ok(());
             }
         }
-        self.parts.times.observe(began.elapsed());
-        if let Some(committer) = &self.committer {
-            committer.do_send(EpochCommitted { number: epoch.number });
-        }
-        Ok(())
     }
 
     fn attempt(&mut self, parts: &[&PartitionEpoch], number: u64) -> Result<Delivered, AttemptError> {

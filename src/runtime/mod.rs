@@ -145,8 +145,16 @@ async fn topic_facts(settings: &Settings, name: &str) -> Result<TopicFacts, RunE
 
 async fn stop_all(pipelines: Vec<Pipeline>, deadline: Duration) -> Result<(), RunError> {
     tracing::info!(?deadline, "draining");
-    let stopping: Vec<_> =
-        pipelines.into_iter().map(|pipeline| tokio::task::spawn_blocking(move || pipeline.stop())).collect();
+    let stopping = pipelines.into_iter().map(|pipeline| {
+        // Threads of their own: a runtime that ends waits for its blocking tasks without a deadline.
+        let (tell, told) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            pipeline.stop();
+            // Nobody listens any more once the deadline is over.
+            let _ = tell.send(());
+        });
+        told
+    });
     let all = futures_util::future::join_all(stopping);
     match tokio::time::timeout(deadline, all).await {
         Ok(_) => {

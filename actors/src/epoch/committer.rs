@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Epoch, OpenEpoch};
 use crate::clock;
 use crate::partition::{PartitionState, Settlement};
+use crate::record::Partition;
 use crate::stats::HandlerStats;
 
 /// There is something to write.
@@ -21,12 +22,14 @@ use crate::stats::HandlerStats;
 #[rtype(result = "()")]
 pub struct Close;
 
-/// The writer has committed an epoch.
+/// The writer is done with an epoch.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct EpochCommitted {
+pub struct EpochDecided {
     /// Its number.
     pub number: u64,
+    /// The partitions whose share is committed; the others were lost before it could be.
+    pub committed: Vec<Partition>,
 }
 
 /// Where a closed epoch goes.
@@ -46,7 +49,7 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// `sink` takes one epoch at a time; the next comes after `EpochCommitted` for it.
+    /// `sink` takes one epoch at a time; the next comes after `EpochDecided` for it.
     pub fn new(
         open: Rc<RefCell<OpenEpoch>>,
         sink: EpochSink,
@@ -123,14 +126,19 @@ impl Handler<Close> for Committer {
     }
 }
 
-impl Handler<EpochCommitted> for Committer {
+impl Handler<EpochDecided> for Committer {
     type Result = ();
 
-    fn handle(&mut self, message: EpochCommitted, ctx: &mut Self::Context) {
+    fn handle(&mut self, message: EpochDecided, ctx: &mut Self::Context) {
         self.open.borrow_mut().set_committed(message.number);
         let now = clock::now();
         for (partition, settlement) in self.writing.take().into_iter().flatten() {
-            partition.borrow_mut().settle(&settlement, &self.stats, now);
+            let mut partition = partition.borrow_mut();
+            if message.committed.contains(&partition.partition()) {
+                partition.settle(&settlement, &self.stats, now);
+            } else {
+                partition.drop_epoch();
+            }
         }
         self.close_when_due(ctx);
     }

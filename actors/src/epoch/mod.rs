@@ -8,7 +8,7 @@ use crate::effects::Emit;
 use crate::ledger::Row;
 use crate::record::{NextOffset, Offset, Partition};
 
-pub use committer::{Committer, EpochCommitted};
+pub use committer::{Committer, EpochDecided};
 pub use open::OpenEpoch;
 
 /// Number that tells one assignment of a partition to this instance from the next, so that nothing

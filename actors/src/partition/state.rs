@@ -295,6 +295,12 @@ impl PartitionState {
         matches!(self.tenure, Tenure::Open | Tenure::Draining)
     }
 
+    /// An epoch that carried the partition will never be committed: the partition was lost, or the
+    /// handler ends. Its records are delivered again to whoever owns the partition next.
+    pub fn drop_epoch(&mut self) {
+        self.undecided -= 1;
+    }
+
     /// The partition was lost: nothing of it may be written any more.
     pub fn abandon(&mut self) {
         self.tenure = Tenure::Lost;
