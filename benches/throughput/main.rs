@@ -1,6 +1,6 @@
 //! Throughput of Pawl against bare loops over the same records on the same broker, in one run.
 //!
-//! `cargo bench --bench throughput -- [--records N] [--keys N] [--rounds N]`
+//! `cargo bench --bench throughput -- [--records N] [--keys N] [--rounds N] [--only LINE]`
 //!
 //! | line | what it does |
 //! |---|---|
@@ -40,6 +40,8 @@ pub struct Load {
     pub duplicate_every: u64,
 }
 
+const LINES: [&str; 4] = ["bare", "bare, transactions + rows", "pawl at-least-once", "pawl exactly-once"];
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     if let Some(at) = args.iter().position(|arg| arg == "bare-loop") {
@@ -57,6 +59,7 @@ fn main() {
         duplicate_every: 20,
     };
     let rounds = number("--rounds", 1);
+    let only = args.iter().position(|arg| arg == "--only").map(|at| args[at + 1].clone());
     let Some(broker) = support::broker() else { return };
     let input = support::topic(broker, "bench-input", load.partitions);
     let expected = input::publish(broker, &input, load);
@@ -66,7 +69,7 @@ fn main() {
     );
     let mut table: Vec<(&str, Vec<Figures>)> = Vec::new();
     for round in 1..=rounds {
-        for line in ["bare", "bare, transactions + rows", "pawl at-least-once", "pawl exactly-once"] {
+        for line in LINES.into_iter().filter(|line| only.as_deref().is_none_or(|only| *line == only)) {
             let output = support::topic(broker, "bench-output", load.partitions);
             let figures = match line {
                 "bare" => run_bare(broker, &input, &output, load, false),

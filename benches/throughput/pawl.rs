@@ -22,7 +22,7 @@ pub fn run(broker: &Broker, input: &str, output: &str, load: Load, guarantee: &s
     let ready = wait(&pawl, Duration::from_millis(2), |pawl| {
         pawl.get("/ready").filter(|(status, _)| *status == 200).map(|_| ())
     });
-    let done = wait(&pawl, Duration::from_millis(10), |pawl| (received(pawl)? >= load.records).then_some(()));
+    let done = wait(&pawl, Duration::from_millis(50), |pawl| (received(pawl)? >= load.records).then_some(()));
     let pid = pawl.pid().expect("it runs");
     let figures = Figures {
         per_second: load.records as f64 / (done - ready).as_secs_f64(),

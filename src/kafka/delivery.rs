@@ -47,6 +47,8 @@ impl Tag {
 #[derive(Debug, Default)]
 pub struct Delivered {
     count: usize,
+    /// How many the writer waits for; while it still sends, none.
+    awaited: Option<usize>,
     /// Position after the last row of each changelog partition.
     pub rows_next: BTreeMap<i32, i64>,
     /// Partition and offset of numbered records.
@@ -104,6 +106,8 @@ impl Acks {
     pub fn wait(&self, sent: usize, limit: Duration) -> Result<Delivered, Undelivered> {
         let deadline = Instant::now() + limit;
         let mut delivered = self.delivered.lock().expect("no holder panics");
+        // Woken once, not for each of ten thousand acknowledgements.
+        delivered.awaited = Some(sent);
         while delivered.count < sent {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -168,8 +172,11 @@ impl ProducerContext<NoCustomPartitioner> for DeliveryContext {
                 });
             }
         }
+        let complete = delivered.awaited.is_some_and(|awaited| delivered.count >= awaited);
         drop(delivered);
-        self.acks.changed.notify_one();
+        if complete {
+            self.acks.changed.notify_one();
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! Committed rows on their way to the store, coalesced by key. Pure.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use hashbrown::HashMap;
 
 use super::Change;
 
