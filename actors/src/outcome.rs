@@ -72,7 +72,7 @@ pub mod code {
     pub const UNREACHABLE: &str = "pawl.Unreachable";
     /// The handler panicked.
     pub const PANICKED: &str = "pawl.Panicked";
-    /// An emitted record is larger than the topic takes.
+    /// An emitted record, a state or a key is larger than the topic takes that it has to go to.
     pub const TOO_LARGE: &str = "pawl.TooLarge";
 }
 

@@ -26,7 +26,8 @@ pub trait LedgerView: Send {
     /// every promise.
     fn get(&self, partition: Partition, key: &[u8]) -> Result<Option<Bytes>, ViewError>;
 
-    /// Up to `limit` stored heads after `after` (or from the first), in key order: key and value.
+    /// Up to `limit` stored heads after `after` (or from the first), in key order: key and value. A
+    /// value may be older than what [`LedgerView::get`] answers.
     ///
     /// # Errors
     /// As [`LedgerView::get`].

@@ -25,6 +25,10 @@ pub struct Policy {
     pub max_emit_bytes: usize,
     /// Largest record that the dead-letter topic takes, counted the same way.
     pub max_letter_bytes: usize,
+    /// Largest ledger row that the changelog takes, counted the same way.
+    pub max_row_bytes: usize,
+    /// An epoch takes partitions in until it holds so many bytes.
+    pub max_epoch_bytes: u64,
     /// Calls at the handler at once.
     pub max_in_flight: usize,
     /// One attempt may take this long.

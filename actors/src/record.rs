@@ -118,6 +118,22 @@ impl Record {
             .and_then(|header| header.value.as_ref())
     }
 
+    /// The same record in memory of its own. As it was read it shares pieces of memory with its
+    /// neighbours, and one that stays for long would keep theirs.
+    pub fn detached(&self) -> Record {
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        Record {
+            key: self.key.as_ref().map(copy),
+            value: self.value.as_ref().map(copy),
+            headers: self
+                .headers
+                .iter()
+                .map(|header| Header { name: copy(&header.name), value: header.value.as_ref().map(copy) })
+                .collect(),
+            ..*self
+        }
+    }
+
     /// Bytes of key, value and headers: what the intake bound counts.
     pub fn size(&self) -> usize {
         let headers: usize = self

@@ -44,9 +44,7 @@ pub struct Actors {
 pub fn start(world: World) -> Actors {
     let World { policy, source, handler, view, stats, sink, on_halt } = world;
     let open = Rc::new(RefCell::new(OpenEpoch::default()));
-    let committer =
-        Committer::new(open.clone(), sink, stats.clone(), policy.commit_interval, policy.recent_ids_age)
-            .start();
+    let committer = Committer::new(open.clone(), sink, stats.clone(), &policy).start();
     let supervisor = SupervisorActor::create(|ctx: &mut Context<SupervisorActor>| {
         ctx.set_mailbox_capacity(policy.mailbox_capacity);
         let mut supervisor =

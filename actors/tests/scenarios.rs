@@ -123,6 +123,8 @@ fn policy() -> Policy {
         dead_letter_topic: "orders-dlt".into(),
         max_emit_bytes: 1_000_000,
         max_letter_bytes: 1_000_000,
+        max_row_bytes: 10_000,
+        max_epoch_bytes: 1_000_000,
         max_in_flight: 100,
         attempt_timeout: Duration::from_secs(5),
         commit_interval: Duration::from_millis(5),
@@ -551,5 +553,47 @@ fn a_fatal_failure_stops_the_handler_and_leaves_its_record_unfinished() {
         assert_eq!(halts.len(), 1);
         assert!(halts[0].contains("billing: orders[3]@0 key \"A\": no right to bill"), "{}", halts[0]);
         assert_eq!(house.partition_row().watermark, 0);
+    });
+}
+
+#[test]
+fn a_state_or_a_key_that_the_changelog_would_refuse_is_a_dead_letter() {
+    scenario(|| async {
+        let script = Script::default();
+        let state = |bytes: usize| {
+            Act::Effects(Effects { emit: Vec::new(), state: StateChange::Set(Bytes::from(vec![0; bytes])) })
+        };
+        script.plan("a1", [state(10_000)]);
+        script.plan("b1", [state(5_000)]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        let long_key = "K".repeat(9_000);
+        house.take([
+            record(0, Some("A"), "a1"),
+            record(1, Some("B"), "b1"),
+            record(2, Some(&long_key), "c1"),
+        ]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "b1#1"]);
+        let mut dead = letters();
+        dead.sort();
+        assert_eq!(dead, [Offset(0), Offset(2)]);
+        assert_eq!(house.partition_row().watermark, 3);
+    });
+}
+
+#[test]
+fn a_dead_letter_that_does_not_fit_stops_the_handler_before_it_takes_an_epoch_down() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::Fail(Failure::permanent(code::REJECTED, "422"))]);
+        let house = House::new(script, Rows::default(), Policy { max_letter_bytes: 100, ..policy() }).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        let halts = house.halts.lock().unwrap().clone();
+        assert!(
+            halts[0].contains("orders[3]@0 key \"A\": 422") && halts[0].contains("orders-dlt takes 100"),
+            "{halts:?}"
+        );
+        assert_eq!((letters().len(), house.partition_row().watermark), (0, 0));
     });
 }

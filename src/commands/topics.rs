@@ -101,15 +101,34 @@ pub enum TopicsError {
         /// How many the input topic has.
         expected: i32,
     },
+    /// A record that cannot be processed could not be put aside either.
+    #[error(
+        "handler {handler}: the dead-letter topic \"{letters}\" takes {letter_limit} bytes, the input topic \"{input}\" \
+         {input_limit} (max.message.bytes): a large record that fails would stop the handler for good. Set it on \
+         \"{letters}\" to at least {} bytes",
+        input_limit + OVERHEAD_BYTES
+    )]
+    LettersTooSmall {
+        /// Name of the handler.
+        handler: String,
+        /// The dead-letter topic.
+        letters: String,
+        /// What it takes.
+        letter_limit: u64,
+        /// The input topic.
+        input: String,
+        /// What it takes.
+        input_limit: u64,
+    },
 }
 
 impl From<TopicsError> for Failure {
     fn from(error: TopicsError) -> Failure {
         match error {
             TopicsError::Admin(error) => error.into(),
-            error @ (TopicsError::Missing { .. } | TopicsError::Partitions { .. }) => {
-                Failure::new(Exit::Stopped, error.to_string())
-            }
+            error @ (TopicsError::Missing { .. }
+            | TopicsError::Partitions { .. }
+            | TopicsError::LettersTooSmall { .. }) => Failure::new(Exit::Stopped, error.to_string()),
         }
     }
 }

@@ -3,18 +3,22 @@
 
 use std::str::FromStr;
 
-/// The metadata string of a committed offset, `pawl/1 claim=C epoch=E`.
+/// The metadata string of a committed offset, `pawl/1 claim=C epoch=E`, with ` resolved` behind it
+/// where nobody had committed a position and the claim made one of the settings' `start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CommitMetadata {
     /// Number of the claim.
     pub claim: i64,
     /// Number of the epoch; 0 for the claim's own commit.
     pub epoch: u64,
+    /// The position is only what `start` says: a ledger knows better.
+    pub resolved: bool,
 }
 
 impl std::fmt::Display for CommitMetadata {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "pawl/1 claim={} epoch={}", self.claim, self.epoch)
+        let resolved = if self.resolved { " resolved" } else { "" };
+        write!(f, "pawl/1 claim={} epoch={}{resolved}", self.claim, self.epoch)
     }
 }
 
@@ -27,10 +31,8 @@ impl FromStr for CommitMetadata {
         let mut field = |name: &str| words.next()?.strip_prefix(name);
         let parsed = (|| {
             field("pawl/1")?;
-            Some(CommitMetadata {
-                claim: field("claim=")?.parse().ok()?,
-                epoch: field("epoch=")?.parse().ok()?,
-            })
+            let (claim, epoch) = (field("claim=")?.parse().ok()?, field("epoch=")?.parse().ok()?);
+            Some(CommitMetadata { claim, epoch, resolved: field("resolved").is_some() })
         })();
         parsed.ok_or(())
     }
@@ -42,8 +44,10 @@ mod tests {
 
     #[test]
     fn metadata_is_read_back_and_anything_else_is_not_pawls() {
-        let metadata = CommitMetadata { claim: 12, epoch: 34 };
-        assert_eq!(metadata.to_string().parse(), Ok(metadata));
+        for resolved in [false, true] {
+            let metadata = CommitMetadata { claim: 12, epoch: 34, resolved };
+            assert_eq!(metadata.to_string().parse(), Ok(metadata));
+        }
         for text in ["", "pawl/1", "pawl/2 claim=1 epoch=2", "claim=1 epoch=2", "pawl/1 claim=x epoch=2"] {
             assert_eq!(text.parse::<CommitMetadata>(), Err(()), "{text}");
         }

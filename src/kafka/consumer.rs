@@ -22,7 +22,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message, Timestamp};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::client::LogContext;
 use super::headers;
@@ -40,6 +40,7 @@ enum Rebalance {
 pub struct IntakeContext {
     log: LogContext,
     topic: String,
+    held: Arc<Held>,
     rebalances: Mutex<VecDeque<Rebalance>>,
     /// Set when the consumer leaves its group for good: then nothing waits for a drain any more.
     closing: AtomicBool,
@@ -47,10 +48,11 @@ pub struct IntakeContext {
 
 impl IntakeContext {
     /// For the consumer of a topic.
-    pub fn new(topic: &str) -> Self {
+    pub fn new(topic: &str, held: Arc<Held>) -> Self {
         IntakeContext {
             log: LogContext::new("consumer"),
             topic: topic.to_owned(),
+            held,
             rebalances: Mutex::default(),
             closing: AtomicBool::new(false),
         }
@@ -65,14 +67,13 @@ impl IntakeContext {
     }
 
     /// Takes the partitions and pauses them at once: intake begins when the ledger is restored.
-    /// The position is a placeholder that the restored watermark replaces.
-    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+    /// The position is a placeholder that the restored watermark replaces; the end, because that is
+    /// never out of range.
+    fn assign(&self, consumer: &BaseConsumer<Self>, partitions: Vec<Partition>) {
         let mut placed = TopicPartitionList::new();
-        let mut partitions = Vec::new();
-        for element in list.elements_for_topic(&self.topic) {
-            let added = placed.add_partition_offset(&self.topic, element.partition(), KafkaOffset::Offset(0));
-            added.expect("an offset of 0 is valid");
-            partitions.push(Partition(element.partition()));
+        for partition in &partitions {
+            let added = placed.add_partition_offset(&self.topic, partition.0, KafkaOffset::End);
+            added.expect("the end is a valid position");
         }
         let taken = consumer.assign(&placed).and_then(|()| consumer.pause(&placed));
         if let Err(error) = taken {
@@ -96,7 +97,10 @@ impl ConsumerContext for IntakeContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let closing = self.closing.load(Ordering::Acquire);
         match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !closing => self.assign(consumer, list),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !closing => {
+                let partitions = list.elements_for_topic(&self.topic);
+                self.assign(consumer, partitions.iter().map(|one| Partition(one.partition())).collect());
+            }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS
                 if !closing && !consumer.assignment_lost() =>
             {
@@ -104,6 +108,8 @@ impl ConsumerContext for IntakeContext {
                 self.note(Rebalance::Revoked);
             }
             _ => {
+                // First, so that nothing is written for them from here on.
+                self.held.release_all();
                 if let Err(error) = consumer.unassign() {
                     tracing::error!(%error, "the partitions could not be given up");
                 }
@@ -133,6 +139,8 @@ pub enum Command {
         /// Under which assignment.
         assignment: AssignmentEpoch,
     },
+    /// The group does not know this member any more.
+    Fenced,
     /// Drain everything, then leave the group and end.
     Shutdown,
 }
@@ -206,6 +214,7 @@ struct Taking {
     actor: Option<Addr<PartitionActor>>,
     /// Where intake begins; `None` once it has begun.
     begin_at: Option<NextOffset>,
+    refused_seeks: u32,
     paused: bool,
     /// Whether the end was reached and nothing came since.
     at_end: bool,
@@ -226,12 +235,17 @@ pub struct Intake {
     next_assignment: u64,
     /// Partitions are being given up; `unassign` follows when none is left.
     giving_up: bool,
+    /// What is to be taken again once it is given up: its position was out of range.
+    take_again: Vec<Partition>,
     leaving: bool,
     chunk: BytesMut,
+    polled_bytes: usize,
 }
 
 /// Records read before the actors get them.
 const BATCH: usize = 1_000;
+/// Bytes read before the actors get them: a batch of large records is a small one.
+const BATCH_BYTES: usize = 4 << 20;
 /// Longest wait for a record; commands wait as long.
 const POLL: Duration = Duration::from_millis(20);
 /// Longest wait for room before a full partition is paused.
@@ -247,8 +261,10 @@ impl Intake {
             partitions: BTreeMap::new(),
             next_assignment: 0,
             giving_up: false,
+            take_again: Vec::new(),
             leaving: false,
             chunk: BytesMut::new(),
+            polled_bytes: 0,
         }
     }
 
@@ -265,10 +281,7 @@ impl Intake {
                 self.rebalance(rebalance);
             }
             if self.giving_up && self.partitions.is_empty() {
-                self.giving_up = false;
-                if let Err(error) = self.parts.consumer.unassign() {
-                    tracing::error!(handler = %self.parts.handler, %error, "the partitions could not be given up");
-                }
+                self.given_up();
             }
             if self.leaving && self.partitions.is_empty() {
                 return self.leave();
@@ -289,6 +302,14 @@ impl Intake {
                     self.release(partition);
                 }
             }
+            Command::Fenced if self.giving_up => {
+                // librdkafka tells of a loss only while it is in no rebalance; this one waits for a
+                // commit that can never succeed.
+                self.parts.held.release_all();
+                self.lost();
+                self.given_up();
+            }
+            Command::Fenced => {}
             Command::Shutdown => {
                 self.leaving = true;
                 self.give_up();
@@ -305,6 +326,7 @@ impl Intake {
             }
             Rebalance::Revoked => {
                 tracing::info!(handler = %self.parts.handler, topic = %self.parts.topic, "revoked; draining");
+                self.take_again.clear();
                 self.give_up();
             }
             Rebalance::Lost => self.lost(),
@@ -325,6 +347,7 @@ impl Intake {
                 stats,
                 actor: None,
                 begin_at: None,
+                refused_seeks: 0,
                 paused: true,
                 at_end: false,
                 batch: Vec::new(),
@@ -360,13 +383,24 @@ impl Intake {
         }
     }
 
+    /// Nothing is taken in and no epoch carries anything any more.
+    fn given_up(&mut self) {
+        self.giving_up = false;
+        if let Err(error) = self.parts.consumer.unassign() {
+            tracing::error!(handler = %self.parts.handler, %error, "the partitions could not be given up");
+        }
+        let again = std::mem::take(&mut self.take_again);
+        if !again.is_empty() && !self.leaving {
+            self.parts.consumer.context().assign(&self.parts.consumer, again);
+        }
+    }
+
     fn lost(&mut self) {
-        for (_, held) in std::mem::take(&mut self.partitions) {
+        self.take_again.clear();
+        for (partition, held) in std::mem::take(&mut self.partitions) {
             if let Some(actor) = held.actor {
                 actor.do_send(Abandon);
             }
-        }
-        for partition in self.parts.held.partitions() {
             self.parts.held.release(partition);
             self.parts.stats.released(partition);
             tracing::warn!(handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0, "lost: another member may own it already");
@@ -406,11 +440,20 @@ impl Intake {
             .collect();
         for (partition, next) in to_begin {
             if let Err(error) = self.resume_at(partition, next) {
-                tracing::debug!(handler = %self.parts.handler, partition = partition.0, %error, "cannot be read from {next} yet");
+                self.tell_refused_seek(partition, next, &error);
             } else if let Some(held) = self.partitions.get_mut(&partition) {
                 held.begin_at = None;
                 held.paused = false;
             }
+        }
+    }
+
+    fn tell_refused_seek(&mut self, partition: Partition, next: NextOffset, error: &KafkaError) {
+        let Some(held) = self.partitions.get_mut(&partition) else { return };
+        held.refused_seeks += 1;
+        // A refusal or two are normal while a leader is elected; a hundred are some seconds.
+        if held.refused_seeks.is_multiple_of(100) {
+            tracing::warn!(handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0, %error, "cannot be read from {next} yet");
         }
     }
 
@@ -437,7 +480,11 @@ impl Intake {
     fn poll(&mut self) {
         let consumer = self.parts.consumer.clone();
         let mut wait = POLL;
+        self.polled_bytes = 0;
         for _ in 0..BATCH {
+            if self.polled_bytes >= BATCH_BYTES {
+                break;
+            }
             match consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => self.read(&message),
@@ -470,6 +517,7 @@ impl Intake {
             return;
         }
         held.at_end = false;
+        self.polled_bytes += message.key_len() + message.payload_len();
         let (timestamp, timestamp_type) = match message.timestamp() {
             Timestamp::NotAvailable => (0, TimestampType::NotAvailable),
             Timestamp::CreateTime(at) => (at, TimestampType::CreateTime),
@@ -495,9 +543,31 @@ impl Intake {
             KafkaError::MessageConsumptionFatal(code) => {
                 self.halt(format!("the consumer can do no more: {code}"));
             }
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.out_of_range(),
             // librdkafka goes on by itself; its context has logged the cause with a limit.
             other => tracing::debug!(handler = %self.parts.handler, "consumer: {other}"),
         }
+    }
+
+    /// A position lies outside of what the topic holds: retention was faster, or the log was cut.
+    /// librdkafka reads nothing more of that partition and does not say which one it is, so all are
+    /// given up in good order and taken anew; what is missing is booked then.
+    fn out_of_range(&mut self) {
+        let began: Vec<Partition> = self
+            .partitions
+            .iter()
+            .filter(|(_, held)| held.is_open())
+            .map(|(&partition, _)| partition)
+            .collect();
+        if self.giving_up || self.leaving || began.is_empty() {
+            return;
+        }
+        tracing::error!(
+            handler = %self.parts.handler, topic = %self.parts.topic,
+            "a position lies outside of what the topic holds; the partitions are taken anew"
+        );
+        self.take_again = self.partitions.keys().copied().collect();
+        self.give_up();
     }
 
     /// Pauses partitions without room and lets those with room go on.

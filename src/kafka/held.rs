@@ -27,9 +27,9 @@ impl Held {
         self.lock().get(&partition) == Some(&assignment)
     }
 
-    /// Every partition held now.
-    pub fn partitions(&self) -> Vec<Partition> {
-        self.lock().keys().copied().collect()
+    /// Everything is lost.
+    pub fn release_all(&self) {
+        self.lock().clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Partition, AssignmentEpoch>> {

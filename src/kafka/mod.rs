@@ -4,6 +4,7 @@ pub mod client;
 mod commit_metadata;
 pub mod consumer;
 mod delivery;
+pub mod group;
 pub mod headers;
 pub mod held;
 pub mod owner;

@@ -15,9 +15,9 @@ use pawl_actors::stats::{HandlerStats, PartitionPhase};
 use pawl_actors::supervisor::{Own, SupervisorActor};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::consumer::{Assigned, Command, IntakeContext};
+use super::group;
 use super::held::Held;
 use super::restore::{Restore, Target};
 use super::writer::{ClaimJob, ClaimRequest, Claimed, Job};
@@ -36,6 +36,8 @@ pub struct OwnerParts {
     pub start: Start,
     /// Fingerprint of the settings that decide identity.
     pub fingerprint: u64,
+    /// Whether epochs are transactions.
+    pub transactional: bool,
     /// Partitions of the changelog.
     pub changelog_partitions: i32,
     /// The handler's consumer, for questions about positions.
@@ -68,6 +70,8 @@ pub struct Owner {
 struct Standing {
     /// The group's committed position, if it has one.
     committed: Option<i64>,
+    /// Nobody committed it: a claim made it of `start`.
+    resolved: bool,
     /// The first offset that retention has left.
     low: i64,
     /// The position after the last stable record.
@@ -124,6 +128,7 @@ impl Owner {
                 partition: one.partition,
                 assignment: one.assignment,
                 next: NextOffset(standing.start(self.parts.start)),
+                resolved: standing.resolved,
                 nonce: *uuid::Uuid::new_v4().as_bytes(),
             });
         }
@@ -170,16 +175,12 @@ impl Owner {
     }
 
     fn ask_standing(&self, partition: Partition) -> Result<Standing, KafkaError> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.parts.topic, partition.0, Offset::Invalid)?;
-        let committed = self.parts.consumer.committed_offsets(list, CALL_TIMEOUT)?;
-        let committed = committed.elements().first().and_then(|element| match element.offset() {
-            Offset::Offset(next) => Some(next),
-            _ => None,
-        });
+        let found = group::committed(&self.parts.consumer, &self.parts.topic, partition.0, CALL_TIMEOUT)?;
+        let committed = found.map(|found| found.next);
+        let resolved = found.is_none_or(|found| found.metadata.is_some_and(|metadata| metadata.resolved));
         let (low, high) =
             self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT)?;
-        Ok(Standing { committed, low, high })
+        Ok(Standing { committed, resolved, low, high })
     }
 
     fn claim(&self, claims: &[ClaimRequest]) -> Result<Vec<Claimed>, String> {
@@ -257,7 +258,7 @@ impl Owner {
                  with a new group"
             ));
         }
-        match standing.committed {
+        match standing.committed.filter(|_| !standing.resolved) {
             Some(committed) if committed > row.watermark => {
                 tracing::warn!(
                     handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0,
@@ -267,6 +268,11 @@ impl Owner {
                 row.books.skipped_offsets += (committed - row.watermark).unsigned_abs();
                 row.watermark = committed;
             }
+            // Without transactions a crash leaves the offset behind the row as a matter of course.
+            Some(committed) if committed < row.watermark && !self.parts.transactional => tracing::info!(
+                handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0, committed,
+                "going on at the ledger's {}", row.watermark
+            ),
             Some(committed) if committed < row.watermark => tracing::warn!(
                 handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0,
                 "the group's offset {committed} lies below the ledger's {}; the ledger counts, and nothing below it is \
@@ -326,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_group_without_a_position_begins_where_the_settings_say() {
-        let standing = Standing { committed: None, low: 5, high: 9 };
+        let standing = Standing { committed: None, resolved: true, low: 5, high: 9 };
         assert_eq!(standing.start(Start::Earliest), 5);
         assert_eq!(standing.start(Start::Latest), 9);
         assert_eq!(Standing { committed: Some(7), ..standing }.start(Start::Latest), 7);

@@ -37,6 +37,8 @@ pub struct Restore {
     pub changelog: String,
     /// A view older than this may have missed removals that compaction has forgotten since.
     pub max_view_age: Duration,
+    /// Longest wait without a single record; longer than any transaction of a dead instance stays open.
+    pub patience: Duration,
     /// Name of the handler, for the log.
     pub handler: std::sync::Arc<str>,
 }
@@ -55,9 +57,8 @@ struct Progress {
 const CHUNK: usize = 1_000;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// Longest wait without a single record. An open transaction of a dead instance ends sooner, by the
-/// broker's own doing.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How often it is looked whether a partition was taken away meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Restore {
     /// Restores several partitions at once, less those that are lost meanwhile.
@@ -74,8 +75,13 @@ impl Restore {
             .map_err(|error| error.to_string())?;
         let mut progress = self.begin(&consumer, targets, view)?;
         let began = Instant::now();
-        let (mut heard, mut reported, mut records, mut bytes) = (began, began, 0, 0);
+        let (mut heard, mut reported, mut looked, mut records, mut bytes) = (began, began, began, 0, 0);
+        let mut last_error = None;
         while !progress.is_empty() {
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                progress.retain(|_, one| held.is(one.target.partition, one.target.assignment));
+            }
             match consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) => {
                     heard = Instant::now();
@@ -84,15 +90,15 @@ impl Restore {
                         bytes += done.bytes;
                     }
                 }
-                Some(Err(error)) => tracing::debug!("changelog: {error}"),
-                None => progress.retain(|_, one| held.is(one.target.partition, one.target.assignment)),
+                Some(Err(error)) => last_error = Some(error),
+                None => {}
             }
             if reported.elapsed() >= REPORT_EVERY {
                 reported = Instant::now();
                 self.report(&progress, began.elapsed());
             }
-            if heard.elapsed() > PATIENCE {
-                return Err(self.nothing_comes(&progress));
+            if heard.elapsed() > self.patience {
+                return Err(self.nothing_comes(&progress, last_error.as_ref()));
             }
         }
         tracing::info!(
@@ -145,14 +151,18 @@ impl Restore {
         );
     }
 
-    fn nothing_comes(&self, progress: &BTreeMap<i32, Progress>) -> String {
+    fn nothing_comes(&self, progress: &BTreeMap<i32, Progress>, error: Option<&KafkaError>) -> String {
+        if let Some(error) = error {
+            return format!("the changelog {} cannot be read: {error}", self.changelog);
+        }
         let places: Vec<String> = progress
             .values()
             .map(|one| format!("{}[{}]@{}", self.changelog, one.target.partition, one.next))
             .collect();
         format!(
-            "nothing was read for {PATIENCE:?} at {}: an open transaction holds readers back there. Find it with \
+            "nothing was read for {:?} at {}: an open transaction holds readers back there. Find it with \
              kafka-transactions.sh find-hanging, end it with kafka-transactions.sh abort",
+            self.patience,
             places.join(", ")
         )
     }

@@ -18,10 +18,14 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::commit_metadata::CommitMetadata;
 use super::consumer::IntakeContext;
 use super::delivery::{Acks, Delivered, DeliveryContext, Tag, Undelivered};
+use super::group::{self, Membership};
 use super::headers;
 
 /// Longest wait for one call of the transaction API.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Between two attempts to commit offsets plainly.
+const COMMIT_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why an attempt failed, by what has to be done about it.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,9 @@ pub enum AttemptError {
     /// Nothing of it is visible once the transaction is aborted; the same may be sent again.
     #[error("{0}")]
     Abortable(String),
+    /// The group does not know this member, or this generation, any more: what it held, others hold.
+    #[error("{0}")]
+    Fenced(String),
     /// It may have been committed: ask, with a new producer.
     #[error("{0}")]
     Unknown(String),
@@ -46,6 +53,8 @@ pub struct Commit<'a> {
     pub topic: &'a str,
     /// Partition, next offset, metadata.
     pub offsets: Vec<(i32, i64, CommitMetadata)>,
+    /// Whether every one of these partitions is still held, without a break since it was collected.
+    pub held: &'a dyn Fn() -> bool,
 }
 
 impl Commit<'_> {
@@ -179,20 +188,27 @@ impl Session {
     ) -> Result<(), AttemptError> {
         let list = commit.list().map_err(|error| AttemptError::Hopeless(error.to_string()))?;
         if !self.transactional {
-            return consumer
-                .commit(&list, CommitMode::Sync)
-                .map_err(|error| AttemptError::Abortable(format!("committing offsets: {error}")));
+            return commit_plainly(consumer, &list, commit.held);
         }
         // Without this the commit may wait 100 ms for librdkafka's own bookkeeping of the last ack.
         while self.producer.in_flight_count() > 0 {
             std::thread::yield_now();
         }
-        let metadata = consumer
-            .group_metadata()
-            .ok_or_else(|| AttemptError::Abortable("the consumer is not in its group yet".into()))?;
-        self.producer
-            .send_offsets_to_transaction(&list, &metadata, CALL_TIMEOUT)
-            .map_err(|error| self.classify(&error, format!("adding offsets to the transaction: {error}")))?;
+        let membership = Membership::of(consumer);
+        // In this order: whoever froze between the two for longer than its session, and rejoined,
+        // would else commit under its new generation what it had collected under the old one.
+        if !(commit.held)() {
+            return Err(AttemptError::Abortable("a partition was lost meanwhile".into()));
+        }
+        let membership = membership
+            .ok_or_else(|| AttemptError::Abortable("not a member of the group at the moment".into()))?;
+        membership.add_offsets(&self.producer, &list, CALL_TIMEOUT).map_err(|refusal| {
+            let text = format!("adding offsets to the transaction: {refusal}");
+            match refusal.code {
+                _ if refusal.fatal => AttemptError::Producer(text),
+                code => refused_offsets(code, text),
+            }
+        })?;
         self.producer.commit_transaction(CALL_TIMEOUT).map_err(|error| {
             let text = format!("committing the transaction: {error}");
             match &error {
@@ -214,6 +230,38 @@ impl Session {
         let fatal = self.producer.client().fatal_error().is_some()
             || matches!(error, KafkaError::Transaction(cause) if cause.is_fatal());
         if fatal { AttemptError::Producer(text) } else { AttemptError::Abortable(text) }
+    }
+}
+
+fn refused_offsets(code: RDKafkaErrorCode, text: String) -> AttemptError {
+    if group::is_forbidden(code) {
+        AttemptError::Hopeless(format!(
+            "{text}: give this principal the right to its group and transactional id"
+        ))
+    } else if group::is_fenced(code) {
+        AttemptError::Fenced(text)
+    } else {
+        AttemptError::Abortable(text)
+    }
+}
+
+/// `at-least-once`: everything is written already, so only the commit is repeated.
+fn commit_plainly(
+    consumer: &BaseConsumer<IntakeContext>,
+    list: &TopicPartitionList,
+    held: &dyn Fn() -> bool,
+) -> Result<(), AttemptError> {
+    loop {
+        let Err(error) = consumer.commit(list, CommitMode::Sync) else { return Ok(()) };
+        let text = format!("committing offsets: {error}");
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        match refused_offsets(code, text) {
+            AttemptError::Abortable(text) if held() => {
+                tracing::warn!("{text}; again in {COMMIT_AGAIN:?}");
+                std::thread::sleep(COMMIT_AGAIN);
+            }
+            other => return Err(other),
+        }
     }
 }
 

@@ -14,12 +14,12 @@ use pawl_actors::epoch::{AssignmentEpoch, Committer, Epoch, EpochDecided, Partit
 use pawl_actors::ledger::ClaimRow;
 use pawl_actors::record::{NextOffset, Partition};
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::consumer::BaseConsumer;
 
 use super::commit_metadata::CommitMetadata;
-use super::consumer::IntakeContext;
+use super::consumer::{Command, IntakeContext};
 use super::delivery::{Delivered, Tag};
+use super::group;
 use super::held::Held;
 use super::transaction::{AttemptError, CALL_TIMEOUT, Commit, Session, Share};
 use crate::metrics::EpochCommitTimes;
@@ -54,6 +54,8 @@ pub struct ClaimRequest {
     pub assignment: AssignmentEpoch,
     /// The group's position, which the claim commits anew.
     pub next: NextOffset,
+    /// Nobody had committed that position; it is what `start` says.
+    pub resolved: bool,
     /// Tells this claim from every other.
     pub nonce: [u8; 16],
 }
@@ -87,6 +89,8 @@ pub struct WriterParts {
     pub held: Arc<Held>,
     /// Gets committed rows.
     pub view: Arc<LocalView>,
+    /// Is told when the group does not know this member any more.
+    pub intake: Sender<Command>,
     /// Observes commits.
     pub times: EpochCommitTimes,
     /// Is told why the handler cannot go on.
@@ -217,9 +221,13 @@ impl Writer {
         delivered.places.extend(last.places);
         let offsets = parts
             .iter()
-            .map(|part| (part.partition.0, part.next.0, CommitMetadata { claim: part.claim, epoch: number }))
+            .map(|part| {
+                let metadata = CommitMetadata { claim: part.claim, epoch: number, resolved: false };
+                (part.partition.0, part.next.0, metadata)
+            })
             .collect();
-        session.commit(consumer, &Commit { topic, offsets })?;
+        let held = || parts.iter().all(|part| self.parts.held.is(part.partition, part.assignment));
+        session.commit(consumer, &Commit { topic, offsets, held: &held })?;
         Ok(delivered)
     }
 
@@ -283,11 +291,15 @@ impl Writer {
                 "{reason}. Nothing of the epoch is visible, and it is read again after a restart"
             ));
         }
+        if let AttemptError::Fenced(_) = error {
+            // Gone only at the very end of the process.
+            let _ = self.parts.intake.send(Command::Fenced);
+        }
         let delay = retry.next();
         tracing::warn!(handler = %self.parts.handler, epoch = number, "an epoch was not committed: {error}; again in {delay:?}");
         std::thread::sleep(delay);
-        let usable =
-            matches!(error, AttemptError::Abortable(_)) && self.session.as_mut().is_some_and(Session::abort);
+        let usable = matches!(error, AttemptError::Abortable(_) | AttemptError::Fenced(_))
+            && self.session.as_mut().is_some_and(Session::abort);
         if usable {
             return Ok(false);
         }
@@ -330,16 +342,11 @@ impl Writer {
             else {
                 return Ok(false);
             };
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(&self.parts.topic, part.partition.0, Offset::Invalid)
-                .map_err(|error| error.to_string())?;
-            match self.parts.consumer.committed_offsets(list, CALL_TIMEOUT) {
+            match group::committed(&self.parts.consumer, &self.parts.topic, part.partition.0, CALL_TIMEOUT) {
                 Ok(found) => {
-                    let metadata =
-                        found.elements().first().and_then(|element| element.metadata().parse().ok());
-                    let reached = metadata.is_some_and(|metadata: CommitMetadata| {
-                        metadata.claim == part.claim && metadata.epoch >= number
-                    });
+                    let metadata = found.and_then(|found| found.metadata);
+                    let reached = metadata
+                        .is_some_and(|metadata| metadata.claim == part.claim && metadata.epoch >= number);
                     tracing::warn!(
                         handler = %self.parts.handler, epoch = number,
                         "the commit with unknown outcome {}", if reached { "had succeeded" } else { "had not happened" }
@@ -366,6 +373,9 @@ impl Writer {
             let written = if claims.is_empty() { Ok(Vec::new()) } else { self.attempt_claims(&claims) };
             match written {
                 Ok(claimed) => {
+                    for claimed in &claimed {
+                        self.rows_next.insert(claimed.partition.0, claimed.claim + 1);
+                    }
                     // An owner that gave up meanwhile does not listen any more.
                     let _ = job.reply.send(claimed);
                     return Ok(());
@@ -393,10 +403,12 @@ impl Writer {
             .iter()
             .enumerate()
             .map(|(n, claim)| {
-                (claim.partition.0, claim.next.0, CommitMetadata { claim: number(n), epoch: 0 })
+                let metadata = CommitMetadata { claim: number(n), epoch: 0, resolved: claim.resolved };
+                (claim.partition.0, claim.next.0, metadata)
             })
             .collect();
-        session.commit(consumer, &Commit { topic, offsets })?;
+        let held = || claims.iter().all(|claim| self.parts.held.is(claim.partition, claim.assignment));
+        session.commit(consumer, &Commit { topic, offsets, held: &held })?;
         let claimed =
             |(n, claim): (usize, &&ClaimRequest)| Claimed { partition: claim.partition, claim: number(n) };
         Ok(claims.iter().enumerate().map(claimed).collect())

@@ -30,9 +30,14 @@ use crate::metrics::EpochCommitTimes;
 use crate::settings::{Guarantee, HandlerSettings, Settings};
 use crate::store::{LocalView, SharedView, SledStore};
 
-/// Half of the `delete.retention.ms` with which changelogs are created: a view that is older may
-/// have missed tombstones that compaction has removed since.
-const MAX_VIEW_AGE: Duration = Duration::from_secs(12 * 3600);
+/// Longest wait for the changelog's next record.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(90);
+/// How much longer than its time-out a dead instance's transaction may stay open: the broker looks
+/// for such every so often (`transaction.abort.timed.out.transaction.cleanup.interval.ms`, 10 s).
+const TRANSACTION_SWEEP: Duration = Duration::from_secs(30);
+/// An epoch takes partitions in until it holds so much: it has to be written within a transaction's
+/// time-out.
+const MAX_EPOCH_BYTES: u64 = 32 << 20;
 /// Heads that the sweep for dead rows looks at in a second, for each partition.
 const SWEEP_ROWS_PER_SECOND: usize = 1_000;
 /// An answer of the `http` handler that exceeds its own time-out by this much is given up by the
@@ -90,10 +95,10 @@ impl Pipeline {
             group: group.into(),
         });
         let (store, store_thread) = open_view(settings, name, group, &facts)?;
-        let context = IntakeContext::new(&handler_settings.topic);
+        let held = Arc::new(Held::default());
+        let context = IntakeContext::new(&handler_settings.topic, held.clone());
         let consumer: Arc<BaseConsumer<IntakeContext>> =
             Arc::new(consumer_config(settings, group).create_with_context(context)?);
-        let held = Arc::new(Held::default());
         let times = EpochCommitTimes::default();
         let (writer, jobs) = channel();
         let (intake, commands) = channel();
@@ -109,6 +114,7 @@ impl Pipeline {
             consumer: consumer.clone(),
             held: held.clone(),
             view: store.clone(),
+            intake: intake.clone(),
             times: times.clone(),
             on_halt: on_halt.clone(),
         });
@@ -134,6 +140,7 @@ impl Pipeline {
             topic_id: facts.input_id.clone(),
             start: handler_settings.start,
             fingerprint: handler_settings.identity_fingerprint(),
+            transactional: handler_settings.guarantee == Guarantee::ExactlyOnce,
             changelog_partitions: facts.changelog_partitions,
             consumer: consumer.clone(),
             held: held.clone(),
@@ -141,7 +148,8 @@ impl Pipeline {
             restore: Restore {
                 config: restore_config(settings, group),
                 changelog: handler_settings.changelog_topic(name),
-                max_view_age: MAX_VIEW_AGE,
+                max_view_age: facts.max_view_age,
+                patience: RESTORE_PATIENCE.max(settings.kafka.transaction_timeout + TRANSACTION_SWEEP),
                 handler: source.handler.clone(),
             },
             view: store.clone(),
@@ -296,6 +304,8 @@ fn policy(settings: &HandlerSettings, facts: &TopicFacts) -> Policy {
         dead_letter_topic: settings.dead_letter_topic().into(),
         max_emit_bytes: facts.max_emit_bytes,
         max_letter_bytes: facts.max_letter_bytes,
+        max_row_bytes: facts.max_row_bytes,
+        max_epoch_bytes: MAX_EPOCH_BYTES,
         max_in_flight: max_in_flight as usize,
         attempt_timeout,
         commit_interval: settings.commit_interval,

@@ -1,6 +1,7 @@
 //! What must be known of a handler's topics before its threads start. Blocks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::commands::topics::{self, TopicsError};
 use crate::kafka::admin::{Admin, AdminError};
@@ -8,6 +9,8 @@ use crate::settings::{HandlerSettings, Kafka};
 
 /// A topic's size limit where the broker does not tell it: Kafka's default `max.message.bytes`.
 const DEFAULT_MAX_MESSAGE_BYTES: u64 = 1_048_588;
+/// Kafka's default `delete.retention.ms`.
+const DEFAULT_DELETE_RETENTION: Duration = Duration::from_secs(86_400);
 /// What a record costs in its batch beside its own bytes: the batch's header (61 bytes) and the
 /// lengths of its parts, which take at most five bytes each.
 const RECORD_OVERHEAD: u64 = 1_024;
@@ -27,6 +30,11 @@ pub struct TopicFacts {
     pub max_emit_bytes: usize,
     /// Largest dead letter.
     pub max_letter_bytes: usize,
+    /// Largest ledger row.
+    pub max_row_bytes: usize,
+    /// A local view that is older may have missed tombstones that compaction has removed since: half
+    /// of the changelog's `delete.retention.ms`.
+    pub max_view_age: Duration,
 }
 
 impl TopicFacts {
@@ -65,11 +73,22 @@ impl TopicFacts {
             }
         }
         let emit_limit = match &settings.forward {
-            Some(forward) => max_bytes(&admin, &describe(&forward.topic, topics::Role::Forward)?.name)?,
+            Some(forward) => limits(&admin, &describe(&forward.topic, topics::Role::Forward)?.name)?.bytes,
             None => DEFAULT_MAX_MESSAGE_BYTES,
         };
-        let letter_limit = max_bytes(&admin, &letters.name)?;
-        let row_limit = max_bytes(&admin, &changelog.name)?;
+        let letter_limit = limits(&admin, &letters.name)?.bytes;
+        let input_limit = limits(&admin, &settings.topic)?.bytes;
+        if letter_limit < input_limit {
+            return Err(TopicsError::LettersTooSmall {
+                handler: name.to_owned(),
+                letters: letters.name,
+                letter_limit,
+                input: settings.topic.clone(),
+                input_limit,
+            });
+        }
+        let rows = limits(&admin, &changelog.name)?;
+        let row_limit = rows.bytes;
         Ok(TopicFacts {
             max_batch_bytes: emit_limit.min(letter_limit).min(row_limit).saturating_sub(RECORD_OVERHEAD),
             input_id: input.id.unwrap_or(input.name).into(),
@@ -77,6 +96,8 @@ impl TopicFacts {
             changelog_partitions: changelog.partitions,
             max_emit_bytes: usable(emit_limit),
             max_letter_bytes: usable(letter_limit),
+            max_row_bytes: usable(row_limit),
+            max_view_age: rows.delete_retention / 2,
         })
     }
 }
@@ -85,15 +106,23 @@ fn usable(limit: u64) -> usize {
     usize::try_from(limit.saturating_sub(RECORD_OVERHEAD)).unwrap_or(usize::MAX)
 }
 
-/// The topic's own limit; brokers without the request (the mock cluster) and principals without the
-/// right get Kafka's default.
-fn max_bytes(admin: &Admin, topic: &str) -> Result<u64, AdminError> {
+/// What a topic sets for its records.
+struct Limits {
+    bytes: u64,
+    delete_retention: Duration,
+}
+
+/// The topic's own limits; brokers without the request (the mock cluster) and principals without
+/// the right get Kafka's defaults.
+fn limits(admin: &Admin, topic: &str) -> Result<Limits, AdminError> {
     match admin.configs(topic) {
-        Ok(configs) => Ok(configs.max_message_bytes),
+        Ok(configs) => {
+            Ok(Limits { bytes: configs.max_message_bytes, delete_retention: configs.delete_retention })
+        }
         Err(unreachable @ AdminError::Unreachable { .. }) => Err(unreachable),
         Err(error) => {
             tracing::debug!(topic, %error, "the topic's limits are not known; Kafka's defaults are assumed");
-            Ok(DEFAULT_MAX_MESSAGE_BYTES)
+            Ok(Limits { bytes: DEFAULT_MAX_MESSAGE_BYTES, delete_retention: DEFAULT_DELETE_RETENTION })
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pawl_actors::clock;
+use pawl_actors::ledger::PARTITION_KEY;
 use pawl_actors::pipeline::{LedgerView, ViewError};
 use pawl_actors::record::Partition;
 
@@ -231,16 +232,9 @@ impl LedgerView for SharedView {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, ViewError> {
-        let first_head: &[u8] = &[pawl_actors::ledger::HEAD_PREFIX];
-        let from = after.unwrap_or(first_head);
-        let rows = self.0.store.scan(partition.0, Some(from), limit).map_err(|e| ViewError(e.to_string()))?;
-        // A row that is about to be replaced is looked at in a later round.
-        let state = self.0.lock();
-        let newer = |key: &[u8]| {
-            let buffers = [state.gathering.get(&partition.0), state.writing.get(&partition.0)];
-            buffers.into_iter().flatten().any(|buffer| buffer.get(key).is_some())
-        };
-        Ok(rows.into_iter().filter(|(key, _)| !newer(key)).collect())
+        // Heads come after the partition row, the head of the empty key first.
+        let from = after.unwrap_or(PARTITION_KEY);
+        self.0.store.scan(partition.0, Some(from), limit).map_err(|error| ViewError(error.to_string()))
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Epoch, OpenEpoch};
 use crate::clock;
 use crate::partition::{PartitionState, Settlement};
+use crate::policy::Policy;
 use crate::record::Partition;
 use crate::stats::HandlerStats;
 
@@ -41,6 +42,7 @@ pub struct Committer {
     sink: EpochSink,
     stats: Arc<HandlerStats>,
     interval: Duration,
+    max_bytes: u64,
     ids_age_ms: i64,
     number: u64,
     writing: Option<Vec<(Rc<RefCell<PartitionState>>, Settlement)>>,
@@ -54,15 +56,15 @@ impl Committer {
         open: Rc<RefCell<OpenEpoch>>,
         sink: EpochSink,
         stats: Arc<HandlerStats>,
-        interval: Duration,
-        ids_age: Duration,
+        policy: &Policy,
     ) -> Self {
-        let ids_age_ms = i64::try_from(ids_age.as_millis()).unwrap_or(i64::MAX);
+        let ids_age_ms = i64::try_from(policy.recent_ids_age.as_millis()).unwrap_or(i64::MAX);
         Committer {
             open,
             sink,
             stats,
-            interval,
+            interval: policy.commit_interval,
+            max_bytes: policy.max_epoch_bytes,
             ids_age_ms,
             number: 0,
             writing: None,
@@ -89,7 +91,7 @@ impl Committer {
     }
 
     fn close(&mut self) {
-        let touched = self.open.borrow_mut().take();
+        let touched = self.open.borrow_mut().take(self.max_bytes);
         self.number += 1;
         let mut out = BytesMut::with_capacity(64 * 1024);
         let mut epoch = Epoch { number: self.number, partitions: Vec::with_capacity(touched.len()) };

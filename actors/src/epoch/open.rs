@@ -47,9 +47,20 @@ impl OpenEpoch {
         self.touched.is_empty()
     }
 
-    pub(super) fn take(&mut self) -> Vec<Rc<RefCell<PartitionState>>> {
-        self.announced = false;
-        std::mem::take(&mut self.touched)
+    /// Takes partitions, those first that have waited longest, until they hold `max_bytes`; at
+    /// least one. The others stay for the next epoch.
+    pub(super) fn take(&mut self, max_bytes: u64) -> Vec<Rc<RefCell<PartitionState>>> {
+        let mut bytes = 0;
+        let fits = |partition: &&Rc<RefCell<PartitionState>>| {
+            let before = bytes;
+            bytes += partition.borrow().open_bytes();
+            before < max_bytes
+        };
+        let count = self.touched.iter().take_while(fits).count();
+        let rest = self.touched.split_off(count);
+        // What stays is announced already: the committer looks again when the writer is free.
+        self.announced = !rest.is_empty();
+        std::mem::replace(&mut self.touched, rest)
     }
 
     pub(super) fn set_committed(&mut self, number: u64) {

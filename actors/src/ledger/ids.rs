@@ -8,8 +8,7 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-/// Bytes of one id: 16 of hash, 4 of payload hash, 4 of time in seconds.
-const WIDTH: usize = 24;
+const WIDTH: usize = RecentIds::WIDTH;
 
 /// Hashes event ids and payloads with a partition's secret.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +65,9 @@ pub struct RecentIds {
 }
 
 impl RecentIds {
+    /// Bytes of one id: 16 of hash, 4 of payload hash, 4 of time in seconds.
+    pub const WIDTH: usize = 24;
+
     /// Takes stored bytes; a length that no Pawl writes is refused.
     pub fn from_stored(bytes: Vec<u8>) -> Result<Self, String> {
         if bytes.len().is_multiple_of(WIDTH) {

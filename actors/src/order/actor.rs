@@ -11,13 +11,14 @@ use futures_util::FutureExt;
 
 use super::{LaneCell, Taken, Turn};
 use crate::dead_letter::Defunct;
-use crate::effects::Effects;
+use crate::effects::{Effects, StateChange};
 use crate::epoch::Letter;
 use crate::handler::{Answer, Call};
+use crate::ledger::RecentIds;
 use crate::outcome::{Failure, Outcome, code};
 use crate::partition::PartitionState;
 use crate::pipeline::Pipeline;
-use crate::supervisor::{Disposition, Failed, Verdict};
+use crate::supervisor::{Disposition, Failed, Halt, Verdict};
 
 /// A record for this key.
 #[derive(Message)]
@@ -195,7 +196,21 @@ impl OrderActor {
 
     /// Effects that the broker would refuse never join an epoch: they would take it down with them.
     fn check(&self, effects: Effects) -> Outcome {
-        let max = self.pipeline.policy.max_emit_bytes;
+        let policy = &self.pipeline.policy;
+        if let StateChange::Set(state) = &effects.state {
+            let key = self.cell.lane.borrow().key.as_ref().map_or(0, |key| key.len());
+            let row = key + state.len() + policy.recent_ids * RecentIds::WIDTH;
+            if row > policy.max_row_bytes {
+                return Outcome::Failed(Failure::permanent(
+                    code::TOO_LARGE,
+                    format!(
+                        "with this state the key's row has {row} bytes, the changelog takes {}",
+                        policy.max_row_bytes
+                    ),
+                ));
+            }
+        }
+        let max = policy.max_emit_bytes;
         match effects.emit.iter().find(|emit| emit.size() > max) {
             None => Outcome::Done(effects),
             Some(emit) => Outcome::Failed(Failure::permanent(
@@ -227,28 +242,53 @@ impl OrderActor {
             return false;
         }
         let Some(failure) = self.failure.take() else { return false };
-        let Some(done) = self.cell.lane.borrow_mut().dead_lettered(attempt) else { return false };
+        let Some(letter) = self.letter(attempt, &failure, disposition) else { return false };
         let policy = &self.pipeline.policy;
+        if letter.emit.size() > policy.max_letter_bytes {
+            let (bytes, topic, takes) =
+                (letter.emit.size(), &policy.dead_letter_topic, policy.max_letter_bytes);
+            self.pipeline.supervisor.do_send(Halt {
+                reason: format!(
+                    "{}: {}[{}]@{} key \"{}\": {}; its dead letter has {bytes} bytes, {topic} takes {takes}. Raise \
+                     max.message.bytes of {topic}; nothing is lost, the record is delivered again",
+                    self.pipeline.source.handler,
+                    self.pipeline.source.topic,
+                    self.partition.borrow().partition(),
+                    letter.offset,
+                    letter.key,
+                    letter.cause
+                ),
+            });
+            return false;
+        }
+        let Some(done) = self.cell.lane.borrow_mut().dead_lettered(attempt) else { return false };
+        self.partition.borrow_mut().dead_lettered(done.receipt, letter);
+        self.head_changed();
+        true
+    }
+
+    fn letter(&self, attempt: u32, failure: &Failure, disposition: Disposition) -> Option<Letter> {
+        let policy = &self.pipeline.policy;
+        let key = self.key_text();
+        let lane = self.cell.lane.borrow();
+        let record = &lane.current()?.record;
         let defunct = Defunct {
-            record: &done.record,
+            record,
             partition: self.partition.borrow().partition(),
             source: &self.pipeline.source,
-            failure: &failure,
+            failure,
             attempt,
             disposition,
         };
-        let letter = Letter {
+        Some(Letter {
             emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
-            offset: done.record.offset,
-            key: self.key_text(),
+            offset: record.offset,
+            key,
             cause: match disposition {
                 Disposition::Poison => format!("{}, permanent", failure.message),
                 Disposition::Exhausted => format!("{}, {attempt} attempts used up", failure.message),
             },
-        };
-        self.partition.borrow_mut().dead_lettered(done.receipt, letter);
-        self.head_changed();
-        true
+        })
     }
 
     fn head_changed(&self) {

@@ -153,6 +153,9 @@ impl Lane {
         let judged = self.state == State::Judged { attempt };
         if judged {
             self.state = State::Parked { attempt: attempt + 1 };
+            if let Some(current) = &mut self.current {
+                current.record = Arc::new(current.record.detached());
+            }
         }
         judged
     }

@@ -13,7 +13,7 @@ use super::live::{Live, LiveKeys};
 use super::{Ownership, PartitionState, Receipt};
 use crate::clock;
 use crate::epoch::AssignmentEpoch;
-use crate::ledger::{HEAD_PREFIX, Head, head_key};
+use crate::ledger::{HEAD_PREFIX, Head, RecentIds, head_key};
 use crate::order::{Lane, LaneCell, OrderActor, Take, Taken};
 use crate::outcome::{Failure, code};
 use crate::pipeline::Pipeline;
@@ -111,6 +111,9 @@ impl PartitionActor {
         let policy = &self.pipeline.policy;
         let mut reader = Reader::new(&record);
         let (key, mut defect) = match reader.read(&policy.key) {
+            Ok(Some(key)) if key.len() + policy.recent_ids * RecentIds::WIDTH > policy.max_row_bytes => {
+                (None, Some(key_too_large(key.len(), policy.max_row_bytes)))
+            }
             Ok(Some(key)) => (Some(key), None),
             Ok(None) => (None, Some(no_key(&policy.key))),
             Err(why) => (None, Some(undecodable("key", &why))),
@@ -199,14 +202,21 @@ impl PartitionActor {
             if self.live.get_mut(key).is_some() {
                 continue;
             }
-            let head = Head::decode(&value).map_err(|error| error.to_string())?;
-            let mut lane = Lane::new(None, Some(head));
-            if lane.has_dead_row(watermark, oldest_ms) {
+            if is_dead(&value, watermark, oldest_ms)? && self.is_dead_still(&row_key, watermark, oldest_ms)? {
                 self.state.borrow_mut().write_row(Head::tombstone(key, &mut BytesMut::new()));
                 self.pipeline.open.borrow_mut().touch(&self.state);
             }
         }
         Ok(())
+    }
+
+    /// Judges the newest row: the scanned one may have been replaced.
+    fn is_dead_still(&self, row_key: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, String> {
+        let newest = self.pipeline.view.get(self.state.borrow().partition(), row_key);
+        match newest.map_err(|error| error.to_string())? {
+            Some(row) => is_dead(&row, watermark, oldest_ms),
+            None => Ok(false),
+        }
     }
 
     fn committed_watermark(&self) -> NextOffset {
@@ -236,6 +246,11 @@ impl PartitionActor {
     }
 }
 
+fn is_dead(row: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, String> {
+    let head = Head::decode(row).map_err(|error| error.to_string())?;
+    Ok(Lane::new(None, Some(head)).has_dead_row(watermark, oldest_ms))
+}
+
 fn no_key(selector: &Selector) -> Failure {
     match selector {
         Selector::Record => {
@@ -243,6 +258,13 @@ fn no_key(selector: &Selector) -> Failure {
         }
         other => Failure::permanent(code::NULL_KEY, format!("the record has nothing at {other}, its key")),
     }
+}
+
+fn key_too_large(bytes: usize, takes: usize) -> Failure {
+    let message = format!(
+        "the key has {bytes} bytes; with its ids its row exceeds the {takes} that the changelog takes"
+    );
+    Failure::permanent(code::TOO_LARGE, message)
 }
 
 fn undecodable(what: &str, why: &str) -> Failure {

@@ -74,6 +74,7 @@ struct Share {
     letters: Vec<Letter>,
     rows: Vec<Row>,
     lanes: Vec<Rc<LaneCell>>,
+    emitted_bytes: u64,
     tally: Tally,
 }
 
@@ -179,6 +180,7 @@ impl PartitionState {
     /// A record took effect.
     pub fn applied(&mut self, receipt: Receipt, emits: Vec<Emit>) {
         self.share.tally.books.applied += 1;
+        self.share.emitted_bytes += emits.iter().map(|emit| emit.size() as u64).sum::<u64>();
         self.share.emits.extend(emits);
         self.book(receipt);
     }
@@ -192,6 +194,7 @@ impl PartitionState {
     /// A record goes to the dead-letter topic.
     pub fn dead_lettered(&mut self, receipt: Receipt, letter: Letter) {
         self.share.tally.books.dead_lettered += 1;
+        self.share.emitted_bytes += letter.emit.size() as u64;
         self.share.letters.push(letter);
         self.book(receipt);
     }
@@ -217,6 +220,12 @@ impl PartitionState {
         self.share.rows.push(row);
     }
 
+    /// Bytes that the open epoch holds of this partition, roughly: what its records had and what
+    /// they emit.
+    pub fn open_bytes(&self) -> u64 {
+        self.share.tally.bytes + self.share.emitted_bytes
+    }
+
     /// Puts the partition on the open epoch's list; `true` if it was not there.
     pub fn list(&mut self) -> bool {
         !std::mem::replace(&mut self.listed, true)
@@ -234,7 +243,7 @@ impl PartitionState {
             return None;
         }
         let next = self.watermark.position();
-        let Share { emits, letters, mut rows, lanes, tally } = std::mem::take(&mut self.share);
+        let Share { emits, letters, mut rows, lanes, tally, .. } = std::mem::take(&mut self.share);
         rows.reserve(lanes.len());
         for cell in lanes {
             rows.extend(cell.lane.borrow_mut().close(epoch, next, oldest_ms, out));
