@@ -25,7 +25,7 @@ use self::instance::{Ended, HANDLER, Instance, TOPIC};
 use self::judge::{Evidence, judge};
 use self::report::{Pace, Report};
 use self::workload::{EventId, Workload};
-use super::dlt::letter::Letter;
+use super::dlt::letter::{Letter, Raw};
 use super::dlt::scan::{Scan, Start};
 use super::publish::line::Outgoing;
 use super::publish::sender::Sender;
@@ -197,13 +197,47 @@ fn read_letters(kafka: &Kafka, topic: &str, workload: &Workload) -> Result<Lette
 fn intact(letter: &Letter, workload: &Workload) -> Option<EventId> {
     let header = letter.headers.iter().find(|header| &header.name.0[..] == b"ce_id")?;
     let text = std::str::from_utf8(&header.value.as_ref()?.0).ok()?;
-    let id: EventId = text.parse().ok().filter(|id: &EventId| id.order < workload.orders())?;
-    let original = (Some(workload.key(id).into_bytes()), Some(workload.value(id)));
-    let bytes = |raw: &Option<super::dlt::letter::Raw>| raw.as_ref().map(|raw| raw.0.to_vec());
-    ((bytes(&letter.key), bytes(&letter.value)) == original).then_some(id)
+    let id: EventId = text.parse().ok()?;
+    if !workload.stream().contains(&id) {
+        return None;
+    }
+    let same = |raw: &Option<Raw>, original: &[u8]| raw.as_ref().is_some_and(|raw| raw.0 == original);
+    let is_intact =
+        same(&letter.key, workload.key(id).as_bytes()) && same(&letter.value, &workload.value(id));
+    is_intact.then_some(id)
 }
 
 fn reason(letter: &Letter) -> String {
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".into());
     format!("{}: {}", text(&letter.code), text(&letter.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::dlt::letter::RawHeader;
+
+    #[test]
+    fn a_letter_counts_for_its_event_only_with_the_very_bytes_of_the_original() {
+        let workload = Workload::new(10, 1);
+        let id = EventId { order: 3, sequence: 2 };
+        let raw = |text: &[u8]| Raw(Bytes::copy_from_slice(text));
+        let header = RawHeader { name: raw(b"ce_id"), value: Some(raw(id.to_string().as_bytes())) };
+        let letter = Letter {
+            key: Some(raw(workload.key(id).as_bytes())),
+            value: Some(raw(&workload.value(id))),
+            headers: vec![header],
+            ..Letter::default()
+        };
+        assert_eq!(intact(&letter, &workload), Some(id));
+        for damaged in [
+            Letter { value: None, ..letter.clone() },
+            Letter { value: Some(raw(b"{}")), ..letter.clone() },
+            Letter { key: Some(raw(b"ORD-000004")), ..letter.clone() },
+            Letter { headers: Vec::new(), ..letter.clone() },
+        ] {
+            assert_eq!(intact(&damaged, &workload), None, "{damaged:?}");
+        }
+        assert_eq!(intact(&letter, &Workload::new(3, 1)), None, "an order that was never placed");
+    }
 }

@@ -83,8 +83,8 @@ impl Report {
         );
         row("dead letters", self.verdict.dead_letters, &self.reasons());
         row("out of order", self.verdict.out_of_order, "events that overtook another of their order");
-        row("applied twice", self.verdict.applied_twice, "");
-        row("lost", self.verdict.lost, "");
+        row("applied twice", self.verdict.applied_twice, "events that the service did again");
+        row("lost", self.verdict.lost, "records without any result");
         let rate = HumanCount(self.pace.records_per_second as u64);
         let calls = HumanCount(self.pace.calls_per_second as u64);
         write!(
