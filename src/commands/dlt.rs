@@ -2,8 +2,8 @@
 //!
 //! Reads Spring Kafka's headers, so it shows the letters of a Spring service as well.
 
-mod letter;
-mod scan;
+pub(super) mod letter;
+pub(super) mod scan;
 
 use std::ops::ControlFlow;
 

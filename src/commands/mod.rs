@@ -2,6 +2,7 @@
 //! they print.
 
 pub mod check;
+pub mod demo;
 pub mod dlt;
 pub mod publish;
 pub mod run;
@@ -71,6 +72,7 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
     match command {
         Command::Run(args) => run::execute(args),
         Command::Check(args) => check::execute(args),
+        Command::Demo(args) => demo::execute(args),
         Command::Publish(args) => publish::execute(args),
         Command::Dlt(Dlt::List(args)) => dlt::list(args),
         Command::Dlt(Dlt::Show(args)) => dlt::show(args),

@@ -1,7 +1,7 @@
 //! `pawl publish`: JSON lines to a topic, with a count that can be relied on.
 
-mod line;
-mod sender;
+pub(super) mod line;
+pub(super) mod sender;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, info, warn};
 
 use crate::settings::{Kafka, Security};
@@ -100,7 +99,9 @@ impl LogContext {
 impl ClientContext for LogContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let client = self.client;
-        if matches!(level, RDKafkaLogLevel::Debug) {
+        // Each client gets all of the user's properties, also those that only consumers know.
+        let foreign_property = facility == "CONFWARN" && text.contains("will be ignored by this");
+        if foreign_property || matches!(level, RDKafkaLogLevel::Debug) {
             debug!(target: "librdkafka", client, facility, "{text}");
             return;
         }
@@ -119,10 +120,11 @@ impl ClientContext for LogContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let client = self.client;
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            // No error, and whoever asked for it gets it from poll as well.
             return;
         }
-        let client = self.client;
         // One kind for each code: a second problem is not hidden by the first.
         let kind = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| format!("{code:?}"));
         if let Some(suppressed) = self.admit(&kind) {
