@@ -136,7 +136,7 @@ mod tests {
 
     use pawl_actors::effects::Effects;
     use pawl_actors::handler::{Answer, Call};
-    use pawl_actors::outcome::{Outcome, code};
+    use pawl_actors::outcome::Outcome;
 
     use super::super::http::tests::{call, record};
     use super::*;
@@ -186,20 +186,6 @@ mod tests {
             done()
         });
         assert_eq!(outcome(&handler).await, done());
-    }
-
-    #[tokio::test]
-    async fn a_program_that_does_not_answer_times_out() {
-        let mut registry = Registry::default();
-        registry.register("billing", from_fn(|_: Call| std::future::pending())).unwrap();
-        let handler = registry.build("billing", &program(None, Duration::from_millis(20))).unwrap();
-        match outcome(&*handler).await {
-            Outcome::Failed(failure) => {
-                assert_eq!(failure.code, code::TIMED_OUT);
-                assert!(failure.message.ends_with("within 20ms"), "{}", failure.message);
-            }
-            done => panic!("expected a time-out, got {done:?}"),
-        }
     }
 
     #[test]

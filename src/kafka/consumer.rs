@@ -242,7 +242,7 @@ pub struct Intake {
     polled_bytes: usize,
 }
 
-/// Records read before the actors get them.
+/// Records read before the actors get them, never more than a partition's intake holds.
 const BATCH: usize = 1_000;
 /// Bytes read before the actors get them: a batch of large records is a small one.
 const BATCH_BYTES: usize = 4 << 20;
@@ -481,7 +481,7 @@ impl Intake {
         let consumer = self.parts.consumer.clone();
         let mut wait = POLL;
         self.polled_bytes = 0;
-        for _ in 0..BATCH {
+        for _ in 0..BATCH.min(self.parts.bounds.records.unsigned_abs() as usize) {
             if self.polled_bytes >= BATCH_BYTES {
                 break;
             }

@@ -135,7 +135,9 @@ async fn topic_facts(settings: &Settings, name: &str) -> Result<TopicFacts, RunE
             tokio::task::spawn_blocking(move || TopicFacts::gather(&kafka, &owned, &handler)).await;
         match gathered.map_err(anyhow::Error::from)? {
             Ok(facts) => return Ok(facts),
-            Err(TopicsError::Admin(error @ AdminError::Unreachable { .. })) => {
+            Err(TopicsError::Admin(
+                error @ (AdminError::Unreachable { .. } | AdminError::NotVisible { .. }),
+            )) => {
                 tracing::warn!(handler = name, "{error}; trying again");
             }
             Err(error) => return Err(error.into()),

@@ -3,8 +3,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backpressure;
+mod bad_input;
 mod broker;
 mod dlt;
 mod forward;
+mod library;
+mod orders;
 mod publish;
+mod restore;
+mod retries;
+mod shutdown;
 mod topics;

@@ -1,6 +1,6 @@
 //! Plain rdkafka clients, independent of Pawl's own: create topics, write, read committed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use futures_executor::block_on;
 use pawl_actors::record::Header;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
@@ -19,6 +19,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::kafka::Broker;
+use super::wait::until;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -55,6 +56,18 @@ fn create(bootstrap: &str, topic: &str, partitions: i32, configs: &[(&str, &str)
         Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(()),
         Err((name, code)) => Err(format!("{name}: {code}")),
     }
+}
+
+/// Changes configs of a topic; those not named go back to their defaults.
+pub fn alter(broker: &Broker, topic: &str, configs: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> =
+        config(broker.bootstrap()).create().expect("an admin client can be created");
+    let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (name, value) in configs {
+        change = change.set(name, value);
+    }
+    let results = block_on(admin.alter_configs([&change], &AdminOptions::new())).expect("the broker answers");
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
 /// Deletes a topic; the broker does it soon after.
@@ -165,15 +178,36 @@ pub fn produce_in_transaction(
 /// Writes records and waits until the broker has acknowledged all of them. Records without a
 /// partition go where Java's default partitioner puts them.
 pub fn produce(broker: &Broker, topic: &str, records: impl IntoIterator<Item = Out>) {
-    let producer: ThreadedProducer<Refused> = config(broker.bootstrap())
-        .set("enable.idempotence", "true")
-        .set("partitioner", "murmur2_random")
-        .create_with_context(Refused::default())
-        .expect("a producer can be created");
+    let publisher = Publisher::new(broker);
     for record in records {
-        send(&producer, topic, &record);
+        publisher.send(topic, &record);
     }
-    flush(&producer);
+    publisher.flush();
+}
+
+/// A producer that is kept, for writing over some time.
+pub struct Publisher(ThreadedProducer<Refused>);
+
+impl Publisher {
+    pub fn new(broker: &Broker) -> Publisher {
+        let producer = config(broker.bootstrap())
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random")
+            // The topic's own limit decides.
+            .set("message.max.bytes", "16777216")
+            .create_with_context(Refused::default());
+        Publisher(producer.expect("a producer can be created"))
+    }
+
+    /// Hands a record to the producer.
+    pub fn send(&self, topic: &str, record: &Out) {
+        send(&self.0, topic, record);
+    }
+
+    /// Waits until the broker has acknowledged everything.
+    pub fn flush(&self) {
+        flush(&self.0);
+    }
 }
 
 fn flush(producer: &ThreadedProducer<Refused>) {
@@ -247,6 +281,48 @@ pub fn read_until(
     read(broker, topic, deadline, Some(&done))
 }
 
+/// What a group has committed, by partition; partitions without a commit are left out.
+pub fn committed(broker: &Broker, group: &str, topic: &str) -> BTreeMap<i32, i64> {
+    let consumer: BaseConsumer =
+        config(broker.bootstrap()).set("group.id", group).create().expect("a consumer can be created");
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the broker answers metadata");
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        list.add_partition(topic, partition.id());
+    }
+    let found = consumer.committed_offsets(list, DEADLINE).expect("the coordinator answers");
+    let offset = |place: Offset| place.to_raw().filter(|offset| *offset >= 0);
+    found.elements().iter().filter_map(|one| Some((one.partition(), offset(one.offset())?))).collect()
+}
+
+/// Sets a group's committed offset, as an operator's tool does while the group has no members.
+pub fn commit(broker: &Broker, group: &str, topic: &str, partition: i32, offset: i64) {
+    let consumer: BaseConsumer =
+        config(broker.bootstrap()).set("group.id", group).create().expect("a consumer can be created");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a valid offset");
+    consumer.commit(&list, CommitMode::Sync).expect("the coordinator takes the offset");
+}
+
+/// The end of each partition; `None` while there is no such topic.
+pub fn ends(broker: &Broker, topic: &str) -> Option<BTreeMap<i32, i64>> {
+    let consumer: BaseConsumer =
+        config(broker.bootstrap()).set("group.id", "pawl-tests-reader").create().expect("a consumer");
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the broker answers metadata");
+    let partitions = metadata.topics()[0].partitions();
+    let end = |partition| Some((partition, consumer.fetch_watermarks(topic, partition, DEADLINE).ok()?.1));
+    let ends: Option<BTreeMap<i32, i64>> = partitions.iter().map(|one| end(one.id())).collect();
+    ends.filter(|ends| !ends.is_empty())
+}
+
+/// Waits until a group has committed everything that lies in a topic now.
+pub fn wait_for_end(broker: &Broker, group: &str, topic: &str, deadline: Duration) {
+    let ends = ends(broker, topic).expect("the topic is there");
+    until(&format!("the end of {topic}"), deadline, || {
+        (committed(broker, group, topic) == ends).then_some(())
+    });
+}
+
 /// Whether what was read so far is enough.
 type Done<'a> = &'a dyn Fn(&[Seen]) -> bool;
 
@@ -258,8 +334,10 @@ fn read(broker: &Broker, topic: &str, deadline: Duration, done: Option<Done<'_>>
         .set("enable.partition.eof", "true")
         .create()
         .expect("a consumer can be created");
-    let mut open = assign(&consumer, topic);
     let (start, mut seen) = (Instant::now(), Vec::new());
+    // Some of the topics that tests read are made by Pawl, at its own time.
+    let patience = if done.is_some() { deadline } else { Duration::ZERO };
+    let mut open = until(&format!("the topic {topic}"), patience, || assign(&consumer, topic));
     loop {
         if done.is_some_and(|done| done(&seen)) || (done.is_none() && open.is_empty()) {
             break;
@@ -276,16 +354,19 @@ fn read(broker: &Broker, topic: &str, deadline: Duration, done: Option<Done<'_>>
     seen
 }
 
-fn assign(consumer: &BaseConsumer, topic: &str) -> BTreeSet<i32> {
+/// Assigns every partition of a topic from its beginning; `None` if there is no such topic.
+fn assign(consumer: &BaseConsumer, topic: &str) -> Option<BTreeSet<i32>> {
     let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the broker answers metadata");
     let partitions: BTreeSet<i32> = metadata.topics()[0].partitions().iter().map(|p| p.id()).collect();
-    assert!(!partitions.is_empty(), "there is no topic {topic}");
+    if partitions.is_empty() {
+        return None;
+    }
     let mut list = TopicPartitionList::new();
     for partition in &partitions {
         list.add_partition_offset(topic, *partition, Offset::Beginning).expect("a valid offset");
     }
     consumer.assign(&list).expect("partitions can be assigned");
-    partitions
+    Some(partitions)
 }
 
 fn detach(message: &rdkafka::message::BorrowedMessage<'_>) -> Seen {

@@ -14,13 +14,16 @@
 
 pub mod clients;
 pub mod kafka;
+pub mod orders;
 pub mod pawl;
 pub mod process;
+pub mod service;
 pub mod wait;
 
-pub use self::pawl::{Finished, Pawl, command};
+pub use self::pawl::{Finished, Pawl, command, settings};
 pub use clients::{
     Ending, Out, Seen, produce, produce_in_transaction, read_all, read_until, topic, topic_with, unique,
 };
 pub use kafka::{Broker, broker};
+pub use service::{Call, Reply, Service};
 pub use wait::until;

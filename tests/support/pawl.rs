@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::kafka::Broker;
 use super::process;
 use super::wait::until;
 
@@ -104,6 +105,15 @@ impl Pawl {
         get(self.port, path).ok()
     }
 
+    /// The sum of a metric's samples now, over all their labels; `None` where nobody answers.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics")?;
+        let samples = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+        });
+        Some(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
     /// The working directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -139,6 +149,17 @@ impl Drop for Pawl {
         // What cannot be removed now is swept by the next run.
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Settings of one handler, named `billing`, which restarts quickly: `more` is the rest of its
+/// table, and may go on with other tables.
+pub fn settings(broker: &Broker, topic: &str, group: &str, more: &str) -> String {
+    format!(
+        "[kafka]\nbootstrap_servers = [\"{}\"]\nsession_timeout = \"6s\"\n\
+         [store]\ncheckpoint_interval = \"200ms\"\n\
+         [handler.billing]\ntopic = \"{topic}\"\ngroup = \"{group}\"\n{more}\n",
+        broker.bootstrap()
+    )
 }
 
 /// A command of `pawl` that has ended.

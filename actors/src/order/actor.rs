@@ -247,6 +247,8 @@ impl OrderActor {
         if letter.emit.size() > policy.max_letter_bytes {
             let (bytes, topic, takes) =
                 (letter.emit.size(), &policy.dead_letter_topic, policy.max_letter_bytes);
+            // As with a fatal failure; a drain would wait for a verdict otherwise.
+            self.cell.lane.borrow_mut().park(attempt);
             self.pipeline.supervisor.do_send(Halt {
                 reason: format!(
                     "{}: {}[{}]@{} key \"{}\": {}; its dead letter has {bytes} bytes, {topic} takes {takes}. Raise \

@@ -1,0 +1,147 @@
+//! Retries: finite, at the service's own pace, and nobody's business but the failing key's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pawl_actors::dead_letter::header;
+
+use crate::support::service::Received;
+use crate::support::{self, Broker, Call, Out, Pawl, Reply, Service};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A handler that posts to the service, with this `retry` and this much more of its table.
+fn posting(broker: &Broker, input: &str, group: &str, service: &Service, retry: &str, more: &str) -> Pawl {
+    let more =
+        format!("http = {{ url = \"{}\", timeout = \"500ms\" }}\nretry = {retry}\n{more}\n", service.url());
+    Pawl::new(&support::settings(broker, input, group, &more))
+}
+
+fn attempts(service: &Service, key: &str) -> Vec<(u32, u16)> {
+    let calls = service.calls();
+    let of_key = calls.iter().filter(|call| call.received.key == key);
+    of_key.map(|call| (call.received.attempt, call.status)).collect()
+}
+
+fn waits_for_nothing(call: &Call) -> bool {
+    call.received.key != "stuck" && call.succeeded()
+}
+
+#[test]
+fn a_key_that_retries_delays_no_other_and_loses_nothing_when_pawl_is_killed() {
+    let Some(broker) = support::broker() else { return };
+    let (input, group) = (support::topic(broker, "orders", 1), support::unique("billing"));
+    let service =
+        Service::start(|call: &Received| Reply::status(if call.key == "stuck" { 503 } else { 200 }));
+    let retry = "{ attempts = 1000, initial = \"50ms\", max = \"50ms\" }";
+    let mut pawl = posting(broker, &input, &group, &service, retry, "");
+    // The stuck key is first in the partition, and has followers that must wait for it.
+    let stuck = (0..3).map(|n| Out::new("stuck", format!("stuck {n}")));
+    let others = (0..2_000).map(|n| Out::new(format!("ORD-{}", n % 100), format!("{n}")));
+    support::produce(broker, &input, stuck.chain(others));
+
+    pawl.start();
+    service.wait("the others' records", 2_000, DEADLINE, waits_for_nothing);
+    service.wait("some attempts", 3, DEADLINE, |call| call.received.key == "stuck");
+    let applied = || pawl.metric("pawl_records_applied_total").filter(|applied| *applied >= 2_000.0);
+    support::until("the commit of the others' records", DEADLINE, applied);
+    assert_eq!(pawl.metric("pawl_records_applied_total"), Some(2_000.0));
+    let committed = || support::clients::committed(broker, &group, &input)[&0];
+    assert_eq!(committed(), 0, "the group's offset does not pass what is unfinished");
+    assert!(service.calls().iter().all(|call| call.received.key != "stuck" || call.received.offset == 0));
+
+    // What was applied above the stuck record is known from the ledger; the stuck one comes again.
+    pawl.kill();
+    let killed = service.calls().len();
+    pawl.start();
+    service.wait("an attempt after the kill", 1, DEADLINE, |call| {
+        call.begin > killed * 2 && call.received.key == "stuck"
+    });
+    let again = || pawl.metric("pawl_redelivered_total").filter(|again| *again >= 2_000.0);
+    support::until("the recognition of what was applied", DEADLINE, again);
+    assert_eq!(service.count(waits_for_nothing), 2_000, "nothing is applied again");
+
+    service.script(|_| Reply::status(200));
+    support::until("the end", DEADLINE, || (committed() == 2_003).then_some(()));
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let done: Vec<String> = service
+        .calls()
+        .iter()
+        .filter(|call| call.received.key == "stuck" && call.succeeded())
+        .map(|call| String::from_utf8_lossy(&call.received.body).into_owned())
+        .collect();
+    assert_eq!(done, ["stuck 0", "stuck 1", "stuck 2"]);
+}
+
+#[test]
+fn attempts_are_finite_and_the_letter_tells_what_the_last_one_said() {
+    let Some(broker) = support::broker() else { return };
+    let (input, group) = (support::topic(broker, "orders", 1), support::unique("billing"));
+    let service =
+        Service::start(|call: &Received| Reply::status(if call.body == b"bad"[..] { 503 } else { 200 }));
+    let retry = "{ attempts = 3, initial = \"10ms\", max = \"20ms\" }";
+    let letters = support::topic(broker, "letters", 1);
+    let to = format!("dead_letter = {{ topic = \"{letters}\" }}");
+    let mut pawl = posting(broker, &input, &group, &service, retry, &to);
+    support::produce(broker, &input, [Out::new("A", "bad").header("h", "1"), Out::new("A", "good")]);
+    pawl.start();
+    let dead = support::read_until(broker, &letters, DEADLINE, |seen| seen.len() == 1);
+    service.wait("the record behind it", 1, DEADLINE, Call::succeeded);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+
+    assert_eq!(attempts(&service, "A"), [(1, 503), (2, 503), (3, 503), (1, 200)]);
+    let keys: Vec<String> =
+        service.calls().iter().map(|call| call.received.idempotency_key.clone()).collect();
+    assert!(keys[0] == keys[1] && keys[1] == keys[2] && keys[2] != keys[3], "{keys:?}");
+    let found: BTreeMap<&str, &[u8]> = dead[0]
+        .headers
+        .iter()
+        .map(|header| (std::str::from_utf8(&header.name).unwrap(), header.value.as_deref().unwrap()))
+        .collect();
+    let timestamp = support::read_all(broker, &input)[0].timestamp.unwrap().to_be_bytes();
+    let expected: BTreeMap<&str, &[u8]> = BTreeMap::from([
+        ("h", &b"1"[..]),
+        (header::ORIGINAL_TOPIC, input.as_bytes()),
+        (header::ORIGINAL_PARTITION, &[0; 4]),
+        (header::ORIGINAL_OFFSET, &[0; 8]),
+        (header::ORIGINAL_TIMESTAMP, &timestamp),
+        (header::ORIGINAL_TIMESTAMP_TYPE, b"CreateTime"),
+        (header::ORIGINAL_CONSUMER_GROUP, group.as_bytes()),
+        (header::EXCEPTION_FQCN, b"pawl.Exhausted"),
+        (header::EXCEPTION_CAUSE_FQCN, b"pawl.Unavailable"),
+        (header::EXCEPTION_MESSAGE, b"service answered 503 \"answer 503\""),
+        (header::EXCEPTION_STACKTRACE, b"answer 503"),
+        (header::DELIVERY_ATTEMPT, &[0, 0, 0, 3]),
+        (header::DISPOSITION, b"exhausted"),
+    ]);
+    assert_eq!(found, expected);
+    assert!(pawl.log().contains(&format!("pawl dlt show {letters} 0 0")), "{}", pawl.log());
+}
+
+#[test]
+fn a_service_that_asks_for_a_pause_gets_it_and_one_that_is_silent_is_asked_again() {
+    let Some(broker) = support::broker() else { return };
+    let (input, group) = (support::topic(broker, "orders", 1), support::unique("billing"));
+    let service = Service::start(|call: &Received| match (call.key.as_str(), call.attempt) {
+        ("busy", 1) => Reply::status(429).retry_after("2"),
+        ("silent", 1) => Reply::status(200).held(),
+        _ => Reply::status(200),
+    });
+    let retry = "{ attempts = 5, initial = \"10ms\", max = \"10s\" }";
+    let mut pawl = posting(broker, &input, &group, &service, retry, "");
+    support::produce(broker, &input, ["busy", "silent", "plain"].map(|key| Out::new(key, key)));
+    pawl.start();
+    service.wait("the end of all three", 3, DEADLINE, Call::succeeded);
+    let committed = || (support::clients::committed(broker, &group, &input)[&0] == 3).then_some(());
+    support::until("the commit", DEADLINE, committed);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+
+    assert_eq!(attempts(&service, "busy"), [(1, 429), (2, 200)]);
+    assert_eq!(attempts(&service, "silent"), [(1, 200), (2, 200)], "the first answer came too late");
+    assert_eq!(attempts(&service, "plain"), [(1, 200)]);
+    let calls = service.calls();
+    let busy: Vec<&Call> = calls.iter().filter(|call| call.received.key == "busy").collect();
+    let pause = busy[1].began - busy[0].ended.expect("it was answered");
+    assert!(pause >= Duration::from_secs(2), "Retry-After: 2 became {pause:?}");
+    assert!(support::read_all(broker, &format!("{input}-dlt")).is_empty());
+}
