@@ -1,5 +1,6 @@
 //! The bare loops: what a careful person writes around rdkafka by hand, tuned the same way.
 
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -131,7 +132,7 @@ impl Loop {
             Some(message) => message.expect("no error in a benchmark"),
         };
         let (key, value) = (message.key().expect("a key"), message.payload().expect("a value"));
-        let headers = pawl::kafka::headers::read(&message);
+        let headers = pawl::kafka::headers::read(&message, Bytes::copy_from_slice);
         let event_id = headers[0].value.clone().expect("an id");
         self.next[message.partition() as usize] = message.offset() + 1;
         let mut id = [0u8; ID_BYTES];

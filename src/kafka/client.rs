@@ -59,6 +59,15 @@ pub fn reader(kafka: &Kafka) -> ClientConfig {
     config
 }
 
+/// Sets what only makes a client faster or smaller, where the user's properties do not say otherwise.
+pub fn tune(config: &mut ClientConfig, kafka: &Kafka, tuning: &[(&str, &str)]) {
+    for (name, value) in tuning {
+        if !kafka.properties.contains_key(*name) {
+            config.set(*name, *value);
+        }
+    }
+}
+
 fn protocol(security: Security) -> &'static str {
     match security {
         Security::Plaintext => "plaintext",
@@ -186,6 +195,15 @@ mod tests {
             assert_eq!(config.get("bootstrap.servers"), Some("a:9092,b:9092"));
             config.create_native_config().expect("librdkafka knows every property");
         }
+    }
+
+    #[test]
+    fn tuning_leaves_the_users_properties_alone() {
+        let mut kafka = kafka();
+        kafka.properties.insert("linger.ms".into(), "7".into());
+        let mut config = producer(&kafka);
+        tune(&mut config, &kafka, &[("linger.ms", "1"), ("batch.num.messages", "500")]);
+        assert_eq!((config.get("linger.ms"), config.get("batch.num.messages")), (Some("7"), Some("500")));
     }
 
     #[test]

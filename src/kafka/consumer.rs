@@ -226,6 +226,11 @@ impl Taking {
     fn is_open(&self) -> bool {
         self.actor.is_some() && self.begin_at.is_none()
     }
+
+    /// Whether records come in.
+    fn is_reading(&self) -> bool {
+        self.is_open() && !self.paused
+    }
 }
 
 /// See the module's documentation.
@@ -248,8 +253,11 @@ const BATCH: usize = 1_000;
 const BATCH_BYTES: usize = 4 << 20;
 /// Longest wait for a record; commands wait as long.
 const POLL: Duration = Duration::from_millis(20);
-/// Longest wait for room before a full partition is paused.
+/// Longest wait for room before a full partition is paused, so that the others can be read.
 const PATIENCE: Duration = Duration::from_millis(25);
+/// The same when all partitions are full. Nothing is polled meanwhile, so this is also how much
+/// later a rebalance may be noticed; small against any session time-out.
+const PATIENCE_OF_ALL: Duration = Duration::from_secs(1);
 /// Records are copied into shared pieces of memory of this size: one that stays pins no more.
 const CHUNK: usize = 64 * 1024;
 
@@ -288,7 +296,7 @@ impl Intake {
             }
             self.begin_intake();
             self.poll();
-            self.bound_intake();
+            self.bound_intake(commands);
         }
     }
 
@@ -529,7 +537,7 @@ impl Intake {
             timestamp_type,
             key: message.key().map(|key| copy(&mut self.chunk, key)),
             value: message.payload().map(|value| copy(&mut self.chunk, value)),
-            headers: headers::read(message),
+            headers: headers::read(message, |bytes| copy(&mut self.chunk, bytes)),
         });
     }
 
@@ -570,15 +578,11 @@ impl Intake {
         self.give_up();
     }
 
-    /// Pauses partitions without room and lets those with room go on.
-    fn bound_intake(&mut self) {
+    /// Waits for room, then pauses partitions without any and lets those with room go on.
+    fn bound_intake(&mut self, commands: &Receiver<Command>) {
         let bounds = self.parts.bounds;
-        let full = |held: &Taking| held.is_open() && !held.paused && bounds.full(&held.stats);
-        let began = Instant::now();
-        // Most often there is room again within milliseconds, and that is cheaper than a pause.
-        while self.partitions.values().any(full) && began.elapsed() < PATIENCE {
-            std::thread::sleep(Duration::from_micros(500));
-        }
+        self.wait_for_room(commands);
+        let full = |held: &Taking| held.is_reading() && bounds.full(&held.stats);
         let to_pause: Vec<Partition> =
             self.partitions.iter().filter(|(_, held)| full(held)).map(|(&partition, _)| partition).collect();
         let to_resume: Vec<Partition> = self
@@ -590,6 +594,23 @@ impl Intake {
         self.set_paused(&to_pause, true);
         if !self.giving_up {
             self.set_paused(&to_resume, false);
+        }
+    }
+
+    /// Most often there is room again before long, and waiting is cheaper than a pause, which throws
+    /// away what was fetched ahead. Where every partition is full nobody is kept waiting by that.
+    fn wait_for_room(&mut self, commands: &Receiver<Command>) {
+        let began = Instant::now();
+        loop {
+            let reading = || self.partitions.values().filter(|held| held.is_reading());
+            let full = reading().filter(|held| self.parts.bounds.full(&held.stats)).count();
+            let patience = if full == reading().count() { PATIENCE_OF_ALL } else { PATIENCE };
+            if full == 0 || began.elapsed() >= patience {
+                return;
+            }
+            if let Ok(command) = commands.recv_timeout(Duration::from_millis(1)) {
+                self.command(command);
+            }
         }
     }
 

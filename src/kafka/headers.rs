@@ -15,10 +15,10 @@ use pawl_actors::record::Header;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Message, OwnedHeaders};
 use rdkafka_sys as sys;
 
-/// The headers of a message, in its order, copied.
-pub fn read(message: &BorrowedMessage<'_>) -> Vec<Header> {
-    // Without `?`: this only fetches a pointer, no name is looked at.
-    message.headers().map(read_all).unwrap_or_default()
+/// The headers of a message, in its order; `copy` makes names and values one's own.
+pub fn read(message: &BorrowedMessage<'_>, copy: impl FnMut(&[u8]) -> Bytes) -> Vec<Header> {
+    // Only a pointer is fetched here, no name is looked at.
+    message.headers().map(|headers| read_all(headers, copy)).unwrap_or_default()
 }
 
 /// Headers for a record to write, in the given order.
@@ -30,14 +30,14 @@ pub fn write(headers: &[Header]) -> OwnedHeaders {
     owned
 }
 
-fn read_all(headers: &BorrowedHeaders) -> Vec<Header> {
+fn read_all(headers: &BorrowedHeaders, mut copy: impl FnMut(&[u8]) -> Bytes) -> Vec<Header> {
     let native = native(headers);
     // SAFETY: `native` points to live headers: it comes from a reference.
     let count = unsafe { sys::rd_kafka_header_cnt(native) };
-    (0..count).map(|index| read_one(headers, index)).collect()
+    (0..count).map(|index| read_one(headers, index, &mut copy)).collect()
 }
 
-fn read_one(headers: &BorrowedHeaders, index: usize) -> Header {
+fn read_one(headers: &BorrowedHeaders, index: usize, copy: &mut impl FnMut(&[u8]) -> Bytes) -> Header {
     let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
     // SAFETY: the headers are alive (a reference), the out parameters are valid for writing.
     let code =
@@ -47,9 +47,8 @@ fn read_one(headers: &BorrowedHeaders, index: usize) -> Header {
     // both live as long as the headers, which the reference keeps, and are copied here.
     unsafe {
         Header {
-            name: Bytes::copy_from_slice(CStr::from_ptr(name).to_bytes()),
-            value: (!value.is_null())
-                .then(|| Bytes::copy_from_slice(std::slice::from_raw_parts(value.cast(), size))),
+            name: copy(CStr::from_ptr(name).to_bytes()),
+            value: (!value.is_null()).then(|| copy(std::slice::from_raw_parts(value.cast(), size))),
         }
     }
 }
@@ -88,7 +87,7 @@ mod tests {
     }
 
     fn round_trip(headers: Vec<Header>) {
-        assert_eq!(read_all(write(&headers).as_borrowed()), headers);
+        assert_eq!(read_all(write(&headers).as_borrowed(), Bytes::copy_from_slice), headers);
     }
 
     #[test]
@@ -119,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_name_ends_at_its_first_nul_byte() {
-        let read = read_all(write(&[header(b"a\0b", Some(b"1"))]).as_borrowed());
+        let read = read_all(write(&[header(b"a\0b", Some(b"1"))]).as_borrowed(), Bytes::copy_from_slice);
         assert_eq!(read, vec![header(b"a", Some(b"1"))]);
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use pawl_actors::epoch::AssignmentEpoch;
 use pawl_actors::ledger::{CLAIM_KEY, ClaimRow};
 use pawl_actors::record::Partition;
@@ -16,7 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::LogContext;
 use super::held::Held;
-use crate::store::{Change, LocalView};
+use crate::store::LocalView;
 
 /// A partition to restore.
 #[derive(Clone, Debug)]
@@ -46,7 +45,7 @@ pub struct Restore {
 /// How far one partition is restored.
 struct Progress {
     target: Target,
-    changes: Vec<Change>,
+    changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     records: u64,
     bytes: u64,
     next: i64,
@@ -185,10 +184,11 @@ fn take(
         let claim = ClaimRow::decode(message.payload().unwrap_or_default());
         own = claim.map_err(|error| format!("partition {partition}: {error}"))?.nonce == one.target.nonce;
     } else {
-        one.changes.push((Bytes::copy_from_slice(key), message.payload().map(Bytes::copy_from_slice)));
+        one.changes.push((key.to_vec(), message.payload().map(<[u8]>::to_vec)));
     }
     if own || one.changes.len() >= CHUNK {
         let changes = std::mem::take(&mut one.changes);
+        let changes = changes.iter().map(|(key, value)| (&key[..], value.as_deref()));
         view.push(partition, changes, one.next).map_err(|error| error.to_string())?;
     }
     Ok(if own { progress.remove(&partition) } else { None })

@@ -248,7 +248,7 @@ impl Writer {
             let rows = part.rows.iter().chain([&part.partition_row]);
             self.parts
                 .view
-                .push(part.partition.0, rows.map(|row| (row.key.clone(), row.value.clone())), next)
+                .push(part.partition.0, rows.map(|row| (&row.key[..], row.value.as_deref())), next)
                 .map_err(|error| error.to_string())?;
         }
         Ok(())

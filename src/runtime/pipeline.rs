@@ -27,7 +27,7 @@ use crate::kafka::owner::{Owner, OwnerParts};
 use crate::kafka::restore::Restore;
 use crate::kafka::writer::{Job, Writer, WriterParts};
 use crate::metrics::EpochCommitTimes;
-use crate::settings::{Guarantee, HandlerSettings, Settings};
+use crate::settings::{Guarantee, HandlerSettings, Intake as IntakeSettings, Settings};
 use crate::store::{LocalView, SharedView, SledStore};
 
 /// Longest wait for the changelog's next record.
@@ -40,6 +40,12 @@ const TRANSACTION_SWEEP: Duration = Duration::from_secs(30);
 const MAX_EPOCH_BYTES: u64 = 32 << 20;
 /// Heads that the sweep for dead rows looks at in a second, for each partition.
 const SWEEP_ROWS_PER_SECOND: usize = 1_000;
+
+/// librdkafka's default lets a fast consumer wait for up to a second.
+const FETCH_AGAIN: (&str, &str) = ("fetch.queue.backoff.ms", "5");
+
+/// Bounds of what the consumer fetches ahead, all partitions together.
+const FETCHED_AHEAD_KIB: [u64; 2] = [1 << 10, 32 << 10];
 /// An answer of the `http` handler that exceeds its own time-out by this much is given up by the
 /// order actor: the handler's own message is the better one.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
@@ -97,8 +103,9 @@ impl Pipeline {
         let (store, store_thread) = open_view(settings, name, group, &facts)?;
         let held = Arc::new(Held::default());
         let context = IntakeContext::new(&handler_settings.topic, held.clone());
-        let consumer: Arc<BaseConsumer<IntakeContext>> =
-            Arc::new(consumer_config(settings, group).create_with_context(context)?);
+        let consumer: Arc<BaseConsumer<IntakeContext>> = Arc::new(
+            consumer_config(settings, &handler_settings.intake, group).create_with_context(context)?,
+        );
         let times = EpochCommitTimes::default();
         let (writer, jobs) = channel();
         let (intake, commands) = channel();
@@ -316,26 +323,26 @@ fn policy(settings: &HandlerSettings, facts: &TopicFacts) -> Policy {
     }
 }
 
-fn consumer_config(settings: &Settings, group: &str) -> ClientConfig {
+fn consumer_config(settings: &Settings, intake: &IntakeSettings, group: &str) -> ClientConfig {
     let mut config = client::consumer(&settings.kafka, group);
+    // No more than the intake takes: what is fetched ahead costs memory, and a pause throws it away.
+    let [least, most] = FETCHED_AHEAD_KIB;
+    let ahead_kib = (intake.max_bytes.bytes() / 1024).clamp(least, most);
     config
         .set("partition.assignment.strategy", "range")
         .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "error")
-        // librdkafka's defaults stall a fast consumer for up to a second.
-        .set("fetch.queue.backoff.ms", "5")
-        .set("queued.min.messages", "100000")
-        .set("queued.max.messages.kbytes", "65536");
+        .set("auto.offset.reset", "error");
+    let (messages, kib) = (intake.max_records.to_string(), ahead_kib.to_string());
+    let tuning = [("queued.min.messages", &*messages), ("queued.max.messages.kbytes", &kib), FETCH_AGAIN];
+    client::tune(&mut config, &settings.kafka, &tuning);
     config
 }
 
 fn restore_config(settings: &Settings, group: &str) -> ClientConfig {
     let mut config = client::consumer(&settings.kafka, group);
-    config
-        .set("auto.offset.reset", "error")
-        .set("fetch.queue.backoff.ms", "5")
-        .set("queued.min.messages", "100000")
-        .set("queued.max.messages.kbytes", "32768");
+    config.set("auto.offset.reset", "error");
+    let tuning = [("queued.min.messages", "100000"), ("queued.max.messages.kbytes", "32768"), FETCH_AGAIN];
+    client::tune(&mut config, &settings.kafka, &tuning);
     config
 }
 
@@ -347,11 +354,14 @@ fn producer_config(
     max_batch_bytes: u64,
 ) -> ClientConfig {
     let mut config = client::producer(&settings.kafka);
+    let tuning = [
+        ("linger.ms", "1"),
+        ("batch.num.messages", "10000"),
+        ("queue.buffering.max.messages", "200000"),
+        ("queue.buffering.max.kbytes", "131072"),
+    ];
+    client::tune(&mut config, &settings.kafka, &tuning);
     config
-        .set("linger.ms", "1")
-        .set("batch.num.messages", "10000")
-        .set("queue.buffering.max.messages", "200000")
-        .set("queue.buffering.max.kbytes", "131072")
         // The broker holds a whole batch against the topic's limit, and librdkafka never splits one.
         .set("batch.size", max_batch_bytes.clamp(1, 1_000_000).to_string())
         // For a single record the topic's limit decides, not the client's.

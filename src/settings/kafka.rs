@@ -116,7 +116,7 @@ fn properties_schema(_: &mut SchemaGenerator) -> Schema {
 
 /// Properties that Pawl sets itself, each with what to do instead. A promise of Pawl rests on every
 /// one of them (names: librdkafka's CONFIGURATION.md).
-const OWNED: [(&str, &str); 28] = [
+const OWNED: [(&str, &str); 32] = [
     ("bootstrap.servers", "set kafka.bootstrap_servers"),
     ("metadata.broker.list", "set kafka.bootstrap_servers"),
     ("security.protocol", "set kafka.security"),
@@ -144,6 +144,10 @@ const OWNED: [(&str, &str); 28] = [
     ("max.in.flight.requests.per.connection", "more than the idempotent producer allows would break order"),
     ("message.timeout.ms", "a write may take as long as its transaction; set kafka.transaction_timeout"),
     ("delivery.timeout.ms", "a write may take as long as its transaction; set kafka.transaction_timeout"),
+    ("batch.size", "the broker holds a whole batch against the topic's max.message.bytes; Pawl reads that"),
+    ("queue.buffering.max.ms", "set linger.ms, which is the same by its common name"),
+    ("message.max.bytes", "the topic's own max.message.bytes decides"),
+    ("group.protocol", "rebalances are handled for one protocol, which Pawl chooses"),
     ("partitioner", "murmur2_random keeps keys where the Java clients put them"),
 ];
 

@@ -5,35 +5,37 @@ use hashbrown::HashMap;
 
 use super::Change;
 
-/// Rows of one partition that are committed but not yet stored.
+/// Rows of one partition that are committed but not yet stored. They are copied: a row as it was
+/// committed shares a piece of memory with others of its epoch, and would keep all of it.
 #[derive(Debug, Default)]
 pub struct PartitionBuffer {
-    rows: HashMap<Bytes, Option<Bytes>>,
+    rows: HashMap<Box<[u8]>, Option<Vec<u8>>>,
     bytes: usize,
     /// Every committed row below this changelog offset is here or in the store.
     next: i64,
 }
 
 impl PartitionBuffer {
-    /// Adds committed rows; `next` is the changelog position after them. Returns by how many bytes
-    /// the buffer grew.
-    pub fn push(&mut self, changes: impl IntoIterator<Item = Change>, next: i64) -> usize {
-        let before = self.bytes;
+    /// Adds committed rows; `next` is the changelog position after them.
+    pub fn push<'a>(&mut self, changes: impl IntoIterator<Item = Change<'a>>, next: i64) {
         for (key, value) in changes {
-            let size = weight(&key, value.as_ref());
-            let key_len = key.len();
-            if let Some(old) = self.rows.insert(key, value) {
-                self.bytes -= OVERHEAD + key_len + old.map_or(0, |old| old.len());
+            let row = self.rows.entry_ref(key).or_insert_with(|| {
+                self.bytes += OVERHEAD + key.len();
+                None
+            });
+            self.bytes -= row.as_ref().map_or(0, Vec::len);
+            self.bytes += value.map_or(0, <[u8]>::len);
+            match (row, value) {
+                (Some(old), Some(new)) => new.clone_into(old),
+                (row, value) => *row = value.map(<[u8]>::to_vec),
             }
-            self.bytes += size;
         }
         self.next = self.next.max(next);
-        self.bytes.saturating_sub(before)
     }
 
     /// What is known here of a key: `None` nothing, `Some(None)` that it was removed.
-    pub fn get(&self, key: &[u8]) -> Option<&Option<Bytes>> {
-        self.rows.get(key)
+    pub fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
+        self.rows.get(key).map(|value| value.as_deref().map(Bytes::copy_from_slice))
     }
 
     /// Bytes held.
@@ -47,17 +49,13 @@ impl PartitionBuffer {
     }
 
     /// The rows, in no order.
-    pub fn rows(&self) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
-        self.rows.iter()
+    pub fn rows(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.rows.iter().map(|(key, value)| (&key[..], value.as_deref()))
     }
 }
 
 /// What a row costs beside its own bytes, roughly.
 const OVERHEAD: usize = 96;
-
-fn weight(key: &Bytes, value: Option<&Bytes>) -> usize {
-    OVERHEAD + key.len() + value.map_or(0, Bytes::len)
-}
 
 #[cfg(test)]
 mod tests {
@@ -65,15 +63,16 @@ mod tests {
 
     #[test]
     fn rows_of_one_key_coalesce_and_the_size_stays_true() {
-        let row = |value: Option<&'static str>| {
-            (Bytes::from_static(b"k"), value.map(|value| Bytes::from_static(value.as_bytes())))
-        };
+        let row = |value: Option<&'static str>| (&b"k"[..], value.map(str::as_bytes));
         let mut buffer = PartitionBuffer::default();
-        assert_eq!(buffer.push([row(Some("long value"))], 5), OVERHEAD + 11);
-        assert_eq!(buffer.push([row(Some("v"))], 6), 0, "it shrank");
+        buffer.push([row(Some("long value"))], 5);
+        assert_eq!(buffer.bytes(), OVERHEAD + 11);
+        buffer.push([row(Some("v"))], 6);
         assert_eq!(buffer.bytes(), OVERHEAD + 2);
+        assert_eq!(buffer.get(b"k"), Some(Some(Bytes::from_static(b"v"))));
         buffer.push([row(None)], 7);
-        assert_eq!(buffer.get(b"k"), Some(&None));
+        assert_eq!(buffer.get(b"k"), Some(None));
+        assert_eq!(buffer.bytes(), OVERHEAD + 1);
         assert_eq!(buffer.get(b"other"), None);
         assert_eq!((buffer.rows().count(), buffer.next()), (1, 7));
     }

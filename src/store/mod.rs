@@ -26,7 +26,7 @@ pub struct Mark {
 }
 
 /// A changed row: key, and the value or its removal.
-pub type Change = (Bytes, Option<Bytes>);
+pub type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// Key-value storage for the rows of several partitions.
 pub trait Store: Send + Sync {
@@ -51,7 +51,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When the storage cannot be written, a full disk among the reasons.
-    fn write(&self, partition: i32, changes: &[Change]) -> Result<(), StoreError>;
+    fn write(&self, partition: i32, changes: &[Change<'_>]) -> Result<(), StoreError>;
 
     /// Notes how far the partition is stored, and makes all that was written durable.
     ///

@@ -3,8 +3,10 @@
 //! sled can panic on a damaged file instead of returning an error (sled #1387), so every call is
 //! guarded. A database that cannot be opened is set aside as empty: it is only a view.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 
@@ -16,6 +18,8 @@ const MARK_KEY: &[u8] = &[0xff];
 /// See the module's documentation.
 pub struct SledStore {
     db: ::sled::Db,
+    /// Those that were opened: opening one goes through sled's catalogue.
+    trees: Mutex<HashMap<i32, ::sled::Tree>>,
     dir: PathBuf,
 }
 
@@ -46,7 +50,7 @@ impl SledStore {
             ::sled::Config::new().path(dir).cache_capacity(cache_bytes).flush_every_ms(None).open()
         });
         match opened {
-            Ok(db) => Ok(SledStore { db, dir: dir.to_owned() }),
+            Ok(db) => Ok(SledStore { db, trees: Mutex::default(), dir: dir.to_owned() }),
             Err(StoreError::Failed { why, .. }) if why.contains("could not acquire lock") => {
                 Err(StoreError::InUse { dir: dir.display().to_string() })
             }
@@ -55,7 +59,13 @@ impl SledStore {
     }
 
     fn tree(&self, partition: i32) -> ::sled::Result<::sled::Tree> {
-        self.db.open_tree(format!("p{partition}"))
+        let mut trees = self.trees.lock().expect("no holder panics");
+        if let Some(tree) = trees.get(&partition) {
+            return Ok(tree.clone());
+        }
+        let tree = self.db.open_tree(name(partition))?;
+        trees.insert(partition, tree.clone());
+        Ok(tree)
     }
 
     fn guard<T>(
@@ -90,13 +100,13 @@ impl Store for SledStore {
         })
     }
 
-    fn write(&self, partition: i32, changes: &[Change]) -> Result<(), StoreError> {
+    fn write(&self, partition: i32, changes: &[Change<'_>]) -> Result<(), StoreError> {
         self.guard("writing the local view", || {
             let mut batch = ::sled::Batch::default();
             for (key, value) in changes {
                 match value {
-                    Some(value) => batch.insert(&key[..], &value[..]),
-                    None => batch.remove(&key[..]),
+                    Some(value) => batch.insert(*key, *value),
+                    None => batch.remove(*key),
                 }
             }
             self.tree(partition)?.apply_batch(batch)
@@ -118,8 +128,15 @@ impl Store for SledStore {
     }
 
     fn clear(&self, partition: i32) -> Result<(), StoreError> {
-        self.guard("clearing the local view", || self.db.drop_tree(format!("p{partition}")).map(|_| ()))
+        self.guard("clearing the local view", || {
+            self.trees.lock().expect("no holder panics").remove(&partition);
+            self.db.drop_tree(name(partition)).map(|_| ())
+        })
     }
+}
+
+fn name(partition: i32) -> String {
+    format!("p{partition}")
 }
 
 fn guard<T>(
@@ -150,8 +167,8 @@ mod tests {
         Mark { changelog_id: "id".into(), group: "billing".into(), position, written_at: 1 }
     }
 
-    fn change(key: &'static str, value: Option<&'static str>) -> Change {
-        (Bytes::from_static(key.as_bytes()), value.map(|value| Bytes::from_static(value.as_bytes())))
+    fn change(key: &'static str, value: Option<&'static str>) -> Change<'static> {
+        (key.as_bytes(), value.map(str::as_bytes))
     }
 
     #[test]
@@ -180,8 +197,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let store = open(dir.path());
         for n in 0..500u32 {
-            let key = Bytes::copy_from_slice(&n.to_be_bytes());
-            store.write(0, &[(key.clone(), Some(key))]).expect("writes");
+            let key = n.to_be_bytes();
+            store.write(0, &[(&key, Some(&key))]).expect("writes");
         }
         store.checkpoint(0, &mark(500)).expect("checkpoints");
         drop(store);

@@ -2,7 +2,7 @@
 //! coalesced over many epochs, by a thread of its own. Reads look in the gathering buffer, then in
 //! the batch that is being written, then in the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ pub struct LocalView {
 struct State {
     gathering: HashMap<i32, PartitionBuffer>,
     writing: Arc<HashMap<i32, PartitionBuffer>>,
+    /// Partitions of which the store has no row: those are not looked for.
+    unstored: HashSet<i32>,
     failed: Option<StoreError>,
     closing: bool,
 }
@@ -79,10 +81,10 @@ impl LocalView {
     ///
     /// # Errors
     /// When the store failed: what gathers would never be written.
-    pub fn push(
+    pub fn push<'a>(
         &self,
         partition: i32,
-        changes: impl IntoIterator<Item = Change>,
+        changes: impl IntoIterator<Item = Change<'a>>,
         next: i64,
     ) -> Result<(), StoreError> {
         let mut state = self.lock();
@@ -109,7 +111,10 @@ impl LocalView {
             let state = self.lock();
             let buffers = [state.gathering.get(&partition), state.writing.get(&partition)];
             if let Some(found) = buffers.into_iter().flatten().find_map(|buffer| buffer.get(key)) {
-                return Ok(found.clone());
+                return Ok(found);
+            }
+            if state.unstored.contains(&partition) {
+                return Ok(None);
             }
         }
         self.store.get(partition, key)
@@ -153,7 +158,9 @@ impl LocalView {
         }
         state.gathering.remove(&partition);
         drop(state);
-        self.store.clear(partition)
+        self.store.clear(partition)?;
+        self.lock().unstored.insert(partition);
+        Ok(())
     }
 
     /// Writes what has gathered and ends the writing thread.
@@ -174,7 +181,9 @@ impl LocalView {
                     let wait = self.interval.saturating_sub(last.elapsed()).max(Duration::from_millis(10));
                     state = self.changed.wait_timeout(state, wait).expect("no holder panics").0;
                 }
-                state.writing = Arc::new(std::mem::take(&mut state.gathering));
+                let batch = std::mem::take(&mut state.gathering);
+                state.unstored.retain(|partition| !batch.contains_key(partition));
+                state.writing = Arc::new(batch);
                 (state.writing.clone(), state.closing)
             };
             self.changed.notify_all();
@@ -198,8 +207,8 @@ impl LocalView {
     fn write_batch(&self, batch: &HashMap<i32, PartitionBuffer>) -> Result<(), StoreError> {
         for (&partition, buffer) in batch {
             let mut chunk = Vec::with_capacity(CHUNK);
-            for (key, value) in buffer.rows() {
-                chunk.push((key.clone(), value.clone()));
+            for row in buffer.rows() {
+                chunk.push(row);
                 if chunk.len() == CHUNK {
                     self.store.write(partition, &chunk)?;
                     chunk.clear();
@@ -254,8 +263,8 @@ mod tests {
             .expect("starts")
     }
 
-    fn change(key: &'static str, value: Option<&'static str>) -> Change {
-        (Bytes::from_static(key.as_bytes()), value.map(|value| Bytes::from_static(value.as_bytes())))
+    fn change(key: &'static str, value: Option<&'static str>) -> Change<'static> {
+        (key.as_bytes(), value.map(str::as_bytes))
     }
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -303,8 +312,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (view, thread) = start(dir.path(), 10_000, "id");
         for n in 0..2_000u32 {
-            let key = Bytes::copy_from_slice(&n.to_be_bytes());
-            view.push(0, [(key.clone(), Some(key))], i64::from(n) + 1).expect("pushes");
+            let key = n.to_be_bytes();
+            view.push(0, [(&key[..], Some(&key[..]))], i64::from(n) + 1).expect("pushes");
             assert!(view.lock().bytes() < 20_000, "the buffer stays bounded");
         }
         for n in 0..2_000u32 {
@@ -324,7 +333,7 @@ mod tests {
         fn scan(&self, _: i32, _: Option<&[u8]>, _: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
             Ok(Vec::new())
         }
-        fn write(&self, _: i32, _: &[Change]) -> Result<(), StoreError> {
+        fn write(&self, _: i32, _: &[Change<'_>]) -> Result<(), StoreError> {
             Err(StoreError::Failed {
                 what: "writing",
                 dir: "d".into(),

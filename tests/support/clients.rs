@@ -376,6 +376,6 @@ fn detach(message: &rdkafka::message::BorrowedMessage<'_>) -> Seen {
         timestamp: message.timestamp().to_millis(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers: pawl::kafka::headers::read(message),
+        headers: pawl::kafka::headers::read(message, Bytes::copy_from_slice),
     }
 }

@@ -82,40 +82,51 @@ impl OrderActor {
         while self.partition.borrow().may_begin() {
             let oldest_ms = self.oldest_id_ms();
             let turn = self.cell.lane.borrow_mut().turn(oldest_ms);
-            match turn {
-                Turn::Wait => return,
-                Turn::Redelivered(receipt) => {
-                    self.partition.borrow_mut().redelivered(receipt);
-                    self.touch();
-                }
-                Turn::Duplicate { receipt, conflict } => {
-                    if conflict {
-                        self.pipeline.stats.id_conflicts.add(1);
-                        tracing::warn!(
-                            handler = %self.pipeline.source.handler,
-                            partition = self.partition.borrow().partition().0,
-                            offset = self.cell.lane.borrow().taken().0,
-                            key = %self.key_text(),
-                            "an event id came again with another payload; dropped as a duplicate"
-                        );
-                    }
-                    self.partition.borrow_mut().duplicate(receipt);
-                    self.head_changed();
-                }
-                Turn::Defective => {
-                    let defect = self.cell.lane.borrow().current().and_then(|taken| taken.defect.clone());
-                    let failure = defect.expect("a defective record says why");
-                    self.ask_supervisor(1, failure, ctx);
-                    return;
-                }
-                Turn::Attempt(attempt) => {
-                    let place = self.pipeline.places.borrow_mut().take(&self.cell, || ctx.address());
-                    if !place || !self.attempt(attempt, ctx) {
-                        return;
-                    }
-                }
+            if !self.play(turn, ctx) {
+                return;
             }
         }
+    }
+
+    /// Does what comes next; `true` if that has ended already and the lane is free.
+    fn play(&mut self, turn: Turn, ctx: &mut Context<Self>) -> bool {
+        match turn {
+            Turn::Wait => false,
+            Turn::Redelivered(receipt) => {
+                self.partition.borrow_mut().redelivered(receipt);
+                self.touch();
+                true
+            }
+            Turn::Duplicate { receipt, conflict } => {
+                if conflict {
+                    self.tell_conflict();
+                }
+                self.partition.borrow_mut().duplicate(receipt);
+                self.head_changed();
+                true
+            }
+            Turn::Defective => {
+                let defect = self.cell.lane.borrow().current().and_then(|taken| taken.defect.clone());
+                let failure = defect.expect("a defective record says why");
+                self.ask_supervisor(1, failure, ctx);
+                false
+            }
+            Turn::Attempt(attempt) => {
+                let place = self.pipeline.places.borrow_mut().take(&self.cell, || ctx.address());
+                place && self.attempt(attempt, ctx)
+            }
+        }
+    }
+
+    fn tell_conflict(&self) {
+        self.pipeline.stats.id_conflicts.add(1);
+        tracing::warn!(
+            handler = %self.pipeline.source.handler,
+            partition = self.partition.borrow().partition().0,
+            offset = self.cell.lane.borrow().taken().0,
+            key = %self.key_text(),
+            "an event id came again with another payload; dropped as a duplicate"
+        );
     }
 
     /// Starts an attempt; `true` if it has ended well already.
@@ -355,8 +366,11 @@ impl Handler<Take> for OrderActor {
 
     fn handle(&mut self, Take(taken): Take, ctx: &mut Self::Context) {
         self.cell.pending.set(self.cell.pending.get() - 1);
-        self.cell.lane.borrow_mut().take(taken);
-        self.drive(ctx);
+        let (may_begin, oldest_ms) = (self.partition.borrow().may_begin(), self.oldest_id_ms());
+        let turn = self.cell.lane.borrow_mut().take(taken, may_begin, oldest_ms);
+        if self.play(turn, ctx) {
+            self.drive(ctx);
+        }
     }
 }
 

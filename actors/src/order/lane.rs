@@ -96,9 +96,13 @@ impl Lane {
         }
     }
 
-    /// Appends a record.
-    pub fn take(&mut self, taken: Taken) {
+    /// Takes a record in: it begins at once if the lane is free and `may_begin`, else it queues.
+    pub fn take(&mut self, taken: Taken, may_begin: bool, oldest_ms: i64) -> Turn {
+        if may_begin && self.state == State::Idle && self.queue.is_empty() {
+            return self.begin(taken, oldest_ms);
+        }
         self.queue.push_back(taken);
+        Turn::Wait
     }
 
     /// The key's state, for the handler.
@@ -117,9 +121,14 @@ impl Lane {
             return Turn::Wait;
         }
         let Some(next) = self.queue.pop_front() else { return Turn::Wait };
-        if self.queue.is_empty() && self.queue.capacity() > 16 {
+        if self.queue.is_empty() {
+            // An idle key keeps no memory for a queue.
             self.queue = VecDeque::new();
         }
+        self.begin(next, oldest_ms)
+    }
+
+    fn begin(&mut self, next: Taken, oldest_ms: i64) -> Turn {
         if next.record.offset <= self.head.taken {
             return Turn::Redelivered(next.receipt);
         }
@@ -285,6 +294,10 @@ mod tests {
         }
 
         fn take(&mut self, offset: i64, event_id: &str) {
+            assert_eq!(self.offer(offset, event_id, false), Turn::Wait, "it queues");
+        }
+
+        fn offer(&mut self, offset: i64, event_id: &str, begin: bool) -> Turn {
             let record = Record {
                 offset: Offset(offset),
                 timestamp: Millis(0),
@@ -296,7 +309,8 @@ mod tests {
             let ticket = self.watermark.receive(record.offset).expect("offsets grow in these tests");
             let receipt = Receipt { ticket, bytes: 0 };
             let id = Some(IdHasher::new([0; 16]).hash(event_id.as_bytes(), None, 0));
-            self.lane.take(Taken { record: Arc::new(record), receipt, id, event_id: None, defect: None });
+            let taken = Taken { record: Arc::new(record), receipt, id, event_id: None, defect: None };
+            self.lane.take(taken, begin, 0)
         }
     }
 
@@ -308,6 +322,17 @@ mod tests {
         assert_eq!(bench.lane.turn(0), Turn::Attempt(1));
         assert_eq!(bench.lane.turn(0), Turn::Wait, "the second waits for the first");
         assert!(bench.lane.applied(1, StateChange::Keep, 64).is_some());
+        assert_eq!(bench.lane.turn(0), Turn::Attempt(1));
+        assert_eq!(bench.lane.current().map(|taken| taken.record.offset), Some(Offset(1)));
+    }
+
+    #[test]
+    fn a_record_begins_at_once_only_in_a_free_lane() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.offer(0, "a", true), Turn::Attempt(1));
+        assert_eq!(bench.offer(1, "b", true), Turn::Wait, "one is at the handler");
+        assert!(bench.lane.applied(1, StateChange::Keep, 64).is_some());
+        assert_eq!(bench.offer(2, "c", true), Turn::Wait, "one came before it");
         assert_eq!(bench.lane.turn(0), Turn::Attempt(1));
         assert_eq!(bench.lane.current().map(|taken| taken.record.offset), Some(Offset(1)));
     }

@@ -94,7 +94,7 @@ impl Letter {
             value: bytes(message.payload()),
             ..Letter::default()
         }
-        .with_headers(headers::read(message))
+        .with_headers(headers::read(message, Bytes::copy_from_slice))
     }
 
     fn with_headers(mut self, headers: Vec<Header>) -> Letter {
