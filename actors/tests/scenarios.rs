@@ -483,6 +483,27 @@ fn an_idle_key_is_let_go_and_comes_back_with_its_state() {
 }
 
 #[test]
+fn of_too_many_keys_the_longest_idle_are_let_go() {
+    scenario(|| async {
+        let (script, rows) = (Script::default(), Rows::default());
+        let policy = Policy { max_live_keys: 10, ..policy() };
+        let house = House::new(script, rows.clone(), policy).await;
+        let event = |n: i64, offset| record(offset, Some(&format!("K{n}")), &format!("e{n}"));
+        house.take((0..10).map(|n| event(n, n)));
+        house.pass(Duration::from_secs(3)).await;
+        assert_eq!(house.partition_stats.live_keys.get(), 10, "as many as may live");
+        house.take((10..15).map(|n| event(n, n)));
+        house.pass(Duration::from_secs(3)).await;
+        assert_eq!(house.partition_stats.live_keys.get(), 5, "those of the same second go together");
+        // Only keys that live know their ids from here on.
+        rows.0.lock().unwrap().retain(|key, _| key[0] < 2);
+        house.take([event(0, 15), event(12, 16)]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls()[15..], ["e0#1"], "K0 was let go, K12 was not");
+    });
+}
+
+#[test]
 fn heads_that_hold_nothing_leave_the_ledger() {
     scenario(|| async {
         let (script, rows) = (Script::default(), Rows::default());

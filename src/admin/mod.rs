@@ -30,6 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::metrics::{self, EpochCommitTimes, Metrics};
+use crate::settings::HandlerSettings;
 
 pub use readiness::{HandlerReadiness, PartitionReadiness, Readiness, judge};
 
@@ -62,6 +63,19 @@ pub struct HandlerView {
     pub stats: Arc<HandlerStats>,
     /// What its writer thread observes.
     pub epoch_commit_times: EpochCommitTimes,
+}
+
+impl HandlerView {
+    /// Of a handler that has not been started yet.
+    pub fn new(name: &str, settings: &HandlerSettings) -> Self {
+        HandlerView {
+            name: name.into(),
+            group: settings.group(name).into(),
+            topic: settings.topic.as_str().into(),
+            stats: Arc::default(),
+            epoch_commit_times: EpochCommitTimes::default(),
+        }
+    }
 }
 
 struct Process {

@@ -71,9 +71,8 @@ pub enum TopicsError {
     Admin(#[from] AdminError),
     /// Pawl does not make up the number of partitions of a topic that others write to.
     #[error(
-        "handler {handler}: there is no {} topic \"{topic}\"; correct the settings, or create it: pawl topics \
-         create --input-partitions N",
-        role.name()
+        "handler {handler}: there is no {} topic \"{topic}\"; correct the settings, or create it: pawl topics create{}",
+        role.name(), if *role == Role::Input { " --input-partitions N" } else { "" }
     )]
     Missing {
         /// Name of the handler.

@@ -4,120 +4,26 @@
 //!
 //! Rebalance callbacks run on this thread inside `poll`: they note what happened and return at once.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
-use bytes::{Bytes, BytesMut};
 use pawl_actors::epoch::AssignmentEpoch;
 use pawl_actors::partition::{Abandon, Drain, PartitionActor, Records};
-use pawl_actors::record::{Millis, NextOffset, Offset, Partition, Record, TimestampType};
+use pawl_actors::record::{NextOffset, Partition, Record};
 use pawl_actors::stats::{HandlerStats, PartitionPhase, PartitionStats};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::types::RDKafkaErrorCode;
 
-use super::client::LogContext;
-use super::headers;
+use super::chunk::Chunk;
 use super::held::Held;
-
-/// What the group coordinator decided.
-#[derive(Debug)]
-enum Rebalance {
-    Assigned(Vec<Partition>),
-    Revoked,
-    Lost,
-}
-
-/// The consumer's context: notes rebalances.
-pub struct IntakeContext {
-    log: LogContext,
-    topic: String,
-    held: Arc<Held>,
-    rebalances: Mutex<VecDeque<Rebalance>>,
-    /// Set when the consumer leaves its group for good: then nothing waits for a drain any more.
-    closing: AtomicBool,
-}
-
-impl IntakeContext {
-    /// For the consumer of a topic.
-    pub fn new(topic: &str, held: Arc<Held>) -> Self {
-        IntakeContext {
-            log: LogContext::new("consumer"),
-            topic: topic.to_owned(),
-            held,
-            rebalances: Mutex::default(),
-            closing: AtomicBool::new(false),
-        }
-    }
-
-    fn note(&self, rebalance: Rebalance) {
-        self.rebalances.lock().expect("no holder panics").push_back(rebalance);
-    }
-
-    fn take_noted(&self) -> Option<Rebalance> {
-        self.rebalances.lock().expect("no holder panics").pop_front()
-    }
-
-    /// Takes the partitions and pauses them at once: intake begins when the ledger is restored.
-    /// The position is a placeholder that the restored watermark replaces; the end, because that is
-    /// never out of range.
-    fn assign(&self, consumer: &BaseConsumer<Self>, partitions: Vec<Partition>) {
-        let mut placed = TopicPartitionList::new();
-        for partition in &partitions {
-            let added = placed.add_partition_offset(&self.topic, partition.0, KafkaOffset::End);
-            added.expect("the end is a valid position");
-        }
-        let taken = consumer.assign(&placed).and_then(|()| consumer.pause(&placed));
-        if let Err(error) = taken {
-            tracing::error!(%error, "the assigned partitions could not be taken");
-        }
-        self.note(Rebalance::Assigned(partitions));
-    }
-}
-
-impl ClientContext for IntakeContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.log.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.log.error(error, reason);
-    }
-}
-
-impl ConsumerContext for IntakeContext {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let closing = self.closing.load(Ordering::Acquire);
-        match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !closing => {
-                let partitions = list.elements_for_topic(&self.topic);
-                self.assign(consumer, partitions.iter().map(|one| Partition(one.partition())).collect());
-            }
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS
-                if !closing && !consumer.assignment_lost() =>
-            {
-                // Given up only after the last epoch that carries them.
-                self.note(Rebalance::Revoked);
-            }
-            _ => {
-                // First, so that nothing is written for them from here on.
-                self.held.release_all();
-                if let Err(error) = consumer.unassign() {
-                    tracing::error!(%error, "the partitions could not be given up");
-                }
-                self.note(Rebalance::Lost);
-            }
-        }
-    }
-}
+use super::intake_bounds::IntakeBounds;
+use super::rebalance::{IntakeContext, Rebalance};
 
 /// What the consumer thread is told.
 pub enum Command {
@@ -154,33 +60,6 @@ pub struct Assigned {
     pub assignment: AssignmentEpoch,
     /// What others observe.
     pub stats: Arc<PartitionStats>,
-}
-
-/// Bounds of a partition's intake.
-#[derive(Clone, Copy, Debug)]
-pub struct IntakeBounds {
-    /// Records taken in and not yet durable.
-    pub records: i64,
-    /// Their bytes.
-    pub bytes: i64,
-    /// Records received from the first unfinished one on.
-    pub ahead: i64,
-}
-
-impl IntakeBounds {
-    fn full(&self, stats: &PartitionStats) -> bool {
-        stats.outstanding_records.get() >= self.records
-            || stats.outstanding_bytes.get() >= self.bytes
-            || stats.ahead.get() >= self.ahead
-    }
-
-    /// A paused partition goes on only when half of its room is free again: what librdkafka had
-    /// fetched ahead was thrown away by the pause, so pausing often is dear.
-    fn roomy(&self, stats: &PartitionStats) -> bool {
-        stats.outstanding_records.get() <= self.records / 2
-            && stats.outstanding_bytes.get() <= self.bytes / 2
-            && stats.ahead.get() <= self.ahead / 2
-    }
 }
 
 /// What a consumer thread needs.
@@ -243,7 +122,7 @@ pub struct Intake {
     /// What is to be taken again once it is given up: its position was out of range.
     take_again: Vec<Partition>,
     leaving: bool,
-    chunk: BytesMut,
+    chunk: Chunk,
     polled_bytes: usize,
 }
 
@@ -258,8 +137,6 @@ const PATIENCE: Duration = Duration::from_millis(25);
 /// The same when all partitions are full. Nothing is polled meanwhile, so this is also how much
 /// later a rebalance may be noticed; small against any session time-out.
 const PATIENCE_OF_ALL: Duration = Duration::from_secs(1);
-/// Records are copied into shared pieces of memory of this size: one that stays pins no more.
-const CHUNK: usize = 64 * 1024;
 
 impl Intake {
     /// Before the first poll.
@@ -271,7 +148,7 @@ impl Intake {
             giving_up: false,
             take_again: Vec::new(),
             leaving: false,
-            chunk: BytesMut::new(),
+            chunk: Chunk::default(),
             polled_bytes: 0,
         }
     }
@@ -526,19 +403,7 @@ impl Intake {
         }
         held.at_end = false;
         self.polled_bytes += message.key_len() + message.payload_len();
-        let (timestamp, timestamp_type) = match message.timestamp() {
-            Timestamp::NotAvailable => (0, TimestampType::NotAvailable),
-            Timestamp::CreateTime(at) => (at, TimestampType::CreateTime),
-            Timestamp::LogAppendTime(at) => (at, TimestampType::LogAppendTime),
-        };
-        held.batch.push(Record {
-            offset: Offset(message.offset()),
-            timestamp: Millis(timestamp),
-            timestamp_type,
-            key: message.key().map(|key| copy(&mut self.chunk, key)),
-            value: message.payload().map(|value| copy(&mut self.chunk, value)),
-            headers: headers::read(message, |bytes| copy(&mut self.chunk, bytes)),
-        });
+        held.batch.push(self.chunk.record(message));
     }
 
     fn poll_error(&mut self, error: &KafkaError) {
@@ -633,7 +498,7 @@ impl Intake {
 
     /// Leaves the group.
     fn leave(&self) {
-        self.parts.consumer.context().closing.store(true, Ordering::Release);
+        self.parts.consumer.context().close();
         self.parts.consumer.unsubscribe();
         // The revocation that follows is served by polling.
         let deadline = Instant::now() + Duration::from_secs(2);
@@ -645,46 +510,5 @@ impl Intake {
 
     fn halt(&self, reason: String) {
         (self.parts.on_halt)(format!("{}: {}: {reason}", self.parts.handler, self.parts.topic));
-    }
-}
-
-/// Copies bytes into the current chunk of shared memory.
-fn copy(chunk: &mut BytesMut, bytes: &[u8]) -> Bytes {
-    if chunk.capacity() < bytes.len() {
-        chunk.reserve(CHUNK.max(bytes.len()));
-    }
-    chunk.extend_from_slice(bytes);
-    chunk.split().freeze()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BOUNDS: IntakeBounds = IntakeBounds { records: 10, bytes: 1_000, ahead: 100 };
-
-    #[test]
-    fn any_bound_that_is_met_stops_the_intake_until_half_of_it_is_free() {
-        let stats = PartitionStats::default();
-        assert!(!BOUNDS.full(&stats) && BOUNDS.roomy(&stats));
-        stats.outstanding_bytes.set(1_000);
-        assert!(BOUNDS.full(&stats));
-        stats.outstanding_bytes.set(700);
-        assert!(!BOUNDS.full(&stats) && !BOUNDS.roomy(&stats), "between the two nothing changes");
-        stats.outstanding_bytes.set(500);
-        assert!(BOUNDS.roomy(&stats));
-        stats.ahead.set(100);
-        assert!(BOUNDS.full(&stats));
-        stats.ahead.set(0);
-        stats.outstanding_records.set(10);
-        assert!(BOUNDS.full(&stats));
-    }
-
-    #[test]
-    fn copied_bytes_share_chunks_and_stay_what_they_were() {
-        let mut chunk = BytesMut::new();
-        let big = vec![7u8; 3 * CHUNK];
-        let copies = [copy(&mut chunk, b"key"), copy(&mut chunk, &big), copy(&mut chunk, b"")];
-        assert_eq!(copies, [Bytes::from_static(b"key"), Bytes::from(big), Bytes::new()]);
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that speaks with Kafka.
 pub mod admin;
+mod chunk;
 pub mod client;
 mod commit_metadata;
 pub mod consumer;
@@ -7,7 +8,9 @@ mod delivery;
 pub mod group;
 pub mod headers;
 pub mod held;
+pub mod intake_bounds;
 pub mod owner;
+pub mod rebalance;
 pub mod restore;
 pub mod topic_id;
 mod transaction;

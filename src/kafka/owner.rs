@@ -16,9 +16,10 @@ use pawl_actors::supervisor::{Own, SupervisorActor};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
-use super::consumer::{Assigned, Command, IntakeContext};
+use super::consumer::{Assigned, Command};
 use super::group;
 use super::held::Held;
+use super::rebalance::IntakeContext;
 use super::restore::{Restore, Target};
 use super::writer::{ClaimJob, ClaimRequest, Claimed, Job};
 use crate::settings::Start;

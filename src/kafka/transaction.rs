@@ -16,10 +16,10 @@ use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::commit_metadata::CommitMetadata;
-use super::consumer::IntakeContext;
 use super::delivery::{Acks, Delivered, DeliveryContext, Tag, Undelivered};
 use super::group::{self, Membership};
 use super::headers;
+use super::rebalance::IntakeContext;
 
 /// Longest wait for one call of the transaction API.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);

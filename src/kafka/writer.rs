@@ -17,10 +17,11 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 
 use super::commit_metadata::CommitMetadata;
-use super::consumer::{Command, IntakeContext};
+use super::consumer::Command;
 use super::delivery::{Delivered, Tag};
 use super::group;
 use super::held::Held;
+use super::rebalance::IntakeContext;
 use super::transaction::{AttemptError, CALL_TIMEOUT, Commit, Session, Share};
 use crate::metrics::EpochCommitTimes;
 use crate::store::LocalView;

@@ -1,6 +1,7 @@
 //! Wiring: builds each handler's parts, hands each its neighbours, serves the process's endpoint,
 //! and owns shutdown.
 
+mod clients;
 mod pipeline;
 mod topics;
 
@@ -80,17 +81,18 @@ async fn run_here(
         None => None,
     };
     let (tell_halt, mut halted) = unbounded_channel();
+    let handlers: Vec<HandlerView> =
+        settings.handler.iter().map(|(name, handler)| HandlerView::new(name, handler)).collect();
+    // Before the brokers are reached: a process that waits for them is alive, and not ready.
+    if let Some(listener) = listener {
+        let stalled_after = settings.admin.stalled_after;
+        actix::spawn(admin::serve(listener, handlers.clone(), stalled_after, std::future::pending()));
+    }
     tokio::pin!(stop);
     let pipelines = tokio::select! {
-        pipelines = start_all(settings, registry, &instance, &tell_halt) => pipelines?,
+        pipelines = start_all(settings, registry, &instance, &handlers, &tell_halt) => pipelines?,
         () = &mut stop => return Ok(()),
     };
-    let handlers: Vec<HandlerView> = pipelines.iter().map(|pipeline| pipeline.view.clone()).collect();
-    if let Some(listener) = listener {
-        let serving =
-            admin::serve(listener, handlers.clone(), settings.admin.stalled_after, std::future::pending());
-        actix::spawn(serving);
-    }
     started(Running { handlers });
     let ended = tokio::select! {
         () = &mut stop => Ok(()),
@@ -108,10 +110,11 @@ async fn start_all(
     settings: &Settings,
     registry: &Registry,
     instance: &str,
+    views: &[HandlerView],
     tell_halt: &UnboundedSender<String>,
 ) -> Result<Vec<Pipeline>, RunError> {
     let mut pipelines = Vec::new();
-    for (name, handler_settings) in &settings.handler {
+    for ((name, handler_settings), view) in settings.handler.iter().zip(views) {
         let handler = registry.build(name, handler_settings)?;
         let facts = topic_facts(settings, name).await?;
         let tell = tell_halt.clone();
@@ -120,7 +123,9 @@ async fn start_all(
             // Gone only after the first reason was heard.
             let _ = tell.send(reason);
         });
-        let blueprint = Blueprint { settings, name, handler_settings, handler, facts, instance, on_halt };
+        let view = view.clone();
+        let blueprint =
+            Blueprint { settings, name, handler_settings, handler, facts, instance, view, on_halt };
         pipelines.push(Pipeline::start(blueprint).await?);
     }
     Ok(pipelines)

@@ -26,7 +26,11 @@ impl PartitionBuffer {
             self.bytes -= row.as_ref().map_or(0, Vec::len);
             self.bytes += value.map_or(0, <[u8]>::len);
             match (row, value) {
-                (Some(old), Some(new)) => new.clone_into(old),
+                (Some(old), Some(new)) => {
+                    old.clear();
+                    old.reserve_exact(new.len());
+                    old.extend_from_slice(new);
+                }
                 (row, value) => *row = value.map(<[u8]>::to_vec),
             }
         }

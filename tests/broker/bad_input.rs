@@ -241,6 +241,8 @@ fn a_broker_that_is_away_at_the_start_or_goes_away_is_waited_for() {
     pawl.start();
     let waiting = || pawl.log().contains("connection refused").then_some(());
     support::until("a message that no broker answers", DEADLINE, waiting);
+    assert_eq!(pawl.get("/live").map(|(status, _)| status), Some(200), "whoever waits is alive");
+    assert_eq!(pawl.get("/ready").map(|(status, _)| status), Some(503));
     broker.start();
     pawl.wait_ready();
     support::read_until(&broker, &output, DEADLINE, |seen| seen.len() == 500);

@@ -235,6 +235,35 @@ fn orders_are_forwarded_exactly_once_and_in_order_through_kills_and_a_lost_store
     check_output(lines.into_iter(), &events);
 }
 
+#[test]
+fn at_least_once_loses_nothing_and_keeps_order_through_a_kill() {
+    let Some(broker) = support::broker() else { return };
+    let events = orders::events();
+    let input = support::topic(broker, "orders", PARTITIONS);
+    let (output, group) = (support::topic(broker, "billed", PARTITIONS), support::unique("billing"));
+    publish(broker, &input, &events);
+    let more = format!(
+        "guarantee = \"at-least-once\"\nevent_id = \"header:ce_id\"\nforward = {{ topic = \"{output}\" }}\n\
+         commit_interval = \"50ms\"\nintake = {{ max_records = 20 }}\n"
+    );
+    let mut pawl = Pawl::new(&support::settings(broker, &input, &group, &more));
+    pawl.start();
+    support::until("records before the kill", DEADLINE, || {
+        (pawl.metric("pawl_records_applied_total")? >= 300.0).then_some(())
+    });
+    pawl.kill();
+    let before = support::read_all(broker, &output).len();
+    assert!(before < events.len(), "killed on the way: {before}");
+    pawl.start();
+    support::clients::wait_for_end(broker, &group, &input, DEADLINE);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let seen = support::read_all(broker, &output);
+    // What was written but not committed comes again behind it, from where the offset stood.
+    let mut known = BTreeSet::new();
+    let once = seen.iter().filter(|record| known.insert(record.text().to_owned()));
+    check_output(once.map(|record| (record.partition, record.text().to_owned())), &events);
+}
+
 /// What Kafka's own console consumer, set to read committed records, prints: partition and value.
 fn java_reads(broker: &Broker, topic: &str, count: usize) -> Option<Vec<(i32, String)>> {
     let count = count.to_string();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{self, Broker, Out, Pawl, Seen};
+use crate::support::{self, Broker, Out, Pawl, Reply, Seen, Service};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -219,4 +219,61 @@ fn a_ledger_of_other_settings_or_of_another_topic_is_refused() {
         (records.values().all(|end| *end == 0)).then_some(())
     });
     refused(&mut pawl, "it was deleted and made anew", "begin with a new group");
+}
+
+#[test]
+fn what_retention_removed_is_told_and_the_rest_is_processed_while_running_and_after_a_restart() {
+    let Some(broker) = support::broker() else { return };
+    let (input, group) = (support::topic(broker, "orders", 1), support::unique("billing"));
+    let service =
+        Service::start(|call| if call.offset == 0 { Reply::status(200).held() } else { Reply::status(200) });
+    // Large records and little room, so that most are not yet fetched while the first is at the service.
+    let more = format!(
+        "http = {{ url = \"{}\", timeout = \"60s\" }}\nintake = {{ max_records = 1, max_bytes = \"1MiB\" }}\n",
+        service.url()
+    );
+    let mut pawl = Pawl::new(&support::settings(broker, &input, &group, &more));
+    let record = |n: usize| Out::new("K", format!("{n:060000}"));
+    support::produce(broker, &input, (0..100).map(record));
+    pawl.start();
+    service.wait("the first call", 1, DEADLINE, |_| true);
+    support::clients::remove_below(broker, &input, 0, 60);
+    service.release();
+    service.wait("the last call", 1, DEADLINE, |call| call.received.offset == 99 && call.succeeded());
+    support::clients::wait_for_end(broker, &group, &input, DEADLINE);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let told = |log: &str| log.matches("before they were read").count();
+    assert_eq!(told(&pawl.log()), 1, "{}", pawl.log());
+    assert!(log_line(&pawl.log(), "retention removed").contains("going on at 60"), "{}", pawl.log());
+
+    support::produce(broker, &input, (100..200).map(record));
+    support::clients::remove_below(broker, &input, 0, 150);
+    pawl.start();
+    service.wait("the last call", 1, DEADLINE, |call| call.received.offset == 199 && call.succeeded());
+    support::clients::wait_for_end(broker, &group, &input, DEADLINE);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    assert_eq!(told(&pawl.log()), 2, "{}", pawl.log());
+    let line = "removed 50 offsets from 100 on";
+    assert!(log_line(&pawl.log(), "retention removed").contains(line), "{}", pawl.log());
+    let offsets: Vec<i64> = service.calls().iter().map(|call| call.received.offset).collect();
+    let fetched =
+        offsets.iter().position(|offset| *offset == 60).expect("60 is the first that is left") as i64;
+    let expected: Vec<i64> = (0..fetched).chain(60..100).chain(150..200).collect();
+    assert_eq!(offsets, expected);
+}
+
+#[test]
+fn a_group_that_begins_with_the_latest_keeps_that_place_through_a_kill() {
+    let Some(broker) = support::broker() else { return };
+    let copying = Copying::new(broker);
+    copying.publish(0, 100);
+    let mut pawl = Pawl::new(&copying.settings("start = \"latest\""));
+    pawl.start().wait_ready();
+    pawl.kill();
+    copying.publish(100, 150);
+    pawl.start();
+    assert_eq!(copying.wait_for(50).len(), 50);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    assert_eq!(support::read_all(broker, &copying.output).len(), 50, "nothing from before the first start");
+    assert!(!pawl.log().contains("operator's skip"), "its own claim is nobody's skip:\n{}", pawl.log());
 }

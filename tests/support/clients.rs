@@ -70,6 +70,16 @@ pub fn alter(broker: &Broker, topic: &str, configs: &[(&str, &str)]) {
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
+/// Removes a partition's records below an offset, as retention does.
+pub fn remove_below(broker: &Broker, topic: &str, partition: i32, offset: i64) {
+    let admin: AdminClient<DefaultClientContext> =
+        config(broker.bootstrap()).create().expect("an admin client can be created");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a valid offset");
+    let done = block_on(admin.delete_records(&list, &AdminOptions::new())).expect("the broker answers");
+    assert!(done.elements().iter().all(|one| one.error().is_ok()), "{done:?}");
+}
+
 /// Deletes a topic; the broker does it soon after.
 pub fn delete(broker: &Broker, topic: &str) {
     let admin: AdminClient<DefaultClientContext> =

@@ -115,6 +115,11 @@ impl RecentIds {
         if self.bytes.len() > keep {
             self.bytes.drain(..self.bytes.len() - keep);
         }
+        if self.bytes.capacity() - self.bytes.len() < WIDTH {
+            // One, then a few at a time: doubling would leave a third of what live keys hold unused.
+            let more = if self.bytes.is_empty() { 1 } else { 4 };
+            self.bytes.reserve_exact(more * WIDTH);
+        }
         self.bytes.extend_from_slice(&id.id);
         self.bytes.extend_from_slice(&id.payload.to_le_bytes());
         self.bytes.extend_from_slice(&id.seen.to_le_bytes());

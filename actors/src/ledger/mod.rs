@@ -43,8 +43,8 @@ pub struct Row {
 pub enum RowError {
     /// Written by a newer Pawl.
     #[error(
-        "a {row} row has version {found}, this Pawl knows up to {known}: run the newer version again, or rewind \
-         the handler with it"
+        "a {row} row has version {found}, this Pawl knows up to {known}: run the newer version again, \
+         or begin with a new group"
     )]
     UnknownVersion {
         /// Which kind of row.
@@ -72,10 +72,29 @@ const VERSION: u8 = 1;
 /// Appends version and body to `out` and cuts the result off as one buffer.
 fn encode<T: serde::Serialize>(body: &T, out: &mut BytesMut) -> Bytes {
     out.put_u8(VERSION);
-    let mut writer = out.split_off(out.len()).writer();
-    postcard::to_io(body, &mut writer).expect("writing to memory cannot fail");
-    out.unsplit(writer.into_inner());
+    postcard::serialize_with_flavor(body, Appending(out)).expect("writing to memory cannot fail");
     out.split().freeze()
+}
+
+/// Lets postcard write to the end of a buffer that grows.
+struct Appending<'a>(&'a mut BytesMut);
+
+impl postcard::ser_flavors::Flavor for Appending<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.put_u8(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.put_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// Checks the version and decodes the body.

@@ -167,11 +167,12 @@ impl PartitionActor {
         let policy = &self.pipeline.policy;
         let committed = self.pipeline.open.borrow().committed();
         let patience = policy.idle_key_after.as_secs();
-        let crowded = self.live.len() > policy.max_live_keys;
+        let crowded = self.live.idle_since(self.live.len().saturating_sub(policy.max_live_keys));
         let (sweep, watermark, oldest_ms) = (self.sweep, self.committed_watermark(), self.oldest_id_ms());
         let (state, open) = (&self.state, &self.pipeline.open);
         self.live.let_go(|live| {
-            if !(crowded || sweep - live.used > patience) || !live.cell.may_go(committed) {
+            let due = sweep - live.used > patience || crowded.is_some_and(|since| live.used <= since);
+            if !due || !live.cell.may_go(committed) {
                 return false;
             }
             let dead_row = live.cell.lane.borrow_mut().has_dead_row(watermark, oldest_ms);

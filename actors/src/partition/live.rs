@@ -46,6 +46,14 @@ impl LiveKeys {
         self.keyed.len() + usize::from(self.unkeyed.is_some())
     }
 
+    /// The sweep up to which keys must have been idle for `excess` of them to go, the longest idle
+    /// first; some more may share that sweep. `None` if none has to go.
+    pub fn idle_since(&self, excess: usize) -> Option<u64> {
+        let mut used: Vec<u64> = self.keyed.values().map(|live| live.used).collect();
+        let last = excess.min(used.len()).checked_sub(1)?;
+        Some(*used.select_nth_unstable(last).1)
+    }
+
     /// Every live key's lane.
     pub fn cells(&self) -> impl Iterator<Item = &Rc<LaneCell>> {
         self.keyed.values().chain(&self.unkeyed).map(|live| &live.cell)

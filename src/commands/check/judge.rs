@@ -134,7 +134,7 @@ impl Judge<'_> {
         let limits: Vec<String> = time.into_iter().chain(bytes).collect();
         if !limits.is_empty() {
             let finding = format!(
-                "the dead-letter topic \"{}\" drops letters {}: they can then neither be read nor replayed",
+                "the dead-letter topic \"{}\" drops letters {}: they cannot be read any more then",
                 topic.name,
                 limits.join(" and ")
             );

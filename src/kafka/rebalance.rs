@@ -1,0 +1,117 @@
+//! What the group decides, as the consumer's callbacks hear of it: they note what happened and
+//! return at once, on the thread that polls.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use pawl_actors::record::Partition;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::client::LogContext;
+use super::held::Held;
+
+/// What the group coordinator decided.
+#[derive(Debug)]
+pub enum Rebalance {
+    /// These are this member's from now on.
+    Assigned(Vec<Partition>),
+    /// All are to be given up, in good order.
+    Revoked,
+    /// All are others' already.
+    Lost,
+}
+
+/// The consumer's context: notes rebalances.
+pub struct IntakeContext {
+    log: LogContext,
+    topic: String,
+    held: Arc<Held>,
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    /// Set when the consumer leaves its group for good: then nothing waits for a drain any more.
+    closing: AtomicBool,
+}
+
+impl IntakeContext {
+    /// For the consumer of a topic.
+    pub fn new(topic: &str, held: Arc<Held>) -> Self {
+        IntakeContext {
+            log: LogContext::new("consumer"),
+            topic: topic.to_owned(),
+            held,
+            rebalances: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// From here on nothing waits for a drain: the consumer leaves its group for good.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    fn note(&self, rebalance: Rebalance) {
+        self.rebalances.lock().expect("no holder panics").push_back(rebalance);
+    }
+
+    /// The next thing that happened.
+    pub fn take_noted(&self) -> Option<Rebalance> {
+        self.rebalances.lock().expect("no holder panics").pop_front()
+    }
+
+    /// Takes the partitions and pauses them at once: intake begins when the ledger is restored.
+    /// The position is a placeholder that the restored watermark replaces; the end, because that is
+    /// never out of range.
+    pub fn assign(&self, consumer: &BaseConsumer<Self>, partitions: Vec<Partition>) {
+        let mut placed = TopicPartitionList::new();
+        for partition in &partitions {
+            let added = placed.add_partition_offset(&self.topic, partition.0, KafkaOffset::End);
+            added.expect("the end is a valid position");
+        }
+        let taken = consumer.assign(&placed).and_then(|()| consumer.pause(&placed));
+        if let Err(error) = taken {
+            tracing::error!(%error, "the assigned partitions could not be taken");
+        }
+        self.note(Rebalance::Assigned(partitions));
+    }
+}
+
+impl ClientContext for IntakeContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.log.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.log.error(error, reason);
+    }
+}
+
+impl ConsumerContext for IntakeContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let closing = self.closing.load(Ordering::Acquire);
+        match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !closing => {
+                let partitions = list.elements_for_topic(&self.topic);
+                self.assign(consumer, partitions.iter().map(|one| Partition(one.partition())).collect());
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS
+                if !closing && !consumer.assignment_lost() =>
+            {
+                // Given up only after the last epoch that carries them.
+                self.note(Rebalance::Revoked);
+            }
+            _ => {
+                // First, so that nothing is written for them from here on.
+                self.held.release_all();
+                if let Err(error) = consumer.unassign() {
+                    tracing::error!(%error, "the partitions could not be given up");
+                }
+                self.note(Rebalance::Lost);
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! How the clients of a handler's pipeline are tuned, beside what all clients of Pawl have in common.
+
+use rdkafka::ClientConfig;
+
+use crate::kafka::client;
+use crate::settings::{Guarantee, HandlerSettings, Intake, Settings};
+
+/// librdkafka's default lets a fast consumer wait for up to a second.
+const FETCH_AGAIN: (&str, &str) = ("fetch.queue.backoff.ms", "5");
+
+/// Bounds of what the consumer fetches ahead, all partitions together.
+const FETCHED_AHEAD_KIB: [u64; 2] = [1 << 10, 32 << 10];
+
+/// The consumer of a handler's input.
+pub fn consumer_config(settings: &Settings, intake: &Intake, group: &str) -> ClientConfig {
+    let mut config = client::consumer(&settings.kafka, group);
+    // No more than the intake takes: what is fetched ahead costs memory, and a pause throws it away.
+    let [least, most] = FETCHED_AHEAD_KIB;
+    let ahead_kib = (intake.max_bytes.bytes() / 1024).clamp(least, most);
+    config
+        .set("partition.assignment.strategy", "range")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "error");
+    let (messages, kib) = (intake.max_records.to_string(), ahead_kib.to_string());
+    let tuning = [("queued.min.messages", &*messages), ("queued.max.messages.kbytes", &kib), FETCH_AGAIN];
+    client::tune(&mut config, &settings.kafka, &tuning);
+    config
+}
+
+/// The reader of a handler's changelog.
+pub fn restore_config(settings: &Settings, group: &str) -> ClientConfig {
+    let mut config = client::consumer(&settings.kafka, group);
+    config.set("auto.offset.reset", "error");
+    let tuning = [("queued.min.messages", "100000"), ("queued.max.messages.kbytes", "32768"), FETCH_AGAIN];
+    client::tune(&mut config, &settings.kafka, &tuning);
+    config
+}
+
+/// The writer of a handler's epochs.
+pub fn producer_config(
+    settings: &Settings,
+    handler: &HandlerSettings,
+    group: &str,
+    instance: &str,
+    max_batch_bytes: u64,
+) -> ClientConfig {
+    let mut config = client::producer(&settings.kafka);
+    let tuning = [
+        ("linger.ms", "1"),
+        ("batch.num.messages", "10000"),
+        ("queue.buffering.max.messages", "200000"),
+        ("queue.buffering.max.kbytes", "131072"),
+    ];
+    client::tune(&mut config, &settings.kafka, &tuning);
+    config
+        // The broker holds a whole batch against the topic's limit, and librdkafka never splits one.
+        .set("batch.size", max_batch_bytes.clamp(1, 1_000_000).to_string())
+        // For a single record the topic's limit decides, not the client's.
+        .set("message.max.bytes", "104857600");
+    if handler.guarantee == Guarantee::ExactlyOnce {
+        let id = format!("{}{group}.{instance}", settings.kafka.transactional_id_prefix);
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", settings.kafka.transaction_timeout.as_millis().to_string());
+    }
+    config
+}
