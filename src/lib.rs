@@ -7,6 +7,7 @@ pub mod exit;
 pub mod handlers;
 pub mod kafka;
 pub mod metrics;
+pub mod observed;
 pub mod runtime;
 pub mod settings;
 pub mod store;

@@ -1,43 +1,22 @@
 //! Every metric's name and meaning, in one place: what `/metrics` shows to Prometheus.
 //!
 //! Deliberately absent: counting. The actors count in
-//! [`HandlerStats`](pawl_actors::stats::HandlerStats); a scrape reads it. Only the commit times are held here, because
-//! a histogram needs buckets. Keys and topics of records are never labels: they have no bound.
+//! [`HandlerStats`](pawl_actors::stats::HandlerStats); a scrape reads it. Keys and topics of records are never labels: they have no bound.
 
 use std::fmt::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pawl_actors::outcome::FailureClass;
 use pawl_actors::stats::{HandlerStats, PartitionPhase, PartitionStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::admin::HandlerView;
+use crate::observed::{EpochCommitTimes, HandlerView};
 
 /// The content type of [`Metrics::text`]: OpenMetrics 1.0, which Prometheus reads.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// How long a handler's epoch commits take. Clones share one histogram.
-#[derive(Clone, Debug)]
-pub struct EpochCommitTimes(Histogram);
-
-impl EpochCommitTimes {
-    /// Counts one committed epoch by the time from closing it to knowing that it is durable.
-    pub fn observe(&self, took: Duration) {
-        self.0.observe(took.as_secs_f64());
-    }
-}
-
-impl Default for EpochCommitTimes {
-    /// 14 buckets from 1 ms to 8.2 s, each twice the one before.
-    fn default() -> Self {
-        EpochCommitTimes(Histogram::new(exponential_buckets(0.001, 2.0, 14)))
-    }
-}
 
 /// The metrics of a process.
 #[derive(Debug)]
@@ -189,7 +168,7 @@ impl Handlers {
         let (unit, histogram) = (Some(&Unit::Seconds), MetricType::Histogram);
         let mut metric = encoder.encode_descriptor("pawl_epoch_commit", help, unit, histogram)?;
         for handler in &self.0 {
-            handler.epoch_commit_times.0.encode(metric.encode_family(&[handler.label()])?)?;
+            handler.epoch_commit_times.histogram().encode(metric.encode_family(&[handler.label()])?)?;
         }
         Ok(())
     }
@@ -275,6 +254,8 @@ fn resident_bytes() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use pawl_actors::record::Partition;
 
     use super::*;

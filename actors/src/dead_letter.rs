@@ -42,8 +42,8 @@ pub mod header {
     pub const DISPOSITION: &str = "pawl-disposition";
 }
 
-/// Where the original lies; kept from the first pass.
-const ORIGINALS: [&str; 6] = [
+/// Headers that tell where the original lies; kept from the first pass.
+pub const ORIGINALS: [&str; 6] = [
     header::ORIGINAL_TOPIC,
     header::ORIGINAL_PARTITION,
     header::ORIGINAL_OFFSET,
@@ -52,8 +52,8 @@ const ORIGINALS: [&str; 6] = [
     header::ORIGINAL_CONSUMER_GROUP,
 ];
 
-/// What the last pass says; replaced.
-const LAST: [&str; 6] = [
+/// Headers that tell what the last pass said; replaced by the next.
+pub const LAST: [&str; 6] = [
     header::EXCEPTION_FQCN,
     header::EXCEPTION_CAUSE_FQCN,
     header::EXCEPTION_MESSAGE,

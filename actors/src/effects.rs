@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::record::{Header, Millis};
+use crate::record::{self, Header, Millis};
 
 /// What a handler wants to happen because of one record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,12 +36,7 @@ pub struct Emit {
 impl Emit {
     /// Bytes of key, value and headers: what a topic's size limit is held against.
     pub fn size(&self) -> usize {
-        let headers: usize = self
-            .headers
-            .iter()
-            .map(|header| header.name.len() + header.value.as_ref().map_or(0, Bytes::len))
-            .sum();
-        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+        record::size(self.key.as_ref(), self.value.as_ref(), &self.headers)
     }
 }
 

@@ -136,11 +136,13 @@ impl Record {
 
     /// Bytes of key, value and headers: what the intake bound counts.
     pub fn size(&self) -> usize {
-        let headers: usize = self
-            .headers
-            .iter()
-            .map(|header| header.name.len() + header.value.as_ref().map_or(0, Bytes::len))
-            .sum();
-        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+        size(self.key.as_ref(), self.value.as_ref(), &self.headers)
     }
+}
+
+/// Bytes of key, value and headers.
+pub fn size(key: Option<&Bytes>, value: Option<&Bytes>, headers: &[Header]) -> usize {
+    let length = |bytes: Option<&Bytes>| bytes.map_or(0, Bytes::len);
+    let headers = headers.iter().map(|header| header.name.len() + length(header.value.as_ref()));
+    length(key) + length(value) + headers.sum::<usize>()
 }

@@ -67,15 +67,21 @@ fn main() {
         "{} records of {} B, {} keys, {} unique events, {} partitions, {rounds} rounds",
         load.records, load.value_bytes, load.keys, expected, load.partitions
     );
+    // Lines of exactly-once with more settings of the handler, for comparing these.
+    let with: Vec<&str> = args.windows(2).filter(|pair| pair[0] == "--with").map(|pair| &*pair[1]).collect();
+    let lines: Vec<&str> = LINES.into_iter().chain(with).collect();
     let mut table: Vec<(&str, Vec<Figures>)> = Vec::new();
     for round in 1..=rounds {
-        for line in LINES.into_iter().filter(|line| only.as_deref().is_none_or(|only| *line == only)) {
+        for &line in lines.iter().filter(|line| only.as_deref().is_none_or(|only| line.contains(only))) {
             let output = support::topic(broker, "bench-output", load.partitions);
             let figures = match line {
                 "bare" => run_bare(broker, &input, &output, load, false),
                 "bare, transactions + rows" => run_bare(broker, &input, &output, load, true),
-                "pawl at-least-once" => pawl::run(broker, &input, &output, load, "at-least-once"),
-                _ => pawl::run(broker, &input, &output, load, "exactly-once"),
+                "pawl at-least-once" => {
+                    pawl::run(broker, &input, &output, load, "guarantee = \"at-least-once\"")
+                }
+                "pawl exactly-once" => pawl::run(broker, &input, &output, load, ""),
+                settings => pawl::run(broker, &input, &output, load, settings),
             };
             check::output(broker, &output, expected);
             support::clients::delete(broker, &output);

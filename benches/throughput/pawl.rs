@@ -8,13 +8,13 @@ use super::support::{Broker, Pawl, clients, unique};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// Runs `pawl run` over the load until everything is durable.
-pub fn run(broker: &Broker, input: &str, output: &str, load: Load, guarantee: &str) -> Figures {
+/// Runs `pawl run` over the load until everything is durable; `settings` are more of the handler's.
+pub fn run(broker: &Broker, input: &str, output: &str, load: Load, settings: &str) -> Figures {
     let group = unique("bench");
     let broker_before = measure::broker_cpu(broker);
     let mut pawl = Pawl::new(&format!(
         "[kafka]\nbootstrap_servers = [\"{}\"]\n[handler.bench]\ntopic = \"{input}\"\ngroup = \"{group}\"\n\
-         guarantee = \"{guarantee}\"\nevent_id = \"header:ce_id\"\nforward = {{ topic = \"{output}\" }}\n",
+         event_id = \"header:ce_id\"\nforward = {{ topic = \"{output}\" }}\n{settings}\n",
         broker.bootstrap()
     ));
     pawl.start();

@@ -24,13 +24,12 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use pawl_actors::record::Millis;
-use pawl_actors::stats::HandlerStats;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::metrics::{self, EpochCommitTimes, Metrics};
-use crate::settings::HandlerSettings;
+use crate::metrics::{self, Metrics};
+use crate::observed::HandlerView;
 
 pub use readiness::{HandlerReadiness, PartitionReadiness, Readiness, judge};
 
@@ -49,34 +48,6 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long to wait after a connection could not be accepted, which happens when the process has
 /// no file descriptor left: trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What the endpoint may see of a handler.
-#[derive(Clone, Debug)]
-pub struct HandlerView {
-    /// Name in the settings.
-    pub name: Arc<str>,
-    /// Consumer group.
-    pub group: Arc<str>,
-    /// Input topic.
-    pub topic: Arc<str>,
-    /// What its actors count.
-    pub stats: Arc<HandlerStats>,
-    /// What its writer thread observes.
-    pub epoch_commit_times: EpochCommitTimes,
-}
-
-impl HandlerView {
-    /// Of a handler that has not been started yet.
-    pub fn new(name: &str, settings: &HandlerSettings) -> Self {
-        HandlerView {
-            name: name.into(),
-            group: settings.group(name).into(),
-            topic: settings.topic.as_str().into(),
-            stats: Arc::default(),
-            epoch_commit_times: EpochCommitTimes::default(),
-        }
-    }
-}
 
 struct Process {
     handlers: Vec<HandlerView>,

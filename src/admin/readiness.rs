@@ -9,7 +9,7 @@ use pawl_actors::record::{Millis, Partition};
 use pawl_actors::stats::{PartitionPhase, PartitionStats};
 use serde::Serialize;
 
-use super::HandlerView;
+use crate::observed::HandlerView;
 
 /// The state of the whole process, as `/ready` shows it.
 #[derive(Debug, Serialize)]

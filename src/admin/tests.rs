@@ -6,7 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use pawl_actors::stats::HandlerStats;
+
 use super::*;
+use crate::observed::EpochCommitTimes;
 
 const PATIENT: Duration = Duration::from_secs(20);
 

@@ -24,6 +24,9 @@ use super::rebalance::IntakeContext;
 /// Longest wait for one call of the transaction API.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Longest wait for the reports of what was purged.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Between two attempts to commit offsets plainly.
 const COMMIT_AGAIN: Duration = Duration::from_millis(500);
 
@@ -159,7 +162,8 @@ impl Session {
     /// # Errors
     /// When a record is refused or the acknowledgements do not come in time.
     pub fn acked(&mut self) -> Result<Delivered, AttemptError> {
-        let delivered = self.acks.wait(self.sent, CALL_TIMEOUT).map_err(|error| match &error {
+        flush(&self.producer, CALL_TIMEOUT);
+        let delivered = self.acks.of(self.sent, CALL_TIMEOUT).map_err(|error| match &error {
             Undelivered::Refused(refused) => match refused.code {
                 RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord => {
                     AttemptError::Hopeless(format!("{error}: raise max.message.bytes of {}", refused.topic))
@@ -221,8 +225,8 @@ impl Session {
     /// Takes back what was sent since `begin`; `false` if this producer can do no more.
     pub fn abort(&mut self) -> bool {
         self.producer.purge(PurgeConfig::default().queue().inflight());
-        let drained =
-            !matches!(self.acks.wait(self.sent, Duration::from_secs(5)), Err(Undelivered::TimedOut { .. }));
+        flush(&self.producer, PURGE_TIMEOUT);
+        let drained = !matches!(self.acks.of(self.sent, PURGE_TIMEOUT), Err(Undelivered::TimedOut { .. }));
         drained && (!self.transactional || self.producer.abort_transaction(CALL_TIMEOUT).is_ok())
     }
 
@@ -231,6 +235,16 @@ impl Session {
             || matches!(error, KafkaError::Transaction(cause) if cause.is_fatal());
         if fatal { AttemptError::Producer(text) } else { AttemptError::Abortable(text) }
     }
+}
+
+/// Sends what still lingers and waits until everything that was sent is reported as delivered or
+/// refused; how much of it, the caller counts. rust-rdkafka's own `flush` makes librdkafka forget the
+/// lingering for a moment only and then polls for up to 100 ms.
+fn flush(producer: &ThreadedProducer<DeliveryContext>, limit: Duration) {
+    let millis = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client lives as long as the producer, which is borrowed. Reports are events that the
+    // producer's own thread serves (rd_kafka_flush only waits for it then).
+    unsafe { rdkafka_sys::rd_kafka_flush(producer.client().native_ptr(), millis) };
 }
 
 fn refused_offsets(code: RDKafkaErrorCode, text: String) -> AttemptError {

@@ -23,7 +23,7 @@ use super::group;
 use super::held::Held;
 use super::rebalance::IntakeContext;
 use super::transaction::{AttemptError, CALL_TIMEOUT, Commit, Session, Share};
-use crate::metrics::EpochCommitTimes;
+use crate::observed::EpochCommitTimes;
 use crate::store::LocalView;
 
 /// What the writer is asked to do.

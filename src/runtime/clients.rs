@@ -46,7 +46,8 @@ pub fn producer_config(
 ) -> ClientConfig {
     let mut config = client::producer(&settings.kafka);
     let tuning = [
-        ("linger.ms", "1"),
+        // Only while an epoch is being handed over: at its end all is sent at once.
+        ("linger.ms", "20"),
         ("batch.num.messages", "10000"),
         ("queue.buffering.max.messages", "200000"),
         ("queue.buffering.max.kbytes", "131072"),

@@ -13,10 +13,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::pipeline::{Blueprint, OnHalt, Pipeline};
 use self::topics::TopicFacts;
-use crate::admin::{self, HandlerView};
+use crate::admin;
 use crate::commands::topics::TopicsError;
 use crate::handlers::{BuildError, Registry};
 use crate::kafka::admin::AdminError;
+use crate::observed::HandlerView;
 use crate::settings::{Settings, SettingsError};
 
 /// Why a run ended by itself.

@@ -17,7 +17,6 @@ use rdkafka::consumer::BaseConsumer;
 
 use super::clients;
 use super::topics::TopicFacts;
-use crate::admin::HandlerView;
 use crate::kafka::consumer::{Assigned, Command, Intake, IntakeParts};
 use crate::kafka::held::Held;
 use crate::kafka::intake_bounds::IntakeBounds;
@@ -25,6 +24,7 @@ use crate::kafka::owner::{Owner, OwnerParts};
 use crate::kafka::rebalance::IntakeContext;
 use crate::kafka::restore::Restore;
 use crate::kafka::writer::{Job, Writer, WriterParts};
+use crate::observed::HandlerView;
 use crate::settings::{Guarantee, HandlerSettings, Settings};
 use crate::store::{LocalView, SharedView, SledStore};
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use pawl_actors::dead_letter::header;
+use pawl_actors::dead_letter::{LAST, ORIGINALS, header};
 use pawl_actors::record::Header;
 use rdkafka::message::{BorrowedMessage, Message};
 use serde::{Serialize, Serializer};
@@ -66,22 +66,6 @@ pub struct RawHeader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Raw(pub Bytes);
 
-/// Headers that tell of the failure; the others are the original's own.
-const TELLING: [&str; 12] = [
-    header::ORIGINAL_TOPIC,
-    header::ORIGINAL_PARTITION,
-    header::ORIGINAL_OFFSET,
-    header::ORIGINAL_TIMESTAMP,
-    header::ORIGINAL_TIMESTAMP_TYPE,
-    header::ORIGINAL_CONSUMER_GROUP,
-    header::EXCEPTION_FQCN,
-    header::EXCEPTION_CAUSE_FQCN,
-    header::EXCEPTION_MESSAGE,
-    header::EXCEPTION_STACKTRACE,
-    header::DELIVERY_ATTEMPT,
-    header::DISPOSITION,
-];
-
 impl Letter {
     /// A letter from a message.
     pub fn read(message: &BorrowedMessage<'_>) -> Letter {
@@ -119,7 +103,9 @@ impl Letter {
         self.detail = text(header::EXCEPTION_STACKTRACE);
         self.attempt = int(header::DELIVERY_ATTEMPT);
         self.disposition = text(header::DISPOSITION);
-        let own = |header: &Header| !TELLING.iter().any(|name| header.name == name.as_bytes());
+        // The others are the original's own.
+        let telling = || ORIGINALS.iter().chain(&LAST);
+        let own = |header: &Header| !telling().any(|name| header.name == name.as_bytes());
         self.headers = headers
             .iter()
             .filter(|header| own(header))

@@ -1,0 +1,61 @@
+//! What a handler shows of itself while it runs: its names, what its actors count, and how long
+//! its commits take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pawl_actors::stats::HandlerStats;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::settings::HandlerSettings;
+
+/// How long a handler's epoch commits take. Clones share one histogram.
+#[derive(Clone, Debug)]
+pub struct EpochCommitTimes(Histogram);
+
+impl EpochCommitTimes {
+    /// For the registry of the metrics.
+    pub fn histogram(&self) -> &Histogram {
+        &self.0
+    }
+
+    /// Counts one committed epoch by the time from closing it to knowing that it is durable.
+    pub fn observe(&self, took: Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
+}
+
+impl Default for EpochCommitTimes {
+    /// 14 buckets from 1 ms to 8.2 s, each twice the one before.
+    fn default() -> Self {
+        EpochCommitTimes(Histogram::new(exponential_buckets(0.001, 2.0, 14)))
+    }
+}
+
+/// A handler as the process's endpoint shows it.
+#[derive(Clone, Debug)]
+pub struct HandlerView {
+    /// Name in the settings.
+    pub name: Arc<str>,
+    /// Consumer group.
+    pub group: Arc<str>,
+    /// Input topic.
+    pub topic: Arc<str>,
+    /// What its actors count.
+    pub stats: Arc<HandlerStats>,
+    /// What its writer thread observes.
+    pub epoch_commit_times: EpochCommitTimes,
+}
+
+impl HandlerView {
+    /// Of a handler that has not been started yet.
+    pub fn new(name: &str, settings: &HandlerSettings) -> Self {
+        HandlerView {
+            name: name.into(),
+            group: settings.group(name).into(),
+            topic: settings.topic.as_str().into(),
+            stats: Arc::default(),
+            epoch_commit_times: EpochCommitTimes::default(),
+        }
+    }
+}
