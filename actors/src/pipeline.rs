@@ -62,6 +62,35 @@ pub struct Pipeline {
     pub places: RefCell<Places>,
     /// Judges failures.
     pub supervisor: Addr<SupervisorActor>,
+    /// Told of panics.
+    pub alarm: Alarm,
+}
+
+/// Tells why a handler cannot go on.
+#[derive(Clone)]
+pub struct Alarm {
+    handler: Arc<str>,
+    on_halt: Rc<dyn Fn(String)>,
+}
+
+impl Alarm {
+    /// For a handler of this name.
+    pub fn new(handler: Arc<str>, on_halt: Rc<dyn Fn(String)>) -> Self {
+        Alarm { handler, on_halt }
+    }
+
+    /// The handler cannot go on.
+    pub fn halt(&self, reason: String) {
+        (self.on_halt)(reason);
+    }
+
+    /// Called where an actor ends: the runtime catches its panic, and nobody else would notice.
+    pub fn ended(&self, actor: &str) {
+        if std::thread::panicking() {
+            let handler = &self.handler;
+            self.halt(format!("{handler}: {actor} panicked; this is a bug in Pawl or in the program's handler"));
+        }
+    }
 }
 
 /// The handler's in-flight limit: lanes that find no place wait their turn, first come first served.

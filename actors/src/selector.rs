@@ -120,6 +120,9 @@ mod tests {
         assert_eq!(read("header:ce_id", None), Ok(Some("e1".into())), "the last header of a name counts");
         assert_eq!(read("json:/order/id", Some(r#"{"order":{"id":"A"}}"#)), Ok(Some("A".into())));
         assert_eq!(read("json:/n", Some(r#"{"n":12}"#)), Ok(Some("12".into())));
+        let long = "12345678901234567890123";
+        assert_eq!(read("json:/n", Some(&format!(r#"{{"n":{long}}}"#))), Ok(Some(long.into())));
+        assert_eq!(read("json:/n", Some(r#"{"n":1.10}"#)), Ok(Some("1.10".into())), "as it is written");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use actix::{Actor, Addr, AsyncContext, Context};
 
 use crate::epoch::{Committer, Epoch, OpenEpoch};
 use crate::handler::{Handler, Source};
-use crate::pipeline::{LedgerView, Pipeline, Places};
+use crate::pipeline::{Alarm, LedgerView, Pipeline, Places};
 use crate::policy::Policy;
 use crate::stats::HandlerStats;
 use crate::supervisor::{Attach, SupervisorActor};
@@ -44,11 +44,12 @@ pub struct Actors {
 pub fn start(world: World) -> Actors {
     let World { policy, source, handler, view, stats, sink, on_halt } = world;
     let open = Rc::new(RefCell::new(OpenEpoch::default()));
-    let committer = Committer::new(open.clone(), sink, stats.clone(), &policy).start();
+    let alarm = Alarm::new(source.handler.clone(), Rc::from(on_halt as Box<dyn Fn(String)>));
+    let committer = Committer::new(open.clone(), sink, stats.clone(), &policy, alarm.clone()).start();
     let supervisor = SupervisorActor::create(|ctx: &mut Context<SupervisorActor>| {
         ctx.set_mailbox_capacity(policy.mailbox_capacity);
         let mut supervisor =
-            SupervisorActor::new(source.handler.clone(), source.topic.clone(), policy.retry, on_halt);
+            SupervisorActor::new(source.handler.clone(), source.topic.clone(), policy.retry, alarm.clone());
         supervisor.attach(Attach(Rc::new(Pipeline {
             places: RefCell::new(Places::new(policy.max_in_flight)),
             policy,
@@ -58,6 +59,7 @@ pub fn start(world: World) -> Actors {
             stats,
             open,
             supervisor: ctx.address(),
+            alarm,
         })));
         supervisor
     });

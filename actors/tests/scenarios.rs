@@ -39,6 +39,8 @@ enum Act {
     Panic,
     /// Answers only when the gates are opened.
     Wait,
+    /// Never answers, and panics when it is given up.
+    PanicWhenDropped,
     Effects(Effects),
 }
 
@@ -62,6 +64,14 @@ impl Handler for Script {
             Some(Act::Effects(effects)) => Answer::Ready(Outcome::Done(effects)),
             Some(Act::Fail(failure)) => Answer::Ready(Outcome::Failed(failure)),
             Some(Act::Panic) => panic!("as planned"),
+            Some(Act::PanicWhenDropped) => {
+                let bomb = Bomb;
+                Answer::later(async move {
+                    std::future::pending::<()>().await;
+                    drop(bomb);
+                    Outcome::Done(Effects::default())
+                })
+            }
             Some(Act::Wait) => {
                 let open = self.open_gates.clone();
                 Answer::later(async move {
@@ -72,6 +82,14 @@ impl Handler for Script {
                 })
             }
         }
+    }
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as planned");
     }
 }
 
@@ -559,6 +577,20 @@ fn an_effect_that_the_topic_would_refuse_becomes_a_dead_letter_and_takes_nothing
         house.pass(SOON).await;
         assert_eq!((letters(), emitted().len()), (vec![Offset(0)], 1));
         assert_eq!(house.partition_row().watermark, 2);
+    });
+}
+
+#[test]
+fn a_panic_that_ends_an_actor_stops_the_handler_and_leaves_the_record_unfinished() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::PanicWhenDropped]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1")]);
+        house.pass(Duration::from_secs(6)).await;
+        let halts = house.halts.lock().unwrap().clone();
+        assert!(halts.iter().any(|halt| halt.contains("an order actor panicked")), "{halts:?}");
+        assert_eq!(house.partition_row().watermark, 0);
     });
 }
 

@@ -383,7 +383,8 @@ impl Intake {
                 continue;
             }
             let records = std::mem::take(&mut held.batch);
-            let Some(actor) = &held.actor else { continue };
+            // Its actor may have drained and ended already; nothing of these is below a commit.
+            let Some(actor) = held.actor.as_ref().filter(|_| !self.giving_up) else { continue };
             held.stats.outstanding_records.add(records.len() as i64);
             held.stats.outstanding_bytes.add(records.iter().map(|record| record.size() as i64).sum());
             if actor.try_send(Records { assignment: held.assignment, records }).is_err() {
@@ -397,8 +398,9 @@ impl Intake {
     fn read(&mut self, message: &BorrowedMessage<'_>) {
         let Some(held) = self.partitions.get_mut(&Partition(message.partition())) else { return };
         // Before the ledger is restored nothing counts: the intake begins with a seek. Afterwards
-        // nothing may be dropped, not even from a partition that was just paused.
-        if !held.is_open() {
+        // nothing may be dropped, not even from a partition that was just paused. What comes while it
+        // is given up is read again by whoever takes it next.
+        if !held.is_open() || self.giving_up {
             return;
         }
         held.at_end = false;

@@ -54,6 +54,19 @@ pub struct Delivered {
     refused: Option<Refused>,
 }
 
+impl Delivered {
+    /// The first refusal is the cause, the others follow from it; but a record that was refused for
+    /// the sake of another one of its batch is never the cause.
+    fn refuse(&mut self, code: RDKafkaErrorCode, refused: impl FnOnce() -> Refused) {
+        let follows = |code| code == RDKafkaErrorCode::InvalidDifferentRecord;
+        match &self.refused {
+            None => self.refused = Some(refused()),
+            Some(kept) if follows(kept.code) && !follows(code) => self.refused = Some(refused()),
+            Some(_) => {}
+        }
+    }
+}
+
 /// A record that the broker did not take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{topic}[{partition}] did not take a record of {bytes} bytes: {code}")]
@@ -153,12 +166,12 @@ impl ProducerContext<NoCustomPartitioner> for DeliveryContext {
                 }
             },
             Err((error, message)) => {
-                // The first refusal is the cause, the others follow from it.
-                delivered.refused.get_or_insert_with(|| Refused {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                delivered.refuse(code, || Refused {
                     topic: message.topic().to_owned(),
                     partition: message.partition(),
                     bytes: message.key_len() + message.payload_len(),
-                    code: error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown),
+                    code,
                 });
             }
         }
@@ -174,6 +187,20 @@ mod tests {
         for tag in [Tag::Plain, Tag::Row, Tag::Numbered(0), Tag::Numbered(7)] {
             assert_eq!(Tag::from_opaque(tag.opaque()), tag);
         }
+    }
+
+    #[test]
+    fn the_cause_is_the_first_refusal_that_is_not_for_the_sake_of_another_record() {
+        let mut delivered = Delivered::default();
+        for code in [
+            RDKafkaErrorCode::InvalidDifferentRecord,
+            RDKafkaErrorCode::InvalidRecord,
+            RDKafkaErrorCode::InvalidDifferentRecord,
+            RDKafkaErrorCode::MessageTimedOut,
+        ] {
+            delivered.refuse(code, || Refused { topic: "t".into(), partition: 0, bytes: 1, code });
+        }
+        assert_eq!(delivered.refused.map(|refused| refused.code), Some(RDKafkaErrorCode::InvalidRecord));
     }
 
     #[test]

@@ -165,9 +165,17 @@ impl Session {
         flush(&self.producer, CALL_TIMEOUT);
         let delivered = self.acks.of(self.sent, CALL_TIMEOUT).map_err(|error| match &error {
             Undelivered::Refused(refused) => match refused.code {
-                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord => {
+                RDKafkaErrorCode::MessageSizeTooLarge => {
                     AttemptError::Hopeless(format!("{error}: raise max.message.bytes of {}", refused.topic))
                 }
+                RDKafkaErrorCode::InvalidRecord => AttemptError::Hopeless(format!(
+                    "{error}: a compacted topic takes no record without a key; see cleanup.policy of {}",
+                    refused.topic
+                )),
+                RDKafkaErrorCode::InvalidTimestamp => AttemptError::Hopeless(format!(
+                    "{error}: see message.timestamp.before.max.ms and message.timestamp.after.max.ms of {}",
+                    refused.topic
+                )),
                 RDKafkaErrorCode::TopicAuthorizationFailed => AttemptError::Hopeless(format!(
                     "{error}: give this principal the right to write to {}",
                     refused.topic

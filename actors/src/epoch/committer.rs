@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Epoch, OpenEpoch};
 use crate::clock;
 use crate::partition::{PartitionState, Settlement};
+use crate::pipeline::Alarm;
 use crate::policy::Policy;
 use crate::record::Partition;
 use crate::stats::HandlerStats;
@@ -48,6 +49,7 @@ pub struct Committer {
     writing: Option<Vec<(Rc<RefCell<PartitionState>>, Settlement)>>,
     closed_at: Option<Instant>,
     timer_set: bool,
+    halting: Alarm,
 }
 
 impl Committer {
@@ -57,6 +59,7 @@ impl Committer {
         sink: EpochSink,
         stats: Arc<HandlerStats>,
         policy: &Policy,
+        halting: Alarm,
     ) -> Self {
         let ids_age_ms = i64::try_from(policy.recent_ids_age.as_millis()).unwrap_or(i64::MAX);
         Committer {
@@ -70,6 +73,7 @@ impl Committer {
             writing: None,
             closed_at: None,
             timer_set: false,
+            halting,
         }
     }
 
@@ -109,6 +113,12 @@ impl Committer {
             self.writing = Some(settlements);
             (self.sink)(epoch);
         }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.halting.ended("the committer");
     }
 }
 

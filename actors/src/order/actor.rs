@@ -356,6 +356,7 @@ impl Actor for OrderActor {
 
 impl Drop for OrderActor {
     fn drop(&mut self) {
+        self.pipeline.alarm.ended("an order actor");
         self.leave_handler();
         self.set_parked(false);
     }
@@ -394,6 +395,7 @@ impl Handler<Judged> for OrderActor {
     fn handle(&mut self, message: Judged, ctx: &mut Self::Context) {
         match message.verdict {
             Verdict::Retry(_) => {
+                self.failure = None;
                 if self.cell.lane.borrow_mut().park(message.attempt) {
                     self.set_parked(true);
                 }

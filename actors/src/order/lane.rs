@@ -31,6 +31,15 @@ pub struct Taken {
     pub defect: Option<Box<Failure>>,
 }
 
+impl Taken {
+    /// The same in memory of its own, for one that stays: as it was read it shares a piece of memory
+    /// with its neighbours, and would keep theirs.
+    fn detached(self) -> Taken {
+        let event_id = self.event_id.map(|id| Bytes::copy_from_slice(&id));
+        Taken { record: Arc::new(self.record.detached()), event_id, ..self }
+    }
+}
+
 /// What a lane does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -101,7 +110,7 @@ impl Lane {
         if may_begin && self.state == State::Idle && self.queue.is_empty() {
             return self.begin(taken, oldest_ms);
         }
-        self.queue.push_back(taken);
+        self.queue.push_back(taken.detached());
         Turn::Wait
     }
 
@@ -162,9 +171,7 @@ impl Lane {
         let judged = self.state == State::Judged { attempt };
         if judged {
             self.state = State::Parked { attempt: attempt + 1 };
-            if let Some(current) = &mut self.current {
-                current.record = Arc::new(current.record.detached());
-            }
+            self.current = self.current.take().map(Taken::detached);
         }
         judged
     }

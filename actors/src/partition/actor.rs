@@ -272,6 +272,12 @@ fn undecodable(what: &str, why: &str) -> Failure {
     Failure::permanent(code::UNDECODABLE, format!("the {what} cannot be read: {why}"))
 }
 
+impl Drop for PartitionActor {
+    fn drop(&mut self) {
+        self.pipeline.alarm.ended("a partition actor");
+    }
+}
+
 impl Actor for PartitionActor {
     type Context = Context<Self>;
 
@@ -294,6 +300,10 @@ impl Handler<Records> for PartitionActor {
         let now = clock::now();
         self.state.borrow().work_arrives(message.records.len(), now);
         for record in message.records {
+            if self.halted {
+                // A record of this batch found no lane; a later one of its key must not overtake it.
+                return;
+            }
             let receipt = self.state.borrow_mut().receive(&record, now);
             if let Some(receipt) = receipt {
                 self.dispatch(record, receipt);

@@ -11,7 +11,7 @@ use super::{RetryPolicy, Timers, Verdict, judge};
 use crate::order::{Judged, OrderActor, Wake};
 use crate::outcome::Failure;
 use crate::partition::{Ownership, PartitionActor};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Alarm, Pipeline};
 use crate::record::{Offset, Partition};
 
 /// An attempt failed.
@@ -60,8 +60,8 @@ pub struct SupervisorActor {
     retry: RetryPolicy,
     pipeline: Option<Rc<Pipeline>>,
     timers: Timers<Retry>,
-    alarm: Option<(Instant, SpawnHandle)>,
-    on_halt: Box<dyn Fn(String)>,
+    wake_up: Option<(Instant, SpawnHandle)>,
+    halting: Alarm,
 }
 
 /// A lane that waits for its next attempt.
@@ -72,16 +72,16 @@ struct Retry {
 }
 
 impl SupervisorActor {
-    /// `on_halt` is told why the handler cannot go on.
-    pub fn new(handler: Arc<str>, topic: Arc<str>, retry: RetryPolicy, on_halt: Box<dyn Fn(String)>) -> Self {
+    /// `halting` is told why the handler cannot go on.
+    pub fn new(handler: Arc<str>, topic: Arc<str>, retry: RetryPolicy, halting: Alarm) -> Self {
         SupervisorActor {
             handler,
             topic,
             retry,
             pipeline: None,
             timers: Timers::default(),
-            alarm: None,
-            on_halt,
+            wake_up: None,
+            halting,
         }
     }
 
@@ -90,24 +90,24 @@ impl SupervisorActor {
         self.pipeline = Some(pipeline);
     }
 
-    /// Sets the one alarm to the earliest timer.
-    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+    /// Sets the one wake-up to the earliest timer.
+    fn set_wake_up(&mut self, ctx: &mut Context<Self>) {
         let Some(due) = self.timers.next_due() else { return };
-        if let Some((at, handle)) = self.alarm {
+        if let Some((at, handle)) = self.wake_up {
             if at <= due {
                 return;
             }
             ctx.cancel_future(handle);
         }
         let handle = ctx.run_later(due.saturating_duration_since(Instant::now()), |supervisor, ctx| {
-            supervisor.alarm = None;
+            supervisor.wake_up = None;
             while let Some(retry) = supervisor.timers.take_due(Instant::now()) {
                 // Gone with its partition: the record is delivered again to the next owner.
                 let _ = retry.actor.try_send(Wake { attempt: retry.attempt });
             }
-            supervisor.set_alarm(ctx);
+            supervisor.set_wake_up(ctx);
         });
-        self.alarm = Some((due, handle));
+        self.wake_up = Some((due, handle));
     }
 
     fn tell(&self, failed: &Failed, verdict: Verdict) {
@@ -120,12 +120,18 @@ impl SupervisorActor {
             ),
             // Told by the writer, with the letter's place, once it is committed.
             Verdict::DeadLetter(_) => {}
-            Verdict::Halt => (self.on_halt)(format!(
+            Verdict::Halt => self.halting.halt(format!(
                 "{}: {}[{}]@{} key \"{}\": {} ({code}, fatal); the record stays unfinished and is delivered again \
                  after a restart",
                 self.handler, self.topic, failed.partition, failed.offset, failed.key, failed.failure.message
             )),
         }
+    }
+}
+
+impl Drop for SupervisorActor {
+    fn drop(&mut self) {
+        self.halting.ended("the supervisor");
     }
 }
 
@@ -146,7 +152,7 @@ impl Handler<Failed> for SupervisorActor {
         {
             self.timers
                 .set(Instant::now() + delay, Retry { actor: failed.actor, attempt: failed.attempt + 1 });
-            self.set_alarm(ctx);
+            self.set_wake_up(ctx);
         }
     }
 }
@@ -164,6 +170,6 @@ impl Handler<Halt> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, halt: Halt, _: &mut Self::Context) {
-        (self.on_halt)(halt.reason);
+        self.halting.halt(halt.reason);
     }
 }
