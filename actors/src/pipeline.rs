@@ -88,7 +88,9 @@ impl Alarm {
     pub fn ended(&self, actor: &str) {
         if std::thread::panicking() {
             let handler = &self.handler;
-            self.halt(format!("{handler}: {actor} panicked; this is a bug in Pawl or in the program's handler"));
+            self.halt(format!(
+                "{handler}: {actor} panicked; this is a bug in Pawl or in the program's handler"
+            ));
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use std::str::FromStr;
 
-/// The metadata string of a committed offset, `pawl/1 claim=C epoch=E`, with ` resolved` behind it
-/// where nobody had committed a position and the claim made one of the settings' `start`.
+/// The metadata string of a committed offset, `pawl/1 claim=C epoch=E`, and behind it ` resolved`
+/// where nobody had committed a position and the claim made one of the settings' `start`, and
+/// ` ledger` where an epoch was committed before that claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CommitMetadata {
     /// Number of the claim.
@@ -13,12 +14,22 @@ pub struct CommitMetadata {
     pub epoch: u64,
     /// The position is only what `start` says: a ledger knows better.
     pub resolved: bool,
+    /// An earlier claim had an epoch committed: there must be a ledger.
+    pub ledger: bool,
+}
+
+impl CommitMetadata {
+    /// Whether rows of a ledger were ever committed with this group.
+    pub fn proves_a_ledger(&self) -> bool {
+        self.epoch > 0 || self.ledger
+    }
 }
 
 impl std::fmt::Display for CommitMetadata {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let resolved = if self.resolved { " resolved" } else { "" };
-        write!(f, "pawl/1 claim={} epoch={}{resolved}", self.claim, self.epoch)
+        let ledger = if self.ledger { " ledger" } else { "" };
+        write!(f, "pawl/1 claim={} epoch={}{resolved}{ledger}", self.claim, self.epoch)
     }
 }
 
@@ -27,12 +38,15 @@ impl FromStr for CommitMetadata {
 
     /// Anything else, another tool's metadata for one, is no commit of Pawl's.
     fn from_str(text: &str) -> Result<Self, ()> {
-        let mut words = text.split(' ');
-        let mut field = |name: &str| words.next()?.strip_prefix(name);
+        let words: Vec<&str> = text.split(' ').collect();
         let parsed = (|| {
-            field("pawl/1")?;
-            let (claim, epoch) = (field("claim=")?.parse().ok()?, field("epoch=")?.parse().ok()?);
-            Some(CommitMetadata { claim, epoch, resolved: field("resolved").is_some() })
+            let ["pawl/1", claim, epoch, flags @ ..] = &words[..] else { return None };
+            Some(CommitMetadata {
+                claim: claim.strip_prefix("claim=")?.parse().ok()?,
+                epoch: epoch.strip_prefix("epoch=")?.parse().ok()?,
+                resolved: flags.contains(&"resolved"),
+                ledger: flags.contains(&"ledger"),
+            })
         })();
         parsed.ok_or(())
     }
@@ -44,8 +58,8 @@ mod tests {
 
     #[test]
     fn metadata_is_read_back_and_anything_else_is_not_pawls() {
-        for resolved in [false, true] {
-            let metadata = CommitMetadata { claim: 12, epoch: 34, resolved };
+        for (resolved, ledger) in [(false, false), (true, false), (false, true), (true, true)] {
+            let metadata = CommitMetadata { claim: 12, epoch: 34, resolved, ledger };
             assert_eq!(metadata.to_string().parse(), Ok(metadata));
         }
         for text in ["", "pawl/1", "pawl/2 claim=1 epoch=2", "claim=1 epoch=2", "pawl/1 claim=x epoch=2"] {

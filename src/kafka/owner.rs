@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 use pawl_actors::ledger::{Books, PARTITION_KEY, PartitionRow};
@@ -73,6 +73,8 @@ struct Standing {
     committed: Option<i64>,
     /// Nobody committed it: a claim made it of `start`.
     resolved: bool,
+    /// What was committed with it proves that there is a ledger.
+    ledger: bool,
     /// The first offset that retention has left.
     low: i64,
     /// The position after the last stable record.
@@ -130,6 +132,7 @@ impl Owner {
                 assignment: one.assignment,
                 next: NextOffset(standing.start(self.parts.start)),
                 resolved: standing.resolved,
+                ledger: standing.ledger,
                 nonce: *uuid::Uuid::new_v4().as_bytes(),
             });
         }
@@ -178,10 +181,12 @@ impl Owner {
     fn ask_standing(&self, partition: Partition) -> Result<Standing, KafkaError> {
         let found = group::committed(&self.parts.consumer, &self.parts.topic, partition.0, CALL_TIMEOUT)?;
         let committed = found.map(|found| found.next);
-        let resolved = found.is_none_or(|found| found.metadata.is_some_and(|metadata| metadata.resolved));
+        let metadata = found.and_then(|found| found.metadata);
+        let resolved = found.is_none() || metadata.is_some_and(|metadata| metadata.resolved);
+        let ledger = metadata.is_some_and(|metadata| metadata.proves_a_ledger());
         let (low, high) =
             self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT)?;
-        Ok(Standing { committed, resolved, low, high })
+        Ok(Standing { committed, resolved, ledger, low, high })
     }
 
     fn claim(&self, claims: &[ClaimRequest]) -> Result<Vec<Claimed>, String> {
@@ -205,9 +210,11 @@ impl Owner {
         let stored = stored.map(|row| PartitionRow::decode(&row)).transpose();
         let stored = stored.map_err(|error| format!("partition {}: {error}", one.partition))?;
         let row = match stored {
+            None if standing.ledger => return Err(self.ledger_is_gone(one.partition)),
             None => self.fresh(claim, standing),
             Some(row) => self.resumed(one.partition, row, standing)?,
         };
+        self.check_end(&one, &row, standing.high)?;
         let row = self.after_retention(one.partition, row, standing);
         tracing::info!(
             handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0, claim,
@@ -223,6 +230,41 @@ impl Owner {
         });
         self.parts.supervisor.do_send(Own { ownership, started });
         Ok(())
+    }
+
+    fn ledger_is_gone(&self, partition: Partition) -> String {
+        let changelog = &self.parts.restore.changelog;
+        format!(
+            "partition {partition}: the group's offset was committed together with a ledger, but {changelog} holds \
+             none: it was deleted, or its rows have expired (cleanup.policy must be compact). States and known event \
+             ids are lost. Restore the topic; or accept the loss, and begin with a new group or set the group's \
+             offset anew with Kafka's own tool"
+        )
+    }
+
+    /// A topic that ends before what was taken from it has lost its end; what is written to it until it
+    /// is as long again would never be read.
+    fn check_end(&self, one: &Assigned, row: &PartitionRow, mut high: i64) -> Result<(), String> {
+        let asked = Instant::now();
+        // A leader that was just elected may not know the end yet.
+        while high < row.watermark && asked.elapsed() < CALL_TIMEOUT {
+            if !self.parts.held.is(one.partition, one.assignment) {
+                return Ok(());
+            }
+            std::thread::sleep(RETRY_EVERY);
+            let bounds =
+                self.parts.consumer.fetch_watermarks(&self.parts.topic, one.partition.0, CALL_TIMEOUT);
+            high = bounds.map_or(high, |(_, high)| high);
+        }
+        if high >= row.watermark {
+            return Ok(());
+        }
+        Err(format!(
+            "partition {}: the ledger has taken the offsets below {}, but the topic ends at {high}: it lost its end (an \
+             unclean leader election, a lost disk) or was deleted and made anew. What is written now would be taken \
+             for processed: begin with a new group",
+            one.partition, row.watermark
+        ))
     }
 
     fn fresh(&self, claim: i64, standing: Standing) -> PartitionRow {
@@ -333,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_group_without_a_position_begins_where_the_settings_say() {
-        let standing = Standing { committed: None, resolved: true, low: 5, high: 9 };
+        let standing = Standing { committed: None, resolved: true, ledger: false, low: 5, high: 9 };
         assert_eq!(standing.start(Start::Earliest), 5);
         assert_eq!(standing.start(Start::Latest), 9);
         assert_eq!(Standing { committed: Some(7), ..standing }.start(Start::Latest), 7);

@@ -55,6 +55,7 @@ struct Progress {
 /// Rows handed to the view in one step.
 const CHUNK: usize = 1_000;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_EVERY: Duration = Duration::from_millis(500);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked whether a partition was taken away meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -72,7 +73,7 @@ impl Restore {
             .config
             .create_with_context(LogContext::new("changelog"))
             .map_err(|error| error.to_string())?;
-        let mut progress = self.begin(&consumer, targets, view)?;
+        let mut progress = self.begin(&consumer, targets, view, held)?;
         let began = Instant::now();
         let (mut heard, mut reported, mut looked, mut records, mut bytes) = (began, began, began, 0, 0);
         let mut last_error = None;
@@ -113,14 +114,14 @@ impl Restore {
         consumer: &BaseConsumer<LogContext>,
         targets: &[Target],
         view: &LocalView,
+        held: &Held,
     ) -> Result<BTreeMap<i32, Progress>, String> {
         let failed = |error: KafkaError| format!("changelog {}: {error}", self.changelog);
         let mut list = TopicPartitionList::new();
         let mut progress = BTreeMap::new();
         for target in targets {
             let partition = target.partition.0;
-            let (low, high) =
-                consumer.fetch_watermarks(&self.changelog, partition, CALL_TIMEOUT).map_err(failed)?;
+            let Some((low, high)) = self.bounds(consumer, target, held) else { continue };
             let known = view.position(partition, self.max_view_age).map_err(|error| error.to_string())?;
             let from = match known.filter(|position| (low..=high).contains(position)) {
                 Some(position) => position,
@@ -138,6 +139,30 @@ impl Restore {
         }
         consumer.assign(&list).map_err(failed)?;
         Ok(progress)
+    }
+
+    /// The first offset and the end of a partition; `None` when it is not held any more. While a leader
+    /// moves nobody can tell them, which passes.
+    fn bounds(
+        &self,
+        consumer: &BaseConsumer<LogContext>,
+        target: &Target,
+        held: &Held,
+    ) -> Option<(i64, i64)> {
+        let partition = target.partition.0;
+        while held.is(target.partition, target.assignment) {
+            match consumer.fetch_watermarks(&self.changelog, partition, CALL_TIMEOUT) {
+                Ok(bounds) => return Some(bounds),
+                Err(error) => {
+                    tracing::warn!(
+                        handler = %self.handler, changelog = %self.changelog, partition, %error,
+                        "the changelog's end is not known yet; asking again"
+                    );
+                    std::thread::sleep(RETRY_EVERY);
+                }
+            }
+        }
+        None
     }
 
     fn report(&self, progress: &BTreeMap<i32, Progress>, elapsed: Duration) {

@@ -77,6 +77,7 @@ pub struct Session {
     producer: ThreadedProducer<DeliveryContext>,
     acks: Arc<Acks>,
     transactional: bool,
+    ack_timeout: Duration,
     sent: usize,
 }
 
@@ -85,14 +86,18 @@ impl Session {
     ///
     /// # Errors
     /// When the settings are refused or the coordinator does not answer in time.
-    pub fn open(config: &ClientConfig, transactional: bool) -> Result<Self, KafkaError> {
+    pub fn open(
+        config: &ClientConfig,
+        transactional: bool,
+        ack_timeout: Duration,
+    ) -> Result<Self, KafkaError> {
         let acks = Arc::new(Acks::default());
         let producer: ThreadedProducer<DeliveryContext> =
             config.create_with_context(DeliveryContext::new(acks.clone()))?;
         if transactional {
             producer.init_transactions(CALL_TIMEOUT)?;
         }
-        Ok(Session { producer, acks, transactional, sent: 0 })
+        Ok(Session { producer, acks, transactional, ack_timeout, sent: 0 })
     }
 
     /// Begins a batch.
@@ -162,8 +167,8 @@ impl Session {
     /// # Errors
     /// When a record is refused or the acknowledgements do not come in time.
     pub fn acked(&mut self) -> Result<Delivered, AttemptError> {
-        flush(&self.producer, CALL_TIMEOUT);
-        let delivered = self.acks.of(self.sent, CALL_TIMEOUT).map_err(|error| match &error {
+        flush(&self.producer, self.ack_timeout);
+        let delivered = self.acks.of(self.sent, self.ack_timeout).map_err(|error| match &error {
             Undelivered::Refused(refused) => match refused.code {
                 RDKafkaErrorCode::MessageSizeTooLarge => {
                     AttemptError::Hopeless(format!("{error}: raise max.message.bytes of {}", refused.topic))
@@ -182,7 +187,9 @@ impl Session {
                 )),
                 _ => AttemptError::Abortable(error.to_string()),
             },
-            Undelivered::TimedOut { .. } => AttemptError::Abortable(error.to_string()),
+            Undelivered::TimedOut { .. } => AttemptError::Abortable(format!(
+                "{error}; where the link is too slow for so many, raise kafka.transaction_timeout"
+            )),
         })?;
         self.sent = 0;
         self.acks.begin();

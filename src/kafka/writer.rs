@@ -57,6 +57,8 @@ pub struct ClaimRequest {
     pub next: NextOffset,
     /// Nobody had committed that position; it is what `start` says.
     pub resolved: bool,
+    /// What that position carries proves that there is a ledger.
+    pub ledger: bool,
     /// Tells this claim from every other.
     pub nonce: [u8; 16],
 }
@@ -84,6 +86,8 @@ pub struct WriterParts {
     pub producer: ClientConfig,
     /// Whether epochs are transactions.
     pub transactional: bool,
+    /// How long all acknowledgements of an epoch may take.
+    pub ack_timeout: Duration,
     /// The handler's consumer: its group metadata fences every commit.
     pub consumer: Arc<BaseConsumer<IntakeContext>>,
     /// Which partitions may still be written for.
@@ -223,7 +227,8 @@ impl Writer {
         let offsets = parts
             .iter()
             .map(|part| {
-                let metadata = CommitMetadata { claim: part.claim, epoch: number, resolved: false };
+                let metadata =
+                    CommitMetadata { claim: part.claim, epoch: number, resolved: false, ledger: false };
                 (part.partition.0, part.next.0, metadata)
             })
             .collect();
@@ -316,7 +321,7 @@ impl Writer {
         self.session = None;
         let mut retry = Retry::default();
         for _ in 0..MAX_FUTILE_PRODUCERS {
-            match Session::open(&self.parts.producer, self.parts.transactional) {
+            match Session::open(&self.parts.producer, self.parts.transactional, self.parts.ack_timeout) {
                 Ok(session) => {
                     self.session = Some(session);
                     return Ok(());
@@ -404,7 +409,8 @@ impl Writer {
             .iter()
             .enumerate()
             .map(|(n, claim)| {
-                let metadata = CommitMetadata { claim: number(n), epoch: 0, resolved: claim.resolved };
+                let ClaimRequest { resolved, ledger, .. } = **claim;
+                let metadata = CommitMetadata { claim: number(n), epoch: 0, resolved, ledger };
                 (claim.partition.0, claim.next.0, metadata)
             })
             .collect();

@@ -114,7 +114,8 @@ async fn start_all(
     views: &[HandlerView],
     tell_halt: &UnboundedSender<String>,
 ) -> Result<Vec<Pipeline>, RunError> {
-    let mut pipelines = Vec::new();
+    // What can be refused comes before the first handler runs.
+    let mut blueprints = Vec::new();
     for ((name, handler_settings), view) in settings.handler.iter().zip(views) {
         let handler = registry.build(name, handler_settings)?;
         let facts = topic_facts(settings, name).await?;
@@ -127,6 +128,10 @@ async fn start_all(
         let view = view.clone();
         let blueprint =
             Blueprint { settings, name, handler_settings, handler, facts, instance, view, on_halt };
+        blueprints.push(blueprint);
+    }
+    let mut pipelines = Vec::new();
+    for blueprint in blueprints {
         pipelines.push(Pipeline::start(blueprint).await?);
     }
     Ok(pipelines)

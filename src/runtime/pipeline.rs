@@ -169,6 +169,7 @@ impl Blueprint<'_> {
                 self.facts.max_batch_bytes,
             ),
             transactional: self.transactional(),
+            ack_timeout: settings.kafka.transaction_timeout,
             consumer: joints.consumer.clone(),
             held: joints.held.clone(),
             view: joints.store.clone(),

@@ -277,3 +277,35 @@ fn a_group_that_begins_with_the_latest_keeps_that_place_through_a_kill() {
     assert_eq!(support::read_all(broker, &copying.output).len(), 50, "nothing from before the first start");
     assert!(!pawl.log().contains("operator's skip"), "its own claim is nobody's skip:\n{}", pawl.log());
 }
+
+#[test]
+fn a_changelog_that_is_gone_is_not_taken_for_a_new_group() {
+    let Some(broker) = support::broker() else { return };
+    let copying = Copying::new(broker);
+    copying.publish(0, 50);
+    let mut pawl = Pawl::new(&copying.settings(""));
+    pawl.start();
+    copying.wait_for(50);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let changelog = format!("{}-changelog", copying.group);
+    support::clients::delete(broker, &changelog);
+    support::until("the end of the changelog", DEADLINE, || {
+        support::clients::ends(broker, &changelog).is_none().then_some(())
+    });
+    // Also at the second start, whose predecessor has claimed the partitions meanwhile.
+    for _ in 0..2 {
+        assert_eq!(pawl.start().wait(), 4, "{}", pawl.log());
+        let log = pawl.log();
+        let last = log.lines().last().expect("a log");
+        assert!(last.contains(&format!("{changelog} holds none")), "{log}");
+    }
+    // Whoever sets the offset by hand says that the loss is accepted.
+    let ends = support::clients::ends(broker, &copying.input).expect("the topic is there");
+    for (partition, end) in ends {
+        support::clients::commit(broker, &copying.group, &copying.input, partition, end);
+    }
+    pawl.start();
+    copying.publish(50, 60);
+    assert_eq!(copying.wait_for(60).len(), 60);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+}
