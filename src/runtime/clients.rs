@@ -21,7 +21,8 @@ pub fn consumer_config(settings: &Settings, intake: &Intake, group: &str) -> Cli
         .set("partition.assignment.strategy", "range")
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "error");
-    let (messages, kib) = (intake.max_records.to_string(), ahead_kib.to_string());
+    // A quarter of the intake: fetched once more before it is used up, and small enough for the caches.
+    let (messages, kib) = ((intake.max_records / 4).max(1).to_string(), ahead_kib.to_string());
     let tuning = [("queued.min.messages", &*messages), ("queued.max.messages.kbytes", &kib), FETCH_AGAIN];
     client::tune(&mut config, &settings.kafka, &tuning);
     config
