@@ -18,7 +18,7 @@ pub struct Store {
     /// the process. Used by one process at a time. Default: pawl-data.
     pub dir: PathBuf,
     /// How often committed rows are written to the store. A longer interval spares the disk; after a
-    /// crash more of the changelog is read. Bounds: 100ms to 10m. Default: 5s.
+    /// crash more of the changelog is read. Bounds: 100ms to 10m. Default: 10s.
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub checkpoint_interval: Duration,
@@ -83,7 +83,7 @@ impl Default for Store {
     fn default() -> Self {
         Store {
             dir: "pawl-data".into(),
-            checkpoint_interval: Duration::from_secs(5),
+            checkpoint_interval: Duration::from_secs(10),
             buffer_bytes: ByteSize::mib(64),
             cache_bytes: ByteSize::mib(64),
         }
