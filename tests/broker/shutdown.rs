@@ -1,5 +1,6 @@
 //! How a run ends: drained and committed, out of the group at once, within its deadline.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::support::{self, Broker, Call, Out, Pawl, Reply, Service};
@@ -117,4 +118,31 @@ fn a_run_that_waits_for_a_retry_or_for_its_broker_ends_at_once() {
     let waiting = || pawl.log().contains("trying again").then_some(());
     support::until("a message that no broker answers", DEADLINE, waiting);
     assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_flood_is_no_error_and_loses_and_doubles_nothing() {
+    let Some(broker) = support::broker() else { return };
+    let (input, output) = (support::topic(broker, "events", 4), support::topic(broker, "copies", 4));
+    let group = support::unique("copy");
+    let record = |n: usize| Out::new(format!("K{}", n % 500), format!("{n}"));
+    support::produce(broker, &input, (0..60_000).map(record));
+    let more = format!("forward = {{ topic = \"{output}\" }}\nintake = {{ max_records = 2000 }}");
+    let mut pawl = Pawl::new(&support::settings(broker, &input, &group, &more));
+    for round in 1..=2 {
+        pawl.start();
+        support::until("records of the flood", DEADLINE, || {
+            (pawl.metric("pawl_records_applied_total")? >= 3_000.0).then_some(())
+        });
+        assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+        let written = support::read_all(broker, &output).len();
+        assert!(written < 60_000, "stopped on the way, round {round}: {written}");
+    }
+    pawl.start();
+    support::clients::wait_for_end(broker, &group, &input, DEADLINE);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    assert!(!pawl.log().contains("ERROR"), "{}", pawl.log());
+    let copies = support::read_all(broker, &output);
+    let each: BTreeSet<&str> = copies.iter().map(|copy| copy.text()).collect();
+    assert_eq!((copies.len(), each.len()), (60_000, 60_000));
 }
