@@ -14,7 +14,7 @@ use bytes::Bytes;
 use pawl::handlers::forward::ForwardHandler;
 use pawl_actors::epoch::{AssignmentEpoch, Epoch, EpochDecided};
 use pawl_actors::handler::Source;
-use pawl_actors::ledger::{Books, PartitionRow};
+use pawl_actors::ledger::PartitionRow;
 use pawl_actors::partition::{Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
 use pawl_actors::policy::Policy;
@@ -91,16 +91,7 @@ fn policy() -> Policy {
 }
 
 fn ownership(stats: Arc<PartitionStats>) -> Ownership {
-    let row = PartitionRow {
-        topic_id: "id".into(),
-        watermark: 0,
-        claim: 1,
-        epoch: 0,
-        partition_time: 0,
-        books: Books::default(),
-        fingerprint: 0,
-        id_key: [5; 16],
-    };
+    let row = PartitionRow::new("id".into(), 0, 1, 0, [5; 16]);
     Ownership { partition: PARTITION, assignment: ASSIGNMENT, claim: 1, row, stats }
 }
 

@@ -1,25 +1,12 @@
 //! `docs/proofs.md` names, for each claim, tests and files that exist.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-
-/// Every Rust file of the project.
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
-        let path = entry.expect("an entry of a directory").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
+use std::path::Path;
 
 /// The names of all functions in a source text.
-fn functions(text: &str) -> impl Iterator<Item = String> {
-    text.split("fn ").skip(1).map(|rest| {
-        rest.chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect()
-    })
+fn functions(text: &str) -> impl Iterator<Item = &str> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    text.split("fn ").skip(1).filter_map(move |rest| rest.split(|letter| !is_name(letter)).next())
 }
 
 /// What stands between backticks.
@@ -30,14 +17,6 @@ fn quoted(page: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_test_and_file_that_the_proofs_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    for dir in ["src", "actors/src", "actors/tests", "tests", "benches"] {
-        sources(&root.join(dir), &mut files);
-    }
-    let known: BTreeSet<String> = files
-        .iter()
-        .flat_map(|file| functions(&std::fs::read_to_string(file).expect("a source")).collect::<Vec<_>>())
-        .collect();
     let page = std::fs::read_to_string(root.join("docs/proofs.md")).expect("the page");
     // Settings and metrics are quoted as well, but have fewer words than the name of a test.
     let is_test = |text: &&str| {
@@ -47,11 +26,22 @@ fn every_test_and_file_that_the_proofs_name_exists() {
                 .chars()
                 .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
     };
-    let tests: Vec<&str> = quoted(&page).filter(is_test).collect();
-    assert!(tests.len() > 100, "the page names {} tests", tests.len());
-    let missing: Vec<&&str> = tests.iter().filter(|name| !known.contains(**name)).collect();
-    assert!(missing.is_empty(), "no such tests: {missing:#?}");
-    let is_file = |text: &&str| text.ends_with(".rs") || text.ends_with('/');
-    let gone: Vec<&str> = quoted(&page).filter(is_file).filter(|path| !root.join(path).exists()).collect();
-    assert!(gone.is_empty(), "no such files: {gone:#?}");
+    // Tests are named before the file that they are in.
+    let (mut named, mut count) = (Vec::new(), 0);
+    for text in quoted(&page) {
+        if is_test(&text) {
+            named.push(text);
+        } else if text.ends_with(".rs") {
+            let source =
+                std::fs::read_to_string(root.join(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let known: BTreeSet<&str> = functions(&source).collect();
+            count += named.len();
+            let missing: Vec<&str> = named.drain(..).filter(|name| !known.contains(name)).collect();
+            assert!(missing.is_empty(), "{text} has no such tests: {missing:#?}");
+        } else if text.ends_with('/') {
+            assert!(root.join(text).exists(), "there is no {text}");
+        }
+    }
+    assert!(named.is_empty(), "these stand in no file: {named:#?}");
+    assert!(count > 100, "the page names {count} tests");
 }

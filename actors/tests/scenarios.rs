@@ -11,7 +11,7 @@ use bytes::Bytes;
 use pawl_actors::effects::{Effects, Emit, StateChange};
 use pawl_actors::epoch::{AssignmentEpoch, Epoch, EpochDecided};
 use pawl_actors::handler::{Answer, Call, Handler, Source};
-use pawl_actors::ledger::{Books, PARTITION_KEY, PartitionRow};
+use pawl_actors::ledger::{PARTITION_KEY, PartitionRow};
 use pawl_actors::outcome::{Failure, Outcome, code};
 use pawl_actors::partition::{Abandon, Drain, Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
@@ -154,16 +154,7 @@ fn policy() -> Policy {
 }
 
 fn row(watermark: i64) -> PartitionRow {
-    PartitionRow {
-        topic_id: "id".into(),
-        watermark,
-        claim: 7,
-        epoch: 0,
-        partition_time: 0,
-        books: Books::default(),
-        fingerprint: 0,
-        id_key: [5; 16],
-    }
+    PartitionRow::new("id".into(), watermark, 7, 0, [5; 16])
 }
 
 impl House {

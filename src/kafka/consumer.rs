@@ -251,7 +251,9 @@ impl Intake {
         self.giving_up = true;
         let deadline = Instant::now() + self.parts.grace;
         let mut idle = Vec::new();
-        for (&partition, held) in &self.partitions {
+        for (&partition, held) in &mut self.partitions {
+            // Its actor may end before it could take these; nothing of them is below a commit.
+            held.batch.clear();
             let Some(actor) = &held.actor else {
                 idle.push(partition);
                 continue;
@@ -383,8 +385,7 @@ impl Intake {
                 continue;
             }
             let records = std::mem::take(&mut held.batch);
-            // Its actor may have drained and ended already; nothing of these is below a commit.
-            let Some(actor) = held.actor.as_ref().filter(|_| !self.giving_up) else { continue };
+            let Some(actor) = &held.actor else { continue };
             held.stats.outstanding_records.add(records.len() as i64);
             held.stats.outstanding_bytes.add(records.iter().map(|record| record.size() as i64).sum());
             if actor.try_send(Records { assignment: held.assignment, records }).is_err() {

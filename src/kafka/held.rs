@@ -3,9 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use pawl_actors::epoch::AssignmentEpoch;
 use pawl_actors::record::Partition;
+
+/// Between two questions to a broker that cannot answer yet.
+pub const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// Kept by the consumer thread, read by the writer and the owner.
 #[derive(Debug, Default)]
@@ -25,6 +29,25 @@ impl Held {
     /// Whether the partition is held without a break since that assignment.
     pub fn is(&self, partition: Partition, assignment: AssignmentEpoch) -> bool {
         self.lock().get(&partition) == Some(&assignment)
+    }
+
+    /// What `ask` is answered, asked again every half second after an error, of which `tell` hears;
+    /// `None` once the partition is not held any more.
+    pub fn ask_while<T, E>(
+        &self,
+        partition: Partition,
+        assignment: AssignmentEpoch,
+        ask: impl Fn() -> Result<T, E>,
+        tell: impl Fn(&E),
+    ) -> Option<T> {
+        while self.is(partition, assignment) {
+            match ask() {
+                Ok(answer) => return Some(answer),
+                Err(error) => tell(&error),
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
+        None
     }
 
     /// Everything is lost.

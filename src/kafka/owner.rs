@@ -18,7 +18,7 @@ use rdkafka::error::KafkaError;
 
 use super::consumer::{Assigned, Command};
 use super::group;
-use super::held::Held;
+use super::held::{ASK_EVERY, Held};
 use super::rebalance::IntakeContext;
 use super::restore::{Restore, Target};
 use super::writer::{ClaimJob, ClaimRequest, Claimed, Job};
@@ -82,7 +82,6 @@ struct Standing {
 }
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How often the end of each partition is asked for, which lag is measured against.
 const ASK_END_EVERY: Duration = Duration::from_secs(2);
 
@@ -163,19 +162,13 @@ impl Owner {
     /// The group's stable position: it waits for an open transaction of the partition's last owner.
     /// `None` when the partition is not held any more.
     fn standing(&self, one: &Assigned) -> Option<Standing> {
-        while self.parts.held.is(one.partition, one.assignment) {
-            match self.ask_standing(one.partition) {
-                Ok(standing) => return Some(standing),
-                Err(error) => {
-                    tracing::warn!(
-                        handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0, %error,
-                        "the group's position is not known yet; asking again"
-                    );
-                    std::thread::sleep(RETRY_EVERY);
-                }
-            }
-        }
-        None
+        let ask = || self.ask_standing(one.partition);
+        self.parts.held.ask_while(one.partition, one.assignment, ask, |error| {
+            tracing::warn!(
+                handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0, %error,
+                "the group's position is not known yet; asking again"
+            );
+        })
     }
 
     fn ask_standing(&self, partition: Partition) -> Result<Standing, KafkaError> {
@@ -251,7 +244,7 @@ impl Owner {
             if !self.parts.held.is(one.partition, one.assignment) {
                 return Ok(());
             }
-            std::thread::sleep(RETRY_EVERY);
+            std::thread::sleep(ASK_EVERY);
             let bounds =
                 self.parts.consumer.fetch_watermarks(&self.parts.topic, one.partition.0, CALL_TIMEOUT);
             high = bounds.map_or(high, |(_, high)| high);
@@ -268,16 +261,8 @@ impl Owner {
     }
 
     fn fresh(&self, claim: i64, standing: Standing) -> PartitionRow {
-        PartitionRow {
-            topic_id: self.parts.topic_id.to_string(),
-            watermark: standing.start(self.parts.start),
-            claim,
-            epoch: 0,
-            partition_time: 0,
-            books: Books::default(),
-            fingerprint: self.parts.fingerprint,
-            id_key: *uuid::Uuid::new_v4().as_bytes(),
-        }
+        let (watermark, id_key) = (standing.start(self.parts.start), *uuid::Uuid::new_v4().as_bytes());
+        PartitionRow::new(self.parts.topic_id.to_string(), watermark, claim, self.parts.fingerprint, id_key)
     }
 
     /// The stored row, held against the settings, the topic and the group's position.

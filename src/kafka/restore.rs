@@ -55,7 +55,6 @@ struct Progress {
 /// Rows handed to the view in one step.
 const CHUNK: usize = 1_000;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-const RETRY_EVERY: Duration = Duration::from_millis(500);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked whether a partition was taken away meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -150,19 +149,13 @@ impl Restore {
         held: &Held,
     ) -> Option<(i64, i64)> {
         let partition = target.partition.0;
-        while held.is(target.partition, target.assignment) {
-            match consumer.fetch_watermarks(&self.changelog, partition, CALL_TIMEOUT) {
-                Ok(bounds) => return Some(bounds),
-                Err(error) => {
-                    tracing::warn!(
-                        handler = %self.handler, changelog = %self.changelog, partition, %error,
-                        "the changelog's end is not known yet; asking again"
-                    );
-                    std::thread::sleep(RETRY_EVERY);
-                }
-            }
-        }
-        None
+        let ask = || consumer.fetch_watermarks(&self.changelog, partition, CALL_TIMEOUT);
+        held.ask_while(target.partition, target.assignment, ask, |error| {
+            tracing::warn!(
+                handler = %self.handler, changelog = %self.changelog, partition, %error,
+                "the changelog's end is not known yet; asking again"
+            );
+        })
     }
 
     fn report(&self, progress: &BTreeMap<i32, Progress>, elapsed: Duration) {

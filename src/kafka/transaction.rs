@@ -167,8 +167,7 @@ impl Session {
     /// # Errors
     /// When a record is refused or the acknowledgements do not come in time.
     pub fn acked(&mut self) -> Result<Delivered, AttemptError> {
-        flush(&self.producer, self.ack_timeout);
-        let delivered = self.acks.of(self.sent, self.ack_timeout).map_err(|error| match &error {
+        let delivered = self.reported(self.ack_timeout).map_err(|error| match &error {
             Undelivered::Refused(refused) => match refused.code {
                 RDKafkaErrorCode::MessageSizeTooLarge => {
                     AttemptError::Hopeless(format!("{error}: raise max.message.bytes of {}", refused.topic))
@@ -240,9 +239,14 @@ impl Session {
     /// Takes back what was sent since `begin`; `false` if this producer can do no more.
     pub fn abort(&mut self) -> bool {
         self.producer.purge(PurgeConfig::default().queue().inflight());
-        flush(&self.producer, PURGE_TIMEOUT);
-        let drained = !matches!(self.acks.of(self.sent, PURGE_TIMEOUT), Err(Undelivered::TimedOut { .. }));
+        let drained = !matches!(self.reported(PURGE_TIMEOUT), Err(Undelivered::TimedOut { .. }));
         drained && (!self.transactional || self.producer.abort_transaction(CALL_TIMEOUT).is_ok())
+    }
+
+    /// Waits until everything that was sent is reported.
+    fn reported(&self, limit: Duration) -> Result<Delivered, Undelivered> {
+        flush(&self.producer, limit);
+        self.acks.of(self.sent, limit)
     }
 
     fn classify(&self, error: &KafkaError, text: String) -> AttemptError {

@@ -29,19 +29,9 @@ fn message(letter: &Seen) -> String {
     String::from_utf8_lossy(letter.header(header::EXCEPTION_MESSAGE).expect("a message")).into_owned()
 }
 
-/// Runs until it ends by itself, which these tests expect; returns exit code and log.
-fn runs_to_its_end(settings: &str) -> (i32, String) {
-    let mut pawl = Pawl::new(settings);
-    let code = pawl.start().wait();
-    (code, pawl.log())
-}
-
-fn assert_refused((code, log): (i32, String), parts: &[&str]) {
-    assert_eq!(code, 4, "{log}");
-    let last = log.lines().last().unwrap_or_default();
-    for part in parts {
-        assert!(last.contains(part), "{part:?} is not in the last line of\n{log}");
-    }
+/// Runs until it ends by itself, for a reason that its last line tells with these parts.
+fn assert_refused(settings: &str, parts: &[&str]) {
+    Pawl::new(settings).start().assert_refused(parts);
 }
 
 #[test]
@@ -163,11 +153,8 @@ fn a_letter_that_its_topic_does_not_take_stops_pawl_with_the_remedy_and_is_not_l
     // Long enough to see that nothing waits for a record that cannot end.
     let more = format!("http = {{ url = \"{}\" }}\n[shutdown]\ndeadline = \"10m\"", service.url());
     let mut pawl = Pawl::new(&support::settings(broker, &input, &support::unique("billing"), &more));
-    let code = pawl.start().wait();
-    assert_refused(
-        (code, pawl.log()),
-        &[&format!("Raise max.message.bytes of {letters}"), "nothing is lost"],
-    );
+    let remedy = format!("Raise max.message.bytes of {letters}");
+    pawl.start().assert_refused(&[&remedy, "nothing is lost"]);
 
     support::clients::alter(broker, &letters, &[("max.message.bytes", "2000000")]);
     pawl.start();
@@ -198,15 +185,15 @@ fn a_missing_topic_is_named_with_the_command_that_creates_it() {
     let nowhere = support::unique("nowhere");
     let forward = format!("forward = {{ topic = \"{nowhere}\" }}");
     let elsewhere = format!("forward = {{ topic = \"{input}\" }}");
-    let ended = runs_to_its_end(&support::settings(broker, &nowhere, &group, &elsewhere));
-    assert_refused(ended, &[&format!("no input topic \"{nowhere}\""), "pawl topics create"]);
-    let ended = runs_to_its_end(&support::settings(broker, &input, &group, &forward));
-    assert_refused(ended, &[&format!("no forward topic \"{nowhere}\""), "pawl topics create"]);
+    let settings = support::settings(broker, &nowhere, &group, &elsewhere);
+    assert_refused(&settings, &[&format!("no input topic \"{nowhere}\""), "pawl topics create"]);
+    let settings = support::settings(broker, &input, &group, &forward);
+    assert_refused(&settings, &[&format!("no forward topic \"{nowhere}\""), "pawl topics create"]);
 
     let forbidden = format!("forward = {{ topic = \"{input}\" }}\ncreate_topics = false");
     let other = support::topic(broker, "events", 1);
-    let ended = runs_to_its_end(&support::settings(broker, &other, &group, &forbidden));
-    assert_refused(ended, &[&format!("no changelog topic \"{group}-changelog\"")]);
+    let settings = support::settings(broker, &other, &group, &forbidden);
+    assert_refused(&settings, &[&format!("no changelog topic \"{group}-changelog\"")]);
 }
 
 #[test]
@@ -216,14 +203,14 @@ fn topics_with_another_partition_count_are_refused_by_name() {
     let (group, letters) = (support::unique("copy"), support::topic(broker, "letters", 2));
     let to = format!("forward = {{ topic = \"{output}\" }}");
     let more = format!("{to}\ndead_letter = {{ topic = \"{letters}\" }}");
-    let ended = runs_to_its_end(&support::settings(broker, &input, &group, &more));
+    let settings = support::settings(broker, &input, &group, &more);
     let found = format!("the dead-letter topic \"{letters}\" has 2 partitions, the input topic 3");
-    assert_refused(ended, &[&found, "use another topic"]);
+    assert_refused(&settings, &[&found, "use another topic"]);
 
     let group = support::unique("copy");
     support::topic_with(broker, &format!("{group}-changelog"), 2, &[("cleanup.policy", "compact")]);
-    let ended = runs_to_its_end(&support::settings(broker, &input, &group, &to));
-    assert_refused(ended, &[&format!("changelog topic \"{group}-changelog\" has 2 partitions")]);
+    let settings = support::settings(broker, &input, &group, &to);
+    assert_refused(&settings, &[&format!("changelog topic \"{group}-changelog\" has 2 partitions")]);
 }
 
 #[test]

@@ -37,6 +37,16 @@ impl Copying {
         support::produce(self.broker, &self.input, (from..to).map(event));
     }
 
+    /// Runs over the first `count` events and stops.
+    fn run_over(&self, count: u32) -> Pawl {
+        self.publish(0, count);
+        let mut pawl = Pawl::new(&self.settings(""));
+        pawl.start();
+        self.wait_for(count as usize);
+        assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+        pawl
+    }
+
     fn wait_for(&self, count: usize) -> Vec<Seen> {
         support::read_until(self.broker, &self.output, DEADLINE, |seen| seen.len() >= count)
     }
@@ -60,11 +70,7 @@ fn log_line<'a>(log: &'a str, part: &str) -> &'a str {
 fn a_damaged_store_is_rebuilt_and_a_lost_one_too() {
     let Some(broker) = support::broker() else { return };
     let copying = Copying::new(broker);
-    copying.publish(0, 1_000);
-    let mut pawl = Pawl::new(&copying.settings(""));
-    pawl.start();
-    copying.wait_for(1_000);
-    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let mut pawl = copying.run_over(1_000);
 
     let files = damage(&pawl.dir().join("pawl-data/billing"));
     assert!(files >= 2, "sled keeps at least a configuration and a log");
@@ -109,13 +115,7 @@ fn a_full_disk_is_named_with_its_remedy_and_loses_nothing() {
     // A neighbour takes the rest of the disk.
     disk.fill();
     copying.publish(1_000, 20_000);
-    let code = pawl.wait();
-    let log = pawl.log();
-    assert_eq!(code, 4, "{log}");
-    let last = log.lines().last().expect("a log");
-    for part in ["pawl-data/billing", "free the disk or remove the directory", "Nothing is lost"] {
-        assert!(last.contains(part), "{part:?} is not in the last line of\n{log}");
-    }
+    pawl.assert_refused(&["pawl-data/billing", "free the disk or remove the directory", "Nothing is lost"]);
     disk.free();
     pawl.start();
     copying.wait_for(20_000);
@@ -166,11 +166,7 @@ impl Drop for Disk {
 fn a_group_whose_offset_was_set_back_processes_nothing_again_and_one_set_forward_skips() {
     let Some(broker) = support::broker() else { return };
     let copying = Copying::new(broker);
-    copying.publish(0, 500);
-    let mut pawl = Pawl::new(&copying.settings(""));
-    pawl.start();
-    copying.wait_for(500);
-    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let mut pawl = copying.run_over(500);
     let reached = support::clients::committed(broker, &copying.group, &copying.input);
 
     support::clients::commit(broker, &copying.group, &copying.input, 0, 3);
@@ -197,19 +193,10 @@ fn a_group_whose_offset_was_set_back_processes_nothing_again_and_one_set_forward
 fn a_ledger_of_other_settings_or_of_another_topic_is_refused() {
     let Some(broker) = support::broker() else { return };
     let copying = Copying::new(broker);
-    copying.publish(0, 50);
-    let mut pawl = Pawl::new(&copying.settings(""));
-    pawl.start();
-    copying.wait_for(50);
-    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
-    let refused = |pawl: &mut Pawl, part: &str, remedy: &str| {
-        assert_eq!(pawl.start().wait(), 4, "{}", pawl.log());
-        let log = pawl.log();
-        let last = log.lines().last().expect("a log");
-        assert!(last.contains(part) && last.contains(remedy), "{log}");
-    };
+    let mut pawl = copying.run_over(50);
     pawl.set(&copying.settings("key = \"header:ce_id\""));
-    refused(&mut pawl, "other settings for key or event_id", "set them back, or begin with a new group");
+    pawl.start()
+        .assert_refused(&["other settings for key or event_id", "set them back, or begin with a new group"]);
 
     pawl.set(&copying.settings(""));
     support::clients::delete(broker, &copying.input);
@@ -218,7 +205,7 @@ fn a_ledger_of_other_settings_or_of_another_topic_is_refused() {
         let records = support::clients::ends(broker, &copying.input)?;
         (records.values().all(|end| *end == 0)).then_some(())
     });
-    refused(&mut pawl, "it was deleted and made anew", "begin with a new group");
+    pawl.start().assert_refused(&["it was deleted and made anew", "begin with a new group"]);
 }
 
 #[test]
@@ -282,11 +269,7 @@ fn a_group_that_begins_with_the_latest_keeps_that_place_through_a_kill() {
 fn a_changelog_that_is_gone_is_not_taken_for_a_new_group() {
     let Some(broker) = support::broker() else { return };
     let copying = Copying::new(broker);
-    copying.publish(0, 50);
-    let mut pawl = Pawl::new(&copying.settings(""));
-    pawl.start();
-    copying.wait_for(50);
-    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let mut pawl = copying.run_over(50);
     let changelog = format!("{}-changelog", copying.group);
     support::clients::delete(broker, &changelog);
     support::until("the end of the changelog", DEADLINE, || {
@@ -294,10 +277,7 @@ fn a_changelog_that_is_gone_is_not_taken_for_a_new_group() {
     });
     // Also at the second start, whose predecessor has claimed the partitions meanwhile.
     for _ in 0..2 {
-        assert_eq!(pawl.start().wait(), 4, "{}", pawl.log());
-        let log = pawl.log();
-        let last = log.lines().last().expect("a log");
-        assert!(last.contains(&format!("{changelog} holds none")), "{log}");
+        pawl.start().assert_refused(&[&format!("{changelog} holds none")]);
     }
     // Whoever sets the offset by hand says that the loss is accepted.
     let ends = support::clients::ends(broker, &copying.input).expect("the topic is there");

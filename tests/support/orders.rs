@@ -1,11 +1,12 @@
 //! Events of orders: the real ones of a published event log where they lie beside the repository,
-//! else lifecycles made up here (place, confirm, remind, pay).
+//! else those of the demo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use pawl::commands::demo::workload::Workload;
+use serde_json::Value;
 
 /// One event of one order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +24,10 @@ pub fn events() -> Vec<Event> {
     match std::fs::read_to_string(&path) {
         Ok(text) => text.lines().map(Event::parse).collect(),
         Err(error) => {
-            let text = format!("\n*** {}: {error}; made-up orders stand in for it\n", path.display());
+            let text = format!("\n*** {}: {error}; the demo's orders stand in for it\n", path.display());
             // Not eprintln!, whose text the harness swallows when a test passes.
             std::io::stderr().write_all(text.as_bytes()).expect("stderr can be written");
-            made_up(2_000)
+            made_up(1_200)
         }
     }
 }
@@ -61,20 +62,11 @@ impl Event {
     }
 }
 
-/// Lifecycles of `orders` orders that overlap: 3 to 5 events each.
-fn made_up(orders: usize) -> Vec<Event> {
-    let mut timed = Vec::new();
-    for order in 0..orders {
-        let reminders = (order * 7) % 3;
-        let steps = ["place order", "confirm order"].into_iter();
-        let steps = steps.chain(std::iter::repeat_n("payment reminder", reminders)).chain(["pay order"]);
-        for (step, kind) in steps.enumerate() {
-            let at = order + step * (11 + order % 13);
-            let id = format!("e{order}-{step}");
-            let line = json!({"eventId": id, "orderId": format!("{}", 990_000 + order), "type": kind});
-            timed.push((at, order, Event::parse(&line.to_string())));
-        }
-    }
-    timed.sort_by_key(|(at, order, _)| (*at, *order));
-    timed.into_iter().map(|(_, _, event)| event).collect()
+/// The demo's lifecycles of so many orders, without the repeats that it writes.
+fn made_up(orders: u32) -> Vec<Event> {
+    let workload = Workload::new(orders, 1);
+    let mut known = BTreeSet::new();
+    let first = workload.stream().iter().filter(|id| known.insert(**id));
+    let line = |id| String::from_utf8(workload.value(id)).expect("JSON is text");
+    first.map(|id| Event::parse(&line(*id))).collect()
 }

@@ -114,6 +114,17 @@ impl Pawl {
         Some(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
+    /// Waits until it ends by itself with exit code 4, for a reason that the last line of its log tells
+    /// with these parts.
+    pub fn assert_refused(&mut self, parts: &[&str]) {
+        let (code, log) = (self.wait(), self.log());
+        assert_eq!(code, 4, "{log}");
+        let last = log.lines().last().unwrap_or_default();
+        for part in parts {
+            assert!(last.contains(part), "{part:?} is not in the last line of\n{log}");
+        }
+    }
+
     /// The working directory.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -53,6 +53,12 @@ pub struct PartitionRow {
 }
 
 impl PartitionRow {
+    /// Of a partition of which nothing is durable yet but where it begins.
+    pub fn new(topic_id: String, watermark: i64, claim: i64, fingerprint: u64, id_key: [u8; 16]) -> Self {
+        let books = Books::default();
+        PartitionRow { topic_id, watermark, claim, epoch: 0, partition_time: 0, books, fingerprint, id_key }
+    }
+
     /// Reads a stored row.
     ///
     /// # Errors

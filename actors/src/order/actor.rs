@@ -422,8 +422,7 @@ impl Handler<Wake> for OrderActor {
         }
         self.set_parked(false);
         self.pipeline.stats.retries.add(1);
-        let place = self.pipeline.places.borrow_mut().take(&self.cell, || ctx.address());
-        if place && self.attempt(message.attempt, ctx) {
+        if self.play(Turn::Attempt(message.attempt), ctx) {
             self.drive(ctx);
         }
     }
