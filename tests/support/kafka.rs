@@ -35,7 +35,18 @@ pub fn broker() -> Option<&'static Broker> {
 /// One Kafka broker.
 pub struct Broker {
     bootstrap: String,
+    links: Vec<Link>,
     node: Option<Node>,
+}
+
+/// A listener of its own for clients that reach the broker through something in between, which it
+/// tells them as its address: else they would go around it after the first contact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Where the broker listens.
+    pub port: u16,
+    /// What it tells clients.
+    pub advertised: u16,
 }
 
 /// A broker that this process started.
@@ -47,16 +58,21 @@ struct Node {
 
 impl Broker {
     fn named(bootstrap: String) -> Broker {
-        Broker { bootstrap, node: None }
+        Broker { bootstrap, links: Vec::new(), node: None }
     }
 
     /// Starts a broker for one test alone, which may stop and start it. Ended when dropped.
     pub fn own() -> Option<Broker> {
+        Broker::own_with_links(0)
+    }
+
+    /// The same with so many further listeners, each for something that stands in between.
+    pub fn own_with_links(links: usize) -> Option<Broker> {
         let libs = libs()?;
         // A port that was free may be taken before Kafka binds it: then once more with others.
         let attempts = 3;
         for attempt in 1..=attempts {
-            let broker = Broker::format(&libs);
+            let broker = Broker::format(&libs, links);
             match broker.try_start() {
                 Ok(()) => return Some(broker),
                 Err(why) if attempt == attempts || !why.contains("Address already in use") => {
@@ -71,6 +87,11 @@ impl Broker {
     /// `host:port` for `bootstrap.servers`.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// The further listeners.
+    pub fn links(&self) -> &[Link] {
+        &self.links
     }
 
     /// Runs one of Kafka's own command-line tools, such as
@@ -124,11 +145,14 @@ impl Broker {
         self.node().child.lock().expect("no holder panics").take()
     }
 
-    fn format(libs: &Path) -> Broker {
+    fn format(libs: &Path, links: usize) -> Broker {
         let dir = process::scratch("kafka");
-        let (port, controller) = free_ports();
+        let ports = free_ports(2 + 2 * links);
+        let (port, controller) = (ports[0], ports[1]);
+        let links: Vec<Link> =
+            ports[2..].chunks(2).map(|pair| Link { port: pair[0], advertised: pair[1] }).collect();
         let properties = dir.join("server.properties");
-        std::fs::write(&properties, server_properties(&dir, port, controller))
+        std::fs::write(&properties, server_properties(&dir, port, controller, &links))
             .expect("the scratch directory can be written");
         let output = java(libs, "-Xmx128m")
             .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
@@ -137,7 +161,7 @@ impl Broker {
             .expect("java can be started");
         assert!(output.status.success(), "Kafka's StorageTool: {}", String::from_utf8_lossy(&output.stderr));
         let node = Node { dir, libs: libs.to_owned(), child: Mutex::new(None) };
-        Broker { bootstrap: format!("127.0.0.1:{port}"), node: Some(node) }
+        Broker { bootstrap: format!("127.0.0.1:{port}"), links, node: Some(node) }
     }
 
     fn try_start(&self) -> Result<(), String> {
@@ -256,23 +280,28 @@ fn maven(to: &Path) {
     );
 }
 
-/// Two ports that nobody holds now; both are held until both are known, so they differ.
-fn free_ports() -> (u16, u16) {
-    let bind = || TcpListener::bind("127.0.0.1:0").expect("the loopback interface has free ports");
-    let (a, b) = (bind(), bind());
-    let port = |listener: TcpListener| listener.local_addr().expect("a bound socket has an address").port();
-    (port(a), port(b))
+/// Ports that nobody holds now; all are held until all are known, so they differ.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("the loopback interface has free ports");
+    let held: Vec<TcpListener> = (0..count).map(bind).collect();
+    held.iter().map(|one| one.local_addr().expect("a bound socket has an address").port()).collect()
 }
 
-fn server_properties(dir: &Path, port: u16, controller: u16) -> String {
+fn server_properties(dir: &Path, port: u16, controller: u16, links: &[Link]) -> String {
+    let listed = |entry: &dyn Fn(usize, &Link) -> String| -> String {
+        links.iter().enumerate().map(|(n, link)| entry(n, link)).collect()
+    };
+    let listening = listed(&|n, link| format!(",LINK{n}://127.0.0.1:{}", link.port));
+    let advertised = listed(&|n, link| format!(",LINK{n}://127.0.0.1:{}", link.advertised));
+    let protocols = listed(&|n, _| format!(",LINK{n}:PLAINTEXT"));
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listening}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}
 inter.broker.listener.name=PLAINTEXT
 log.dirs={dir}/data
 auto.create.topics.enable=false

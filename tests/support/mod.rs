@@ -17,6 +17,7 @@ pub mod kafka;
 pub mod orders;
 pub mod pawl;
 pub mod process;
+pub mod proxy;
 pub mod service;
 pub mod wait;
 

@@ -1,0 +1,97 @@
+//! Several instances of one group under everything that goes wrong, and the proof that nothing of it
+//! shows: for every key the output is the fold of the input, nothing lost, nothing twice, in order.
+//!
+//! ```text
+//! cargo test --test chaos -- --duration 30m --seed 7
+//! ```
+//!
+//! Instances are killed (SIGKILL), stopped beyond their session and continued (SIGSTOP, SIGCONT), ended
+//! (SIGTERM), started with and without their local view; their links to the broker are cut, silenced and
+//! slowed by Toxiproxy; the broker is restarted once; and while all instances are down another tool
+//! moves the group's offsets, back to the beginning and, later, forward. What happens when is drawn
+//! from the seed, which is printed. The verdict is reached from what Kafka's own console consumer reads.
+//!
+//! The program is its own harness: `cargo test` runs it with its defaults, a short run.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod instance;
+mod load;
+mod plan;
+mod tally;
+mod verdict;
+mod world;
+
+use std::time::Duration;
+
+use clap::Parser;
+
+/// What a run is like.
+#[derive(Clone, Debug, Parser)]
+pub struct Options {
+    /// How long records are produced while things go wrong.
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// Decides what happens when; drawn and printed if it is not given.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Instances, of which any number may be down at a time.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub instances: u8,
+    /// Records a second.
+    #[arg(long, default_value_t = 400)]
+    pub rate: u32,
+    /// More lines of the handler's settings.
+    #[arg(long, default_value = "")]
+    pub handler: String,
+    /// More lines of the kafka table's settings.
+    #[arg(long, default_value = "")]
+    pub kafka: String,
+    /// Only what happens to links, or to processes, or nothing at all.
+    #[arg(long, value_enum, default_value_t = Faults::All)]
+    pub faults: Faults,
+    /// What test harnesses are told; nothing here listens to it.
+    #[arg(long, hide = true)]
+    pub nocapture: bool,
+}
+
+/// Which kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Faults {
+    /// Every kind.
+    All,
+    /// Instances are killed, stopped, ended.
+    Processes,
+    /// Links are cut, silenced, slowed.
+    Links,
+    /// None.
+    None,
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|arg| arg == "instance") {
+        return instance::main(&args[2..]);
+    }
+    // `cargo test some_name` gives every test program the name; this one has none of that name.
+    if args.len() == 2 && !args[1].starts_with('-') && !"chaos".contains(args[1].as_str()) {
+        return;
+    }
+    let options = Options::parse_from(args.iter().filter(|arg| arg.as_str() != "chaos"));
+    let seed = options.seed.unwrap_or_else(|| rand::random::<u64>() % 1_000_000);
+    println!("chaos: seed {seed}, {:?}, {} instances", options.duration, options.instances);
+    let Some(mut world) = world::World::build(&options) else { return };
+    let outcome = world.run(&options, seed);
+    let findings = verdict::reach(&world, &outcome);
+    if findings.is_empty() {
+        println!("chaos: seed {seed}: nothing lost, nothing twice, all in order");
+        return;
+    }
+    world.keep_logs(seed);
+    for finding in &findings {
+        println!("FOUND: {finding}");
+    }
+    println!("chaos: seed {seed}: failed; again: cargo test --test chaos -- --seed {seed}");
+    std::process::exit(1);
+}
