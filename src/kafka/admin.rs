@@ -184,7 +184,10 @@ impl Admin {
         let results = answer.map_err(|error| self.failed("create", "Create", &spec.name, &error))?;
         match results.into_iter().next().expect("one answer for one topic") {
             Ok(_) => self.wait_visible(spec).map(|()| Created::New),
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(Created::Existed),
+            // Another instance was faster, maybe by so little that it cannot be seen yet.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
+                self.wait_visible(spec).map(|()| Created::Existed)
+            }
             Err((_, code)) => Err(self.not_created(spec, code)),
         }
     }
@@ -192,7 +195,7 @@ impl Admin {
     fn wait_visible(&self, spec: &TopicSpec) -> Result<(), AdminError> {
         let start = Instant::now();
         while start.elapsed() < self.timeout {
-            if self.describe(&spec.name)?.is_some_and(|topic| topic.partitions == spec.partitions) {
+            if self.describe(&spec.name)?.is_some() {
                 return Ok(());
             }
             // The metadata of a new topic spreads over the brokers within milliseconds.

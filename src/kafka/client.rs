@@ -46,8 +46,7 @@ pub fn consumer(kafka: &Kafka, group: &str) -> ClientConfig {
         .set("isolation.level", "read_committed")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        .set("allow.auto.create.topics", "false")
-        .set("session.timeout.ms", kafka.session_timeout.as_millis().to_string());
+        .set("allow.auto.create.topics", "false");
     config
 }
 

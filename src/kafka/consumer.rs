@@ -4,7 +4,6 @@
 //!
 //! Rebalance callbacks run on this thread inside `poll`: they note what happened and return at once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 use pawl_actors::epoch::AssignmentEpoch;
 use pawl_actors::partition::{Abandon, Drain, PartitionActor, Records};
-use pawl_actors::record::{NextOffset, Partition, Record};
+use pawl_actors::record::{NextOffset, Partition};
 use pawl_actors::stats::{HandlerStats, PartitionPhase, PartitionStats};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -24,6 +23,7 @@ use super::chunk::Chunk;
 use super::held::Held;
 use super::intake_bounds::IntakeBounds;
 use super::rebalance::{IntakeContext, Rebalance};
+use super::taking::{Taking, Takings};
 
 /// What the consumer thread is told.
 pub enum Command {
@@ -76,8 +76,13 @@ pub struct IntakeParts {
     pub stats: Arc<HandlerStats>,
     /// Bounds of each partition.
     pub bounds: IntakeBounds,
-    /// Running handlers get this long when a partition is taken away.
-    pub grace: Duration,
+    /// Running handlers get this long when a partition is revoked.
+    pub revoke_grace: Duration,
+    /// The same when the process ends.
+    pub shutdown_grace: Duration,
+    /// Whether the group keeps this instance's partitions for it while it is away for less than its
+    /// session: then it does not leave.
+    pub is_static: bool,
     /// Gets newly assigned partitions.
     pub owner: Sender<Vec<Assigned>>,
     /// Where partition actors report to.
@@ -86,41 +91,15 @@ pub struct IntakeParts {
     pub on_halt: Arc<dyn Fn(String) + Send + Sync>,
 }
 
-/// One assigned partition.
-struct Taking {
-    assignment: AssignmentEpoch,
-    stats: Arc<PartitionStats>,
-    actor: Option<Addr<PartitionActor>>,
-    /// Where intake begins; `None` once it has begun.
-    begin_at: Option<NextOffset>,
-    refused_seeks: u32,
-    paused: bool,
-    /// Whether the end was reached and nothing came since.
-    at_end: bool,
-    batch: Vec<Record>,
-}
-
-impl Taking {
-    /// Whether records are taken in, or would be if there were room.
-    fn is_open(&self) -> bool {
-        self.actor.is_some() && self.begin_at.is_none()
-    }
-
-    /// Whether records come in.
-    fn is_reading(&self) -> bool {
-        self.is_open() && !self.paused
-    }
-}
-
 /// See the module's documentation.
 pub struct Intake {
     parts: IntakeParts,
-    partitions: BTreeMap<Partition, Taking>,
+    takings: Takings,
     next_assignment: u64,
-    /// Partitions are being given up; `unassign` follows when none is left.
-    giving_up: bool,
-    /// What is to be taken again once it is given up: its position was out of range.
-    take_again: Vec<Partition>,
+    /// The revocation that is being answered: it is, when none of these is left.
+    revoking: Option<Vec<Partition>>,
+    /// The group was left in order to be joined anew: a partition cannot be read from where it must.
+    rejoining: bool,
     leaving: bool,
     chunk: Chunk,
     polled_bytes: usize,
@@ -130,6 +109,8 @@ pub struct Intake {
 const BATCH: usize = 1_000;
 /// Bytes read before the actors get them: a batch of large records is a small one.
 const BATCH_BYTES: usize = 4 << 20;
+/// Seeks refused in a row, one each few milliseconds, before the group is joined anew.
+const MAX_REFUSED_SEEKS: u32 = 200;
 /// Longest wait for a record; commands wait as long.
 const POLL: Duration = Duration::from_millis(20);
 /// Longest wait for room before a full partition is paused, so that the others can be read.
@@ -143,10 +124,10 @@ impl Intake {
     pub fn new(parts: IntakeParts) -> Self {
         Intake {
             parts,
-            partitions: BTreeMap::new(),
+            takings: Takings::default(),
             next_assignment: 0,
-            giving_up: false,
-            take_again: Vec::new(),
+            revoking: None,
+            rejoining: false,
             leaving: false,
             chunk: Chunk::default(),
             polled_bytes: 0,
@@ -165,11 +146,12 @@ impl Intake {
             while let Some(rebalance) = self.parts.consumer.context().take_noted() {
                 self.rebalance(rebalance);
             }
-            if self.giving_up && self.partitions.is_empty() {
-                self.given_up();
-            }
-            if self.leaving && self.partitions.is_empty() {
-                return self.leave();
+            self.answer_revocation();
+            if self.takings.0.is_empty() {
+                if self.leaving {
+                    return self.leave();
+                }
+                self.rejoin();
             }
             self.begin_intake();
             self.poll();
@@ -180,41 +162,48 @@ impl Intake {
     fn command(&mut self, command: Command) {
         match command {
             Command::TakeIn { partition, assignment, next, actor } => {
-                self.take_in(partition, assignment, next, actor);
+                match self.takings.current(partition, assignment) {
+                    Some(taking) if !taking.leaving => {
+                        taking.actor = Some(actor);
+                        taking.begin_at = Some(next);
+                    }
+                    _ => actor.do_send(Abandon),
+                }
             }
             Command::Drained { partition, assignment } => {
-                if self.partitions.get(&partition).is_some_and(|held| held.assignment == assignment) {
+                if self.takings.current(partition, assignment).is_some() {
                     self.release(partition);
                 }
             }
-            Command::Fenced if self.giving_up => {
-                // librdkafka tells of a loss only while it is in no rebalance; this one waits for a
-                // commit that can never succeed.
-                self.parts.held.release_all();
-                self.lost();
-                self.given_up();
-            }
-            Command::Fenced => {}
+            // librdkafka tells of a loss only while it is in no rebalance; this one waits for a commit
+            // that can never succeed. Of a loss at another time it tells.
+            Command::Fenced => match self.revoking.clone() {
+                Some(revoking) => self.lose(&revoking),
+                None if self.leaving => self.lose(&self.takings.all()),
+                None => {}
+            },
             Command::Shutdown => {
                 self.leaving = true;
-                self.give_up();
+                self.give_up(&self.takings.all(), self.parts.shutdown_grace);
             }
         }
     }
 
     fn rebalance(&mut self, rebalance: Rebalance) {
         self.parts.stats.rebalances.add(1);
+        let IntakeParts { handler, topic, .. } = &self.parts;
+        let numbers = |partitions: &[Partition]| partitions.iter().map(|p| p.0).collect::<Vec<_>>();
         match rebalance {
             Rebalance::Assigned(partitions) => {
-                tracing::info!(handler = %self.parts.handler, topic = %self.parts.topic, partitions = ?partitions.iter().map(|p| p.0).collect::<Vec<_>>(), "assigned");
+                tracing::info!(%handler, topic, partitions = ?numbers(&partitions), "assigned");
                 self.assigned(partitions);
             }
-            Rebalance::Revoked => {
-                tracing::info!(handler = %self.parts.handler, topic = %self.parts.topic, "revoked; draining");
-                self.take_again.clear();
-                self.give_up();
+            Rebalance::Revoked(partitions) => {
+                tracing::info!(%handler, topic, partitions = ?numbers(&partitions), "revoked; draining");
+                self.give_up(&partitions, self.parts.revoke_grace);
+                self.revoking = Some(partitions);
             }
-            Rebalance::Lost => self.lost(),
+            Rebalance::Lost(partitions) => self.lose(&partitions),
         }
     }
 
@@ -227,132 +216,92 @@ impl Intake {
             stats.set_phase(PartitionPhase::Claiming);
             self.parts.held.assign(partition, assignment);
             assigned.push(Assigned { partition, assignment, stats: stats.clone() });
-            let held = Taking {
-                assignment,
-                stats,
-                actor: None,
-                begin_at: None,
-                refused_seeks: 0,
-                paused: true,
-                at_end: false,
-                batch: Vec::new(),
-            };
-            self.partitions.insert(partition, held);
+            self.takings.0.insert(partition, Taking::new(assignment, stats));
         }
         if self.leaving {
-            self.give_up();
+            self.give_up(&self.takings.all(), self.parts.shutdown_grace);
         } else if self.parts.owner.send(assigned).is_err() {
             self.halt("the thread that restores ledgers has ended".into());
         }
     }
 
-    /// Drains every partition; those that were not yet taken in are released at once.
-    fn give_up(&mut self) {
-        self.giving_up = true;
-        let deadline = Instant::now() + self.parts.grace;
-        let mut idle = Vec::new();
-        for (&partition, held) in &mut self.partitions {
+    /// Drains partitions; those that were not yet taken in are released at once.
+    fn give_up(&mut self, partitions: &[Partition], grace: Duration) {
+        let deadline = Instant::now() + grace;
+        for &partition in partitions {
+            let Some(taking) = self.takings.0.get_mut(&partition) else { continue };
+            taking.leaving = true;
             // Its actor may end before it could take these; nothing of them is below a commit.
-            held.batch.clear();
-            let Some(actor) = &held.actor else {
-                idle.push(partition);
+            taking.batch.clear();
+            let Some(actor) = &taking.actor else {
+                self.release(partition);
                 continue;
             };
-            let (commands, assignment) = (self.parts.commands.clone(), held.assignment);
+            let (commands, assignment) = (self.parts.commands.clone(), taking.assignment);
             let drained = Box::new(move || {
                 // Gone when the thread has ended already, and then nobody waits.
                 let _ = commands.send(Command::Drained { partition, assignment });
             });
             actor.do_send(Drain { deadline: deadline.into(), drained });
         }
-        for partition in idle {
-            self.release(partition);
-        }
     }
 
-    /// Nothing is taken in and no epoch carries anything any more.
-    fn given_up(&mut self) {
-        self.giving_up = false;
-        if let Err(error) = self.parts.consumer.unassign() {
-            tracing::error!(handler = %self.parts.handler, %error, "the partitions could not be given up");
+    /// Once no epoch carries any of them: unassigns what was revoked.
+    fn answer_revocation(&mut self) {
+        let is_held = |partition: &Partition| self.takings.0.contains_key(partition);
+        if self.revoking.as_ref().is_none_or(|revoking| revoking.iter().any(is_held)) {
+            return;
         }
-        let again = std::mem::take(&mut self.take_again);
-        if !again.is_empty() && !self.leaving {
-            self.parts.consumer.context().assign(&self.parts.consumer, again);
-        }
+        let revoked = self.revoking.take().unwrap_or_default();
+        self.parts.consumer.context().unassign(&self.parts.consumer, &revoked);
     }
 
-    fn lost(&mut self) {
-        self.take_again.clear();
-        for (partition, held) in std::mem::take(&mut self.partitions) {
-            if let Some(actor) = held.actor {
+    fn lose(&mut self, partitions: &[Partition]) {
+        for &partition in partitions {
+            let Some(taking) = self.takings.0.get(&partition) else { continue };
+            if let Some(actor) = &taking.actor {
                 actor.do_send(Abandon);
             }
-            self.parts.held.release(partition);
-            self.parts.stats.released(partition);
+            self.release(partition);
             tracing::warn!(handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0, "lost: another member may own it already");
         }
-        self.giving_up = false;
     }
 
     fn release(&mut self, partition: Partition) {
-        self.partitions.remove(&partition);
+        self.takings.0.remove(&partition);
         self.parts.held.release(partition);
         self.parts.stats.released(partition);
-    }
-
-    fn take_in(
-        &mut self,
-        partition: Partition,
-        assignment: AssignmentEpoch,
-        next: NextOffset,
-        actor: Addr<PartitionActor>,
-    ) {
-        let current = self.partitions.get_mut(&partition).filter(|held| held.assignment == assignment);
-        let Some(held) = current.filter(|_| !self.giving_up) else {
-            actor.do_send(Abandon);
-            return;
-        };
-        held.actor = Some(actor);
-        held.begin_at = Some(next);
     }
 
     /// Begins to read partitions whose ledger is restored. librdkafka refuses a seek while it does
     /// not know the partition's leader; then it is tried again.
     fn begin_intake(&mut self) {
-        let to_begin: Vec<(Partition, NextOffset)> = self
-            .partitions
-            .iter()
-            .filter_map(|(&partition, held)| Some((partition, held.begin_at?)))
-            .collect();
-        for (partition, next) in to_begin {
-            if let Err(error) = self.resume_at(partition, next) {
-                self.tell_refused_seek(partition, next, &error);
-            } else if let Some(held) = self.partitions.get_mut(&partition) {
-                held.begin_at = None;
-                held.paused = false;
+        for (partition, next) in self.takings.to_begin() {
+            let sought = self.seek(partition, next);
+            let Some(taking) = self.takings.0.get_mut(&partition) else { continue };
+            let Err(error) = sought else {
+                taking.begin_at = None;
+                continue;
+            };
+            taking.refused_seeks += 1;
+            if taking.refused_seeks.is_multiple_of(MAX_REFUSED_SEEKS) {
+                tracing::warn!(handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0, %error, "cannot be read from {next}");
+                self.leave_to_rejoin();
             }
         }
+        // What is not yet restored need not be fetched meanwhile.
+        let early =
+            self.takings.which(|one| one.located && !one.paused && !one.leaving && one.actor.is_none());
+        self.set_paused(&early, true);
     }
 
-    fn tell_refused_seek(&mut self, partition: Partition, next: NextOffset, error: &KafkaError) {
-        let Some(held) = self.partitions.get_mut(&partition) else { return };
-        held.refused_seeks += 1;
-        // A refusal or two are normal while a leader is elected; a hundred are some seconds.
-        if held.refused_seeks.is_multiple_of(100) {
-            tracing::warn!(handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0, %error, "cannot be read from {next} yet");
+    fn seek(&mut self, partition: Partition, next: NextOffset) -> Result<(), KafkaError> {
+        let (topic, offset) = (&self.parts.topic, KafkaOffset::Offset(next.0));
+        self.parts.consumer.seek(topic, partition.0, offset, Duration::from_secs(10))?;
+        if self.takings.0.get(&partition).is_some_and(|taking| taking.paused) {
+            self.set_paused(&[partition], false);
         }
-    }
-
-    fn resume_at(&self, partition: Partition, next: NextOffset) -> Result<(), KafkaError> {
-        let consumer = &self.parts.consumer;
-        consumer.seek(
-            &self.parts.topic,
-            partition.0,
-            KafkaOffset::Offset(next.0),
-            Duration::from_secs(10),
-        )?;
-        consumer.resume(&self.list(&[partition]))
+        Ok(())
     }
 
     fn list(&self, partitions: &[Partition]) -> TopicPartitionList {
@@ -379,16 +328,16 @@ impl Intake {
             }
             wait = Duration::ZERO;
         }
-        for (partition, held) in &mut self.partitions {
-            held.stats.at_end.set(i64::from(held.at_end));
-            if held.batch.is_empty() {
+        for (partition, taking) in &mut self.takings.0 {
+            taking.stats.at_end.set(i64::from(taking.at_end));
+            if taking.batch.is_empty() {
                 continue;
             }
-            let records = std::mem::take(&mut held.batch);
-            let Some(actor) = &held.actor else { continue };
-            held.stats.outstanding_records.add(records.len() as i64);
-            held.stats.outstanding_bytes.add(records.iter().map(|record| record.size() as i64).sum());
-            if actor.try_send(Records { assignment: held.assignment, records }).is_err() {
+            let records = std::mem::take(&mut taking.batch);
+            let Some(actor) = &taking.actor else { continue };
+            taking.stats.outstanding_records.add(records.len() as i64);
+            taking.stats.outstanding_bytes.add(records.iter().map(|record| record.size() as i64).sum());
+            if actor.try_send(Records { assignment: taking.assignment, records }).is_err() {
                 let (handler, topic) = (&self.parts.handler, &self.parts.topic);
                 (self.parts.on_halt)(format!("{handler}: the actor of {topic}[{partition}] is gone"));
                 return;
@@ -397,72 +346,69 @@ impl Intake {
     }
 
     fn read(&mut self, message: &BorrowedMessage<'_>) {
-        let Some(held) = self.partitions.get_mut(&Partition(message.partition())) else { return };
+        let Some(taking) = self.takings.0.get_mut(&Partition(message.partition())) else { return };
+        taking.located = true;
         // Before the ledger is restored nothing counts: the intake begins with a seek. Afterwards
         // nothing may be dropped, not even from a partition that was just paused. What comes while it
         // is given up is read again by whoever takes it next.
-        if !held.is_open() || self.giving_up {
+        if !taking.is_open() {
             return;
         }
-        held.at_end = false;
+        taking.at_end = false;
         self.polled_bytes += message.key_len() + message.payload_len();
-        held.batch.push(self.chunk.record(message));
+        taking.batch.push(self.chunk.record(message));
     }
 
     fn poll_error(&mut self, error: &KafkaError) {
         match error {
             KafkaError::PartitionEOF(partition) => {
-                if let Some(held) = self.partitions.get_mut(&Partition(*partition)) {
-                    held.at_end = true;
+                if let Some(taking) = self.takings.0.get_mut(&Partition(*partition)) {
+                    taking.located = true;
+                    taking.at_end = true;
                 }
             }
             KafkaError::MessageConsumptionFatal(code) => {
                 self.halt(format!("the consumer can do no more: {code}"));
             }
-            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.out_of_range(),
+            // Retention was faster, or the log was cut. librdkafka reads nothing more of that partition
+            // and does not say which one it is, so all are taken anew; what is missing is booked then.
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.leave_to_rejoin(),
             // librdkafka goes on by itself; its context has logged the cause with a limit.
             other => tracing::debug!(handler = %self.parts.handler, "consumer: {other}"),
         }
     }
 
-    /// A position lies outside of what the topic holds: retention was faster, or the log was cut.
-    /// librdkafka reads nothing more of that partition and does not say which one it is, so all are
-    /// given up in good order and taken anew; what is missing is booked then.
-    fn out_of_range(&mut self) {
-        let began: Vec<Partition> = self
-            .partitions
-            .iter()
-            .filter(|(_, held)| held.is_open())
-            .map(|(&partition, _)| partition)
-            .collect();
-        if self.giving_up || self.leaving || began.is_empty() {
+    /// A partition cannot be read from where it must: all are given up in good order, by the ordinary
+    /// way of a revocation, and the group is joined anew.
+    fn leave_to_rejoin(&mut self) {
+        if self.rejoining || self.leaving || self.takings.0.is_empty() {
             return;
         }
         tracing::error!(
             handler = %self.parts.handler, topic = %self.parts.topic,
             "a position lies outside of what the topic holds; the partitions are taken anew"
         );
-        self.take_again = self.partitions.keys().copied().collect();
-        self.give_up();
+        self.rejoining = true;
+        self.parts.consumer.unsubscribe();
+    }
+
+    fn rejoin(&mut self) {
+        if !std::mem::take(&mut self.rejoining) {
+            return;
+        }
+        if let Err(error) = self.parts.consumer.subscribe(&[&self.parts.topic]) {
+            self.halt(format!("subscribing failed: {error}"));
+        }
     }
 
     /// Waits for room, then pauses partitions without any and lets those with room go on.
     fn bound_intake(&mut self, commands: &Receiver<Command>) {
         let bounds = self.parts.bounds;
         self.wait_for_room(commands);
-        let full = |held: &Taking| held.is_reading() && bounds.full(&held.stats);
-        let to_pause: Vec<Partition> =
-            self.partitions.iter().filter(|(_, held)| full(held)).map(|(&partition, _)| partition).collect();
-        let to_resume: Vec<Partition> = self
-            .partitions
-            .iter()
-            .filter(|(_, held)| held.is_open() && held.paused && bounds.roomy(&held.stats))
-            .map(|(&partition, _)| partition)
-            .collect();
+        let to_pause = self.takings.which(|one| one.is_reading() && bounds.full(&one.stats));
+        let to_resume = self.takings.which(|one| one.is_open() && one.paused && bounds.roomy(&one.stats));
         self.set_paused(&to_pause, true);
-        if !self.giving_up {
-            self.set_paused(&to_resume, false);
-        }
+        self.set_paused(&to_resume, false);
     }
 
     /// Most often there is room again before long, and waiting is cheaper than a pause, which throws
@@ -470,9 +416,8 @@ impl Intake {
     fn wait_for_room(&mut self, commands: &Receiver<Command>) {
         let began = Instant::now();
         loop {
-            let reading = || self.partitions.values().filter(|held| held.is_reading());
-            let full = reading().filter(|held| self.parts.bounds.full(&held.stats)).count();
-            let patience = if full == reading().count() { PATIENCE_OF_ALL } else { PATIENCE };
+            let (full, all) = self.takings.fullness(self.parts.bounds);
+            let patience = if all { PATIENCE_OF_ALL } else { PATIENCE };
             if full == 0 || began.elapsed() >= patience {
                 return;
             }
@@ -493,21 +438,25 @@ impl Intake {
             return;
         }
         for partition in partitions {
-            if let Some(held) = self.partitions.get_mut(partition) {
-                held.paused = paused;
+            if let Some(taking) = self.takings.0.get_mut(partition) {
+                taking.paused = paused;
             }
         }
     }
 
-    /// Leaves the group.
+    /// Leaves the group. What is still assigned is given up by the callback, since nothing of it is in
+    /// any epoch.
     fn leave(&self) {
-        self.parts.consumer.context().close();
-        self.parts.consumer.unsubscribe();
+        let consumer = &self.parts.consumer;
+        consumer.context().close();
+        if self.parts.is_static {
+            return;
+        }
+        consumer.unsubscribe();
         // The revocation that follows is served by polling.
         let deadline = Instant::now() + Duration::from_secs(2);
-        while self.parts.consumer.assignment().is_ok_and(|list| list.count() > 0) && Instant::now() < deadline
-        {
-            let _ = self.parts.consumer.poll(Duration::from_millis(5));
+        while consumer.assignment().is_ok_and(|list| list.count() > 0) && Instant::now() < deadline {
+            let _ = consumer.poll(Duration::from_millis(5));
         }
     }
 

@@ -97,13 +97,25 @@ impl Refusal {
     }
 }
 
-/// Whether this instance is no longer in the generation under which it wanted to commit.
+/// Whether the group does not know this member any more. A generation that is not the newest is another
+/// matter: the next attempt reads it anew.
 pub fn is_fenced(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::UnknownMemberId
-            | RDKafkaErrorCode::IllegalGeneration
+            | RDKafkaErrorCode::FencedMemberEpoch
             | RDKafkaErrorCode::FencedInstanceId
+    )
+}
+
+/// Whether nobody answered, so that what was asked for may still happen.
+pub fn is_unanswered(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
     )
 }
 

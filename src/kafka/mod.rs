@@ -1,6 +1,7 @@
 //! Everything that speaks with Kafka.
 pub mod admin;
 mod chunk;
+pub mod claim;
 pub mod client;
 mod commit_metadata;
 pub mod consumer;
@@ -12,6 +13,8 @@ pub mod intake_bounds;
 pub mod owner;
 pub mod rebalance;
 pub mod restore;
+mod taking;
 pub mod topic_id;
 mod transaction;
+pub mod wire;
 pub mod writer;

@@ -16,12 +16,13 @@ use pawl_actors::supervisor::{Own, SupervisorActor};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
+use super::claim::{ClaimJob, ClaimRequest, Claimed};
 use super::consumer::{Assigned, Command};
 use super::group;
 use super::held::{ASK_EVERY, Held};
 use super::rebalance::IntakeContext;
 use super::restore::{Restore, Target};
-use super::writer::{ClaimJob, ClaimRequest, Claimed, Job};
+use super::writer::Job;
 use crate::settings::Start;
 use crate::store::LocalView;
 
@@ -335,11 +336,10 @@ impl Owner {
 
     fn ask_ends(&self) {
         for (partition, stats) in self.parts.stats.partitions() {
-            if let Ok((_, high)) =
-                self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT)
-            {
-                stats.end.set(high);
-            }
+            let bounds = self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT);
+            // Nobody else answers either, and an assignment must not wait for all of them.
+            let Ok((_, high)) = bounds else { return };
+            stats.end.set(high);
         }
     }
 }

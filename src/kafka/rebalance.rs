@@ -1,5 +1,9 @@
 //! What the group decides, as the consumer's callbacks hear of it: they note what happened and
 //! return at once, on the thread that polls.
+//!
+//! With an eager strategy (`range`) a callback is about all partitions, with a cooperative one about
+//! those alone that come or go. Either way librdkafka waits for one answer to it, which covers its
+//! whole list: answering in parts would let this member into the next generation too early.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use pawl_actors::record::Partition;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
@@ -21,10 +25,10 @@ use super::held::Held;
 pub enum Rebalance {
     /// These are this member's from now on.
     Assigned(Vec<Partition>),
-    /// All are to be given up, in good order.
-    Revoked,
-    /// All are others' already.
-    Lost,
+    /// These are to be given up, in good order; [`IntakeContext::unassign`] answers it.
+    Revoked(Vec<Partition>),
+    /// These are others' already.
+    Lost(Vec<Partition>),
 }
 
 /// The consumer's context: notes rebalances.
@@ -63,20 +67,36 @@ impl IntakeContext {
         self.rebalances.lock().expect("no holder panics").pop_front()
     }
 
-    /// Takes the partitions and pauses them at once: intake begins when the ledger is restored.
-    /// The position is a placeholder that the restored watermark replaces; the end, because that is
-    /// never out of range.
-    pub fn assign(&self, consumer: &BaseConsumer<Self>, partitions: Vec<Partition>) {
+    /// Takes the partitions. The position is a placeholder that the restored watermark replaces; the
+    /// end, because that is never out of range.
+    fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &[Partition]) {
         let mut placed = TopicPartitionList::new();
-        for partition in &partitions {
+        for partition in partitions {
             let added = placed.add_partition_offset(&self.topic, partition.0, KafkaOffset::End);
             added.expect("the end is a valid position");
         }
-        let taken = consumer.assign(&placed).and_then(|()| consumer.pause(&placed));
+        let taken = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(&placed),
+            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&placed),
+        };
         if let Err(error) = taken {
             tracing::error!(%error, "the assigned partitions could not be taken");
         }
-        self.note(Rebalance::Assigned(partitions));
+    }
+
+    /// Answers a revocation: these, which are all of it, are given up.
+    pub fn unassign(&self, consumer: &BaseConsumer<Self>, partitions: &[Partition]) {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, partition.0);
+        }
+        let given_up = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(&list),
+            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
+        };
+        if let Err(error) = given_up {
+            tracing::error!(%error, "the partitions could not be given up");
+        }
     }
 }
 
@@ -92,25 +112,30 @@ impl ClientContext for IntakeContext {
 
 impl ConsumerContext for IntakeContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let elements = list.elements_for_topic(&self.topic);
+        let partitions: Vec<Partition> = elements.iter().map(|one| Partition(one.partition())).collect();
         let closing = self.closing.load(Ordering::Acquire);
         match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !closing => {
-                let partitions = list.elements_for_topic(&self.topic);
-                self.assign(consumer, partitions.iter().map(|one| Partition(one.partition())).collect());
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.assign(consumer, &partitions);
+                // What is assigned to one who leaves is revoked next.
+                if !closing {
+                    self.note(Rebalance::Assigned(partitions));
+                }
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS
                 if !closing && !consumer.assignment_lost() =>
             {
                 // Given up only after the last epoch that carries them.
-                self.note(Rebalance::Revoked);
+                self.note(Rebalance::Revoked(partitions));
             }
             _ => {
                 // First, so that nothing is written for them from here on.
-                self.held.release_all();
-                if let Err(error) = consumer.unassign() {
-                    tracing::error!(%error, "the partitions could not be given up");
+                for partition in &partitions {
+                    self.held.release(*partition);
                 }
-                self.note(Rebalance::Lost);
+                self.unassign(consumer, &partitions);
+                self.note(Rebalance::Lost(partitions));
             }
         }
     }

@@ -24,7 +24,7 @@ use super::rebalance::IntakeContext;
 /// Longest wait for one call of the transaction API.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Longest wait for the reports of what was purged.
+/// Longest wait, before an abort, for the reports of what was purged or is on its way.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two attempts to commit offsets plainly.
@@ -36,15 +36,25 @@ pub enum AttemptError {
     /// Nothing of it is visible once the transaction is aborted; the same may be sent again.
     #[error("{0}")]
     Abortable(String),
+    /// Not everything was acknowledged in time. What is still under way could arrive within this
+    /// producer's next transaction and be committed with it, so it takes a new producer, whose
+    /// predecessor's records brokers refuse.
+    #[error("{0}")]
+    Unacknowledged(String),
     /// The group does not know this member, or this generation, any more: what it held, others hold.
     #[error("{0}")]
     Fenced(String),
-    /// It may have been committed: ask, with a new producer.
+    /// It may have been committed: ask, with a new producer. An error of a commit says nothing about
+    /// whether it happened, not even one that asks for an abort.
     #[error("{0}")]
     Unknown(String),
     /// This producer can do no more.
     #[error("{0}")]
     Producer(String),
+    /// This producer can do no more because a newer one has its transactional id, or because the
+    /// broker ended a transaction that took too long.
+    #[error("{0}")]
+    Usurped(String),
     /// Sending again cannot help.
     #[error("{0}")]
     Hopeless(String),
@@ -108,7 +118,7 @@ impl Session {
         self.sent = 0;
         self.acks.begin();
         if self.transactional {
-            self.producer.begin_transaction().map_err(|error| AttemptError::Producer(error.to_string()))?;
+            self.producer.begin_transaction().map_err(|error| self.gone(error.to_string()))?;
         }
         Ok(())
     }
@@ -184,9 +194,11 @@ impl Session {
                     "{error}: give this principal the right to write to {}",
                     refused.topic
                 )),
+                RDKafkaErrorCode::MessageTimedOut => AttemptError::Unacknowledged(error.to_string()),
+                _ if self.producer.client().fatal_error().is_some() => self.gone(error.to_string()),
                 _ => AttemptError::Abortable(error.to_string()),
             },
-            Undelivered::TimedOut { .. } => AttemptError::Abortable(format!(
+            Undelivered::TimedOut { .. } => AttemptError::Unacknowledged(format!(
                 "{error}; where the link is too slow for so many, raise kafka.transaction_timeout"
             )),
         })?;
@@ -218,29 +230,28 @@ impl Session {
         if !(commit.held)() {
             return Err(AttemptError::Abortable("a partition was lost meanwhile".into()));
         }
+        // Whoever holds a partition is a member of a generation, so this one was expelled; librdkafka
+        // knows it from a heartbeat, and tells it by a callback only while it is in no rebalance.
         let membership = membership
-            .ok_or_else(|| AttemptError::Abortable("not a member of the group at the moment".into()))?;
+            .ok_or_else(|| AttemptError::Fenced("this instance is no member of its group any more".into()))?;
         membership.add_offsets(&self.producer, &list, CALL_TIMEOUT).map_err(|refusal| {
             let text = format!("adding offsets to the transaction: {refusal}");
             match refusal.code {
-                _ if refusal.fatal => AttemptError::Producer(text),
+                _ if refusal.fatal => self.gone(text),
                 code => refused_offsets(code, text),
             }
         })?;
-        self.producer.commit_transaction(CALL_TIMEOUT).map_err(|error| {
-            let text = format!("committing the transaction: {error}");
-            match &error {
-                KafkaError::Transaction(cause) if cause.txn_requires_abort() => AttemptError::Abortable(text),
-                _ => AttemptError::Unknown(text),
-            }
-        })
+        self.producer
+            .commit_transaction(CALL_TIMEOUT)
+            .map_err(|error| AttemptError::Unknown(format!("committing the transaction: {error}")))
     }
 
-    /// Takes back what was sent since `begin`; `false` if this producer can do no more.
+    /// Takes back what was sent since `begin`; `false` if this producer can do no more. What is on its
+    /// way is waited for, because it could else arrive within the next transaction.
     pub fn abort(&mut self) -> bool {
-        self.producer.purge(PurgeConfig::default().queue().inflight());
-        let drained = !matches!(self.reported(PURGE_TIMEOUT), Err(Undelivered::TimedOut { .. }));
-        drained && (!self.transactional || self.producer.abort_transaction(CALL_TIMEOUT).is_ok())
+        self.producer.purge(PurgeConfig::default().queue());
+        let arrived = !matches!(self.reported(PURGE_TIMEOUT), Err(Undelivered::TimedOut { .. }));
+        arrived && (!self.transactional || self.producer.abort_transaction(CALL_TIMEOUT).is_ok())
     }
 
     /// Waits until everything that was sent is reported.
@@ -252,7 +263,18 @@ impl Session {
     fn classify(&self, error: &KafkaError, text: String) -> AttemptError {
         let fatal = self.producer.client().fatal_error().is_some()
             || matches!(error, KafkaError::Transaction(cause) if cause.is_fatal());
-        if fatal { AttemptError::Producer(text) } else { AttemptError::Abortable(text) }
+        if fatal { self.gone(text) } else { AttemptError::Abortable(text) }
+    }
+
+    /// Why this producer can do no more.
+    fn gone(&self, text: String) -> AttemptError {
+        match self.producer.client().fatal_error() {
+            Some((RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch, why)) => {
+                AttemptError::Usurped(format!("{text}: {why}"))
+            }
+            Some((_, why)) => AttemptError::Producer(format!("{text}: {why}")),
+            None => AttemptError::Producer(text),
+        }
     }
 }
 
@@ -273,6 +295,9 @@ fn refused_offsets(code: RDKafkaErrorCode, text: String) -> AttemptError {
         ))
     } else if group::is_fenced(code) {
         AttemptError::Fenced(text)
+    } else if group::is_unanswered(code) {
+        // The offsets could arrive within this producer's next transaction.
+        AttemptError::Unacknowledged(text)
     } else {
         AttemptError::Abortable(text)
     }
@@ -285,11 +310,15 @@ fn commit_plainly(
     held: &dyn Fn() -> bool,
 ) -> Result<(), AttemptError> {
     loop {
+        // librdkafka puts the generation of the moment into the request, whatever was collected under.
+        if !held() {
+            return Err(AttemptError::Abortable("a partition was lost meanwhile".into()));
+        }
         let Err(error) = consumer.commit(list, CommitMode::Sync) else { return Ok(()) };
         let text = format!("committing offsets: {error}");
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         match refused_offsets(code, text) {
-            AttemptError::Abortable(text) if held() => {
+            AttemptError::Abortable(text) | AttemptError::Unacknowledged(text) => {
                 tracing::warn!("{text}; again in {COMMIT_AGAIN:?}");
                 std::thread::sleep(COMMIT_AGAIN);
             }

@@ -1,28 +1,26 @@
-//! The writer thread: owns the handler's one producer, writes epochs and claims, one at a time.
+//! The writer thread: writes epochs and claims, one at a time, and knows what to do when that fails.
 //!
-//! A failed epoch is sent again, not computed again, less every partition that was lost meanwhile.
+//! A failed epoch is sent again, not computed again, less every partition that was lost meanwhile. What
+//! a retry can heal is retried without end; what it cannot ends the handler and says why.
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
-use bytes::BytesMut;
-use pawl_actors::clock;
-use pawl_actors::epoch::{AssignmentEpoch, Committer, Epoch, EpochDecided, PartitionEpoch};
-use pawl_actors::ledger::ClaimRow;
-use pawl_actors::record::{NextOffset, Partition};
-use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
+use pawl_actors::epoch::{Committer, Epoch, EpochDecided, Letter, PartitionEpoch};
+use pawl_actors::record::Partition;
 
-use super::commit_metadata::CommitMetadata;
+use super::claim::{ClaimJob, ClaimRequest};
 use super::consumer::Command;
-use super::delivery::{Delivered, Tag};
-use super::group;
+use super::delivery::Delivered;
 use super::held::Held;
-use super::rebalance::IntakeContext;
-use super::transaction::{AttemptError, CALL_TIMEOUT, Commit, Session, Share};
+use super::transaction::AttemptError;
+use super::wire::{OpenError, Wire};
 use crate::observed::EpochCommitTimes;
 use crate::store::LocalView;
 
@@ -38,58 +36,18 @@ pub enum Job {
     Stop,
 }
 
-/// Claims to write in one step.
-pub struct ClaimJob {
-    /// What is claimed.
-    pub claims: Vec<ClaimRequest>,
-    /// Gets the claims that were written: those still held.
-    pub reply: Sender<Vec<Claimed>>,
-}
-
-/// A partition to claim.
-#[derive(Clone, Debug)]
-pub struct ClaimRequest {
-    /// Which partition.
-    pub partition: Partition,
-    /// Under which assignment.
-    pub assignment: AssignmentEpoch,
-    /// The group's position, which the claim commits anew.
-    pub next: NextOffset,
-    /// Nobody had committed that position; it is what `start` says.
-    pub resolved: bool,
-    /// What that position carries proves that there is a ledger.
-    pub ledger: bool,
-    /// Tells this claim from every other.
-    pub nonce: [u8; 16],
-}
-
-/// A written claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claimed {
-    /// Which partition.
-    pub partition: Partition,
-    /// The claim's number: its row's offset in the changelog.
-    pub claim: i64,
-}
-
 /// What a writer needs.
-pub struct WriterParts {
+pub struct WriterParts<W> {
     /// Name of the handler, for the log.
     pub handler: Arc<str>,
-    /// Input topic.
+    /// Input topic, for the log.
     pub topic: String,
-    /// Changelog topic.
-    pub changelog: String,
-    /// This instance's name, written into claims.
+    /// This instance's name, for messages.
     pub instance: String,
-    /// The producer's settings.
-    pub producer: ClientConfig,
-    /// Whether epochs are transactions.
-    pub transactional: bool,
-    /// How long all acknowledgements of an epoch may take.
-    pub ack_timeout: Duration,
-    /// The handler's consumer: its group metadata fences every commit.
-    pub consumer: Arc<BaseConsumer<IntakeContext>>,
+    /// Kafka.
+    pub wire: W,
+    /// How long a transaction may stay open.
+    pub transaction_timeout: Duration,
     /// Which partitions may still be written for.
     pub held: Arc<Held>,
     /// Gets committed rows.
@@ -103,23 +61,38 @@ pub struct WriterParts {
 }
 
 /// See the module's documentation.
-pub struct Writer {
-    parts: WriterParts,
-    session: Option<Session>,
+pub struct Writer<W> {
+    parts: WriterParts<W>,
     committer: Option<Addr<Committer>>,
     /// Position after the last known row of each changelog partition.
     rows_next: BTreeMap<i32, i64>,
+    /// When another producer took over this one's transactional id, lately.
+    usurped: VecDeque<Instant>,
+}
+
+/// What became of shares of an epoch that were written in one step.
+enum Written {
+    /// They are committed, or were lost.
+    Done,
+    /// The link is too slow for so many at once.
+    TooLarge,
 }
 
 /// Delays between attempts: from the first to the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// New producers in a row that achieve nothing, before the handler gives up.
-const MAX_FUTILE_PRODUCERS: u32 = 20;
+/// New producers in a row that the broker refuses, before the handler gives up.
+const MAX_REFUSED_PRODUCERS: u32 = 20;
+/// Attempts in a row that were not acknowledged in time, before an epoch is written in smaller steps.
+const UNACKNOWLEDGED: u32 = 2;
+/// A broker's own abort of a transaction that took too long looks like another producer, but comes once
+/// in a transaction's time-out at most. So many in a time that is one time-out too short for that many
+/// prove that somebody else uses the transactional id.
+const USURPED: u32 = 5;
 
-impl Writer {
+impl<W: Wire> Writer<W> {
     /// Before its first producer.
-    pub fn new(parts: WriterParts) -> Self {
-        Writer { parts, session: None, committer: None, rows_next: BTreeMap::new() }
+    pub fn new(parts: WriterParts<W>) -> Self {
+        Writer { parts, committer: None, rows_next: BTreeMap::new(), usurped: VecDeque::new() }
     }
 
     /// Works until told to stop or until nothing can be achieved any more.
@@ -129,12 +102,7 @@ impl Writer {
         let mut result = self.reopen();
         while let Ok(()) = result {
             match jobs.recv() {
-                Ok(Job::Epoch(epoch)) => {
-                    result = self.write(&epoch);
-                    if result.is_err() {
-                        self.decided(epoch.number, &[]);
-                    }
-                }
+                Ok(Job::Epoch(epoch)) => result = self.epoch(&epoch),
                 Ok(Job::Claim(job)) => result = self.claim(&job),
                 Ok(Job::Attach(committer)) => self.committer = Some(committer),
                 Ok(Job::Stop) | Err(_) => return,
@@ -151,7 +119,7 @@ impl Writer {
     fn write_nothing(&mut self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
             match job {
-                Job::Epoch(epoch) => self.decided(epoch.number, &[]),
+                Job::Epoch(epoch) => self.decided(epoch.number, Vec::new()),
                 Job::Claim(job) => drop(job.reply.send(Vec::new())),
                 Job::Attach(committer) => self.committer = Some(committer),
                 Job::Stop => return,
@@ -159,82 +127,70 @@ impl Writer {
         }
     }
 
-    fn decided(&self, number: u64, parts: &[&PartitionEpoch]) {
-        let committed = parts.iter().map(|part| part.partition).collect();
+    fn decided(&self, number: u64, committed: Vec<Partition>) {
         if let Some(committer) = &self.committer {
             committer.do_send(EpochDecided { number, committed });
         }
     }
 
-    fn write(&mut self, epoch: &Epoch) -> Result<(), String> {
+    fn epoch(&mut self, epoch: &Epoch) -> Result<(), String> {
         let began = Instant::now();
-        let mut retry = Retry::default();
-        loop {
-            let parts: Vec<&PartitionEpoch> = epoch
-                .partitions
-                .iter()
-                .filter(|part| self.parts.held.is(part.partition, part.assignment))
-                .collect();
-            let done = if parts.is_empty() {
-                true
-            } else {
-                match self.attempt(&parts, epoch.number) {
-                    Ok(delivered) => {
-                        self.committed(&parts, &delivered)?;
-                        true
-                    }
-                    Err(error) => {
-                        let happened = self.recover(&mut retry, &error, &parts, epoch.number)?;
-                        if happened {
-                            self.committed(&parts, &Delivered::default())?;
-                        }
-                        happened
-                    }
-                }
-            };
-            if done {
-                self.parts.times.observe(began.elapsed());
-                self.decided(epoch.number, &parts);
-                return Ok(());
-            }
-        }
+        let mut committed = Vec::new();
+        let result = self.write(epoch, &mut committed);
+        self.decided(epoch.number, committed);
+        result?;
+        self.parts.times.observe(began.elapsed());
+        Ok(())
     }
 
-    fn attempt(&mut self, parts: &[&PartitionEpoch], number: u64) -> Result<Delivered, AttemptError> {
-        let WriterParts { changelog, topic, transactional, consumer, .. } = &self.parts;
-        let session =
-            self.session.as_mut().ok_or_else(|| AttemptError::Producer("there is no producer".into()))?;
-        session.begin()?;
-        let shares = || parts.iter().map(|part| Share { part, changelog });
-        let mut letters = 0;
-        for share in shares() {
-            share.effects(session, letters)?;
-            letters += share.part.letters.len();
+    /// Writes all of an epoch in one step or, where that takes too long, in several: each partition's
+    /// share is a whole of its own.
+    fn write(&mut self, epoch: &Epoch, committed: &mut Vec<Partition>) -> Result<(), String> {
+        let mut steps = VecDeque::from([epoch.partitions.iter().collect::<Vec<_>>()]);
+        while let Some(mut step) = steps.pop_front() {
+            match self.step(&step, epoch.number, committed)? {
+                Written::Done => {}
+                Written::TooLarge => {
+                    let rest = step.split_off(step.len().div_ceil(2));
+                    steps.extend([step, rest]);
+                }
+            }
         }
-        let mut delivered = if *transactional { Delivered::default() } else { session.acked()? };
-        for share in shares() {
-            share.heads(session)?;
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        step: &[&PartitionEpoch],
+        number: u64,
+        committed: &mut Vec<Partition>,
+    ) -> Result<Written, String> {
+        let mut recovery = Recovery::default();
+        loop {
+            let is_held = |part: &&PartitionEpoch| self.parts.held.is(part.partition, part.assignment);
+            let parts: Vec<&PartitionEpoch> = step.iter().copied().filter(is_held).collect();
+            if parts.is_empty() {
+                return Ok(Written::Done);
+            }
+            let delivered = match self.parts.wire.write(&parts, number) {
+                Ok(delivered) => delivered,
+                Err(error) => {
+                    self.recover(&mut recovery, &error, number)?;
+                    let unknown = matches!(error, AttemptError::Unknown(_));
+                    if !unknown || !self.was_committed(&parts, number) {
+                        if recovery.unacknowledged >= UNACKNOWLEDGED && parts.len() > 1 {
+                            return Ok(Written::TooLarge);
+                        }
+                        continue;
+                    }
+                    Delivered::default()
+                }
+            };
+            self.usurped.clear();
+            self.committed(&parts, &delivered)?;
+            committed.extend(parts.iter().map(|part| part.partition));
+            return Ok(Written::Done);
         }
-        if !*transactional {
-            session.acked()?;
-        }
-        for share in shares() {
-            share.partition_row(session)?;
-        }
-        let last = session.acked()?;
-        delivered.rows_next = last.rows_next;
-        delivered.places.extend(last.places);
-        let offsets = parts
-            .iter()
-            .map(|part| {
-                let metadata =
-                    CommitMetadata { claim: part.claim, epoch: number, resolved: false, ledger: false };
-                (part.partition.0, part.next.0, metadata)
-            })
-            .collect();
-        let held = || parts.iter().all(|part| self.parts.held.is(part.partition, part.assignment));
-        session.commit(consumer, &Commit { topic, offsets, held: &held })?;
-        Ok(delivered)
     }
 
     /// Hands the rows of a committed epoch to the view and tells of its dead letters.
@@ -260,12 +216,7 @@ impl Writer {
         Ok(())
     }
 
-    fn tell_letter(
-        &self,
-        partition: Partition,
-        letter: &pawl_actors::epoch::Letter,
-        place: Option<(i32, i64)>,
-    ) {
+    fn tell_letter(&self, partition: Partition, letter: &Letter, place: Option<(i32, i64)>) {
         let WriterParts { handler, topic, .. } = &self.parts;
         let (to, key, cause, offset) = (&letter.emit.topic, &letter.key, &letter.cause, letter.offset);
         match place {
@@ -280,105 +231,103 @@ impl Writer {
         }
     }
 
-    /// After a failed attempt: `true` if it turns out that it was committed after all, `false` to
-    /// send again.
-    fn recover(
-        &mut self,
-        retry: &mut Retry,
-        error: &AttemptError,
-        parts: &[&PartitionEpoch],
-        number: u64,
-    ) -> Result<bool, String> {
-        if let AttemptError::Hopeless(reason) = error {
-            if let Some(session) = &mut self.session {
-                session.abort();
+    /// After a failed attempt: when this returns, the same may be sent again.
+    fn recover(&mut self, recovery: &mut Recovery, error: &AttemptError, epoch: u64) -> Result<(), String> {
+        match error {
+            AttemptError::Hopeless(reason) => {
+                self.parts.wire.abort();
+                return Err(format!(
+                    "{reason}. Nothing of the epoch is visible, and it is read again after a restart"
+                ));
             }
-            return Err(format!(
-                "{reason}. Nothing of the epoch is visible, and it is read again after a restart"
-            ));
-        }
-        if let AttemptError::Fenced(_) = error {
             // Gone only at the very end of the process.
-            let _ = self.parts.intake.send(Command::Fenced);
+            AttemptError::Fenced(_) => drop(self.parts.intake.send(Command::Fenced)),
+            AttemptError::Usurped(_) => self.count_usurper()?,
+            AttemptError::Unacknowledged(_) => recovery.unacknowledged += 1,
+            AttemptError::Abortable(_) | AttemptError::Unknown(_) | AttemptError::Producer(_) => {}
         }
-        let delay = retry.next();
-        tracing::warn!(handler = %self.parts.handler, epoch = number, "an epoch was not committed: {error}; again in {delay:?}");
-        std::thread::sleep(delay);
-        let usable = matches!(error, AttemptError::Abortable(_) | AttemptError::Fenced(_))
-            && self.session.as_mut().is_some_and(Session::abort);
-        if usable {
-            return Ok(false);
-        }
-        self.reopen()?;
-        if matches!(error, AttemptError::Unknown(_)) {
-            return self.was_committed(parts, number);
-        }
-        Ok(false)
+        let delay = recovery.delay();
+        tracing::warn!(handler = %self.parts.handler, epoch, "an epoch was not committed: {error}; again in {delay:?}");
+        self.parts.wire.pause(delay);
+        let usable = matches!(error, AttemptError::Abortable(_) | AttemptError::Fenced(_));
+        if usable && self.parts.wire.abort() { Ok(()) } else { self.reopen() }
     }
 
-    /// Opens a new producer, which decides every open transaction of the old one.
-    fn reopen(&mut self) -> Result<(), String> {
-        self.session = None;
-        let mut retry = Retry::default();
-        for _ in 0..MAX_FUTILE_PRODUCERS {
-            match Session::open(&self.parts.producer, self.parts.transactional, self.parts.ack_timeout) {
-                Ok(session) => {
-                    self.session = Some(session);
-                    return Ok(());
-                }
-                Err(error) => {
-                    let delay = retry.next();
-                    tracing::warn!(handler = %self.parts.handler, "no producer yet: {error}; again in {delay:?}");
-                    std::thread::sleep(delay);
-                }
-            }
+    fn count_usurper(&mut self) -> Result<(), String> {
+        self.usurped.push_back(Instant::now());
+        let window = self.parts.transaction_timeout * (USURPED - 1);
+        while self.usurped.front().is_some_and(|at| at.elapsed() > window) {
+            self.usurped.pop_front();
+        }
+        if self.usurped.len() < USURPED as usize {
+            return Ok(());
         }
         Err(format!(
-            "no usable producer after {MAX_FUTILE_PRODUCERS} attempts: is the broker reachable, has this principal \
-             the right to its transactional id, and does no other process use the instance name \"{}\"?",
+            "another process uses the instance name \"{}\" in this group: each ends the other's transactions, and \
+             neither gets on. Give every process its own (instance = ..., default: the host's name)",
             self.parts.instance
         ))
     }
 
-    /// Asks the group whether an epoch with unknown outcome was committed.
-    fn was_committed(&self, parts: &[&PartitionEpoch], number: u64) -> Result<bool, String> {
-        let mut retry = Retry::default();
+    /// Opens a new producer, which decides every open transaction of the old one.
+    fn reopen(&mut self) -> Result<(), String> {
+        let (mut recovery, mut refused) = (Recovery::default(), 0);
         loop {
-            let Some(part) = parts.iter().find(|part| self.parts.held.is(part.partition, part.assignment))
-            else {
-                return Ok(false);
+            let error = match self.parts.wire.open() {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
             };
-            match group::committed(&self.parts.consumer, &self.parts.topic, part.partition.0, CALL_TIMEOUT) {
-                Ok(found) => {
-                    let metadata = found.and_then(|found| found.metadata);
+            match &error {
+                OpenError::Unreachable(_) => {}
+                OpenError::Refused(_) if refused + 1 < MAX_REFUSED_PRODUCERS => refused += 1,
+                OpenError::Refused(reason) => {
+                    return Err(format!(
+                        "no usable producer after {MAX_REFUSED_PRODUCERS} attempts: {reason}"
+                    ));
+                }
+                OpenError::Forbidden(_) => return Err(error.to_string()),
+            }
+            let delay = recovery.delay();
+            tracing::warn!(handler = %self.parts.handler, "no producer yet: {error}; again in {delay:?}");
+            self.parts.wire.pause(delay);
+        }
+    }
+
+    /// Asks the group whether an epoch with unknown outcome was committed: any partition that is still
+    /// held tells it of all.
+    fn was_committed(&self, parts: &[&PartitionEpoch], number: u64) -> bool {
+        let mut recovery = Recovery::default();
+        loop {
+            let held = |part: &&&PartitionEpoch| self.parts.held.is(part.partition, part.assignment);
+            let Some(part) = parts.iter().find(held) else { return false };
+            match self.parts.wire.committed(part.partition) {
+                Ok(metadata) => {
                     let reached = metadata
                         .is_some_and(|metadata| metadata.claim == part.claim && metadata.epoch >= number);
                     tracing::warn!(
                         handler = %self.parts.handler, epoch = number,
                         "the commit with unknown outcome {}", if reached { "had succeeded" } else { "had not happened" }
                     );
-                    return Ok(reached);
+                    return reached;
                 }
                 Err(error) => {
-                    let delay = retry.next();
+                    let delay = recovery.delay();
                     tracing::warn!(handler = %self.parts.handler, "the group's offsets are not known: {error}; again in {delay:?}");
-                    std::thread::sleep(delay);
+                    self.parts.wire.pause(delay);
                 }
             }
         }
     }
 
     fn claim(&mut self, job: &ClaimJob) -> Result<(), String> {
-        let mut retry = Retry::default();
+        let mut recovery = Recovery::default();
         loop {
-            let claims: Vec<&ClaimRequest> = job
-                .claims
-                .iter()
-                .filter(|claim| self.parts.held.is(claim.partition, claim.assignment))
-                .collect();
-            let written = if claims.is_empty() { Ok(Vec::new()) } else { self.attempt_claims(&claims) };
+            let is_held = |claim: &&ClaimRequest| self.parts.held.is(claim.partition, claim.assignment);
+            let claims: Vec<&ClaimRequest> = job.claims.iter().filter(is_held).collect();
+            let written = if claims.is_empty() { Ok(Vec::new()) } else { self.parts.wire.claim(&claims) };
             match written {
                 Ok(claimed) => {
+                    self.usurped.clear();
                     for claimed in &claimed {
                         self.rows_next.insert(claimed.partition.0, claimed.claim + 1);
                     }
@@ -387,49 +336,24 @@ impl Writer {
                     return Ok(());
                 }
                 // A claim whose outcome is unknown is simply made again: the later one counts.
-                Err(error) => {
-                    self.recover(&mut retry, &error, &[], 0)?;
-                }
+                Err(error) => self.recover(&mut recovery, &error, 0)?,
             }
         }
     }
-
-    fn attempt_claims(&mut self, claims: &[&ClaimRequest]) -> Result<Vec<Claimed>, AttemptError> {
-        let WriterParts { changelog, topic, instance, consumer, .. } = &self.parts;
-        let session =
-            self.session.as_mut().ok_or_else(|| AttemptError::Producer("there is no producer".into()))?;
-        session.begin()?;
-        for (n, claim) in claims.iter().enumerate() {
-            let row = ClaimRow { instance: instance.clone(), nonce: claim.nonce, at: clock::now().0 };
-            session.row(changelog, claim.partition.0, &row.row(&mut BytesMut::new()), Tag::Numbered(n))?;
-        }
-        let delivered = session.acked()?;
-        let number = |n| delivered.places.get(&n).map_or(-1, |(_, offset)| *offset);
-        let offsets = claims
-            .iter()
-            .enumerate()
-            .map(|(n, claim)| {
-                let ClaimRequest { resolved, ledger, .. } = **claim;
-                let metadata = CommitMetadata { claim: number(n), epoch: 0, resolved, ledger };
-                (claim.partition.0, claim.next.0, metadata)
-            })
-            .collect();
-        let held = || claims.iter().all(|claim| self.parts.held.is(claim.partition, claim.assignment));
-        session.commit(consumer, &Commit { topic, offsets, held: &held })?;
-        let claimed =
-            |(n, claim): (usize, &&ClaimRequest)| Claimed { partition: claim.partition, claim: number(n) };
-        Ok(claims.iter().enumerate().map(claimed).collect())
-    }
 }
 
-/// Growing delays.
+/// What one write has gone through so far.
 #[derive(Default)]
-struct Retry(u32);
+struct Recovery {
+    attempts: u32,
+    unacknowledged: u32,
+}
 
-impl Retry {
-    fn next(&mut self) -> Duration {
-        let delay = BACKOFF.0.saturating_mul(1 << self.0.min(10)).min(BACKOFF.1);
-        self.0 += 1;
+impl Recovery {
+    /// How long to wait until the next attempt: longer each time.
+    fn delay(&mut self) -> Duration {
+        let delay = BACKOFF.0.saturating_mul(1 << self.attempts.min(10)).min(BACKOFF.1);
+        self.attempts += 1;
         delay
     }
 }

@@ -3,7 +3,7 @@
 use rdkafka::ClientConfig;
 
 use crate::kafka::client;
-use crate::settings::{Guarantee, HandlerSettings, Intake, Settings};
+use crate::settings::{Assignor, GroupProtocol, Guarantee, HandlerSettings, Membership, Settings};
 
 /// librdkafka's default lets a fast consumer wait for up to a second.
 const FETCH_AGAIN: (&str, &str) = ("fetch.queue.backoff.ms", "5");
@@ -12,20 +12,48 @@ const FETCH_AGAIN: (&str, &str) = ("fetch.queue.backoff.ms", "5");
 const FETCHED_AHEAD_KIB: [u64; 2] = [1 << 10, 32 << 10];
 
 /// The consumer of a handler's input.
-pub fn consumer_config(settings: &Settings, intake: &Intake, group: &str) -> ClientConfig {
+pub fn consumer_config(
+    settings: &Settings,
+    handler: &HandlerSettings,
+    group: &str,
+    instance: &str,
+) -> ClientConfig {
     let mut config = client::consumer(&settings.kafka, group);
+    membership(&mut config, settings, &handler.membership, instance);
     // No more than the intake takes: what is fetched ahead costs memory, and a pause throws it away.
+    let intake = &handler.intake;
     let [least, most] = FETCHED_AHEAD_KIB;
     let ahead_kib = (intake.max_bytes.bytes() / 1024).clamp(least, most);
-    config
-        .set("partition.assignment.strategy", "range")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "error");
+    config.set("enable.partition.eof", "true").set("auto.offset.reset", "error");
     // A quarter of the intake: fetched once more before it is used up, and small enough for the caches.
     let (messages, kib) = ((intake.max_records / 4).max(1).to_string(), ahead_kib.to_string());
-    let tuning = [("queued.min.messages", &*messages), ("queued.max.messages.kbytes", &kib), FETCH_AGAIN];
+    let tuning = [
+        ("queued.min.messages", &*messages),
+        ("queued.max.messages.kbytes", &kib),
+        FETCH_AGAIN,
+        // A partition that was just assigned joins the next fetch, and an idle fetch takes so long.
+        ("fetch.wait.max.ms", "100"),
+    ];
     client::tune(&mut config, &settings.kafka, &tuning);
     config
+}
+
+fn membership(config: &mut ClientConfig, settings: &Settings, membership: &Membership, instance: &str) {
+    let range = membership.assignor == Assignor::Range;
+    match membership.protocol {
+        GroupProtocol::Classic => {
+            let strategy = if range { "range" } else { "cooperative-sticky" };
+            config.set("partition.assignment.strategy", strategy);
+            config.set("session.timeout.ms", settings.kafka.session_timeout.as_millis().to_string());
+        }
+        GroupProtocol::Consumer => {
+            let assignor = if range { "range" } else { "uniform" };
+            config.set("group.protocol", "consumer").set("group.remote.assignor", assignor);
+        }
+    }
+    if membership.is_static {
+        config.set("group.instance.id", instance);
+    }
 }
 
 /// The reader of a handler's changelog.

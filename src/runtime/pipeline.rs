@@ -23,6 +23,7 @@ use crate::kafka::intake_bounds::IntakeBounds;
 use crate::kafka::owner::{Owner, OwnerParts};
 use crate::kafka::rebalance::IntakeContext;
 use crate::kafka::restore::Restore;
+use crate::kafka::wire::KafkaWire;
 use crate::kafka::writer::{Job, Writer, WriterParts};
 use crate::observed::HandlerView;
 use crate::settings::{Guarantee, HandlerSettings, Settings};
@@ -92,8 +93,9 @@ impl Pipeline {
         let context = IntakeContext::new(&blueprint.handler_settings.topic, held.clone());
         let config = clients::consumer_config(
             blueprint.settings,
-            &blueprint.handler_settings.intake,
+            blueprint.handler_settings,
             &blueprint.view.group,
+            blueprint.instance,
         );
         let consumer: Arc<BaseConsumer<IntakeContext>> = Arc::new(config.create_with_context(context)?);
         let joints = Joints { consumer, held, store, writer, intake };
@@ -153,29 +155,34 @@ impl Blueprint<'_> {
         self.handler_settings.guarantee == Guarantee::ExactlyOnce
     }
 
-    fn writer(&self, joints: &Joints) -> WriterParts {
-        let Blueprint { settings, handler_settings, instance, .. } = *self;
-        let group = &self.view.group;
+    fn writer(&self, joints: &Joints) -> WriterParts<KafkaWire> {
         WriterParts {
             handler: self.view.name.clone(),
-            topic: handler_settings.topic.clone(),
-            changelog: handler_settings.changelog_topic(self.name),
-            instance: instance.to_owned(),
-            producer: clients::producer_config(
-                settings,
-                handler_settings,
-                group,
-                instance,
-                self.facts.max_batch_bytes,
-            ),
-            transactional: self.transactional(),
-            ack_timeout: settings.kafka.transaction_timeout,
-            consumer: joints.consumer.clone(),
+            topic: self.handler_settings.topic.clone(),
+            instance: self.instance.to_owned(),
+            wire: self.wire(joints),
+            transaction_timeout: self.settings.kafka.transaction_timeout,
             held: joints.held.clone(),
             view: joints.store.clone(),
             intake: joints.intake.clone(),
             times: self.view.epoch_commit_times.clone(),
             on_halt: self.on_halt.clone(),
+        }
+    }
+
+    fn wire(&self, joints: &Joints) -> KafkaWire {
+        let Blueprint { settings, handler_settings, instance, .. } = *self;
+        let (group, limit) = (&self.view.group, self.facts.max_batch_bytes);
+        KafkaWire {
+            topic: handler_settings.topic.clone(),
+            changelog: handler_settings.changelog_topic(self.name),
+            instance: instance.to_owned(),
+            producer: clients::producer_config(settings, handler_settings, group, instance, limit),
+            transactional: self.transactional(),
+            ack_timeout: settings.kafka.transaction_timeout,
+            consumer: joints.consumer.clone(),
+            held: joints.held.clone(),
+            session: None,
         }
     }
 
@@ -234,7 +241,9 @@ impl Blueprint<'_> {
             held: joints.held.clone(),
             stats: self.view.stats.clone(),
             bounds: bounds(self.handler_settings),
-            grace: drain_grace(self.settings),
+            revoke_grace: self.handler_settings.membership.revoke_grace,
+            shutdown_grace: drain_grace(self.settings),
+            is_static: self.handler_settings.membership.is_static,
             owner,
             commands: joints.intake.clone(),
             on_halt: self.on_halt.clone(),

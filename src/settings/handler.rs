@@ -62,6 +62,8 @@ pub struct HandlerSettings {
     pub dead_letter: DeadLetter,
     /// How much is taken in ahead of the handler.
     pub intake: Intake,
+    /// How the handler's instances share the partitions.
+    pub membership: Membership,
     /// The shortest time between two epoch commits; under load an epoch commit takes longer and epochs
     /// grow by themselves. Longer costs latency and spares the broker. Bounds: 0s to 10s. Default: 5ms.
     #[serde(with = "duration")]
@@ -208,6 +210,51 @@ pub struct Intake {
     pub max_finished_ahead: u32,
 }
 
+/// How the instances of a handler share the partitions of its topic. All of them must have the same
+/// protocol and assignor.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Membership {
+    /// How the group is kept. Default: classic.
+    pub protocol: GroupProtocol,
+    /// Who decides on the partitions, and how. Default: cooperative-sticky.
+    pub assignor: Assignor,
+    /// Whether the group knows the instance by its name (group.instance.id, KIP-345): its partitions wait
+    /// for it while it restarts, for as long as its session lasts. Default: false.
+    #[serde(rename = "static")]
+    pub is_static: bool,
+    /// How long running calls may go on when their partition is revoked, before they are cancelled and
+    /// left for its next owner. Bounds: 0s to 4m. Default: 5s.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub revoke_grace: Duration,
+}
+
+/// How a group is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupProtocol {
+    /// One of the instances assigns the partitions.
+    #[default]
+    Classic,
+    /// The broker assigns them (KIP-848), from Kafka 4.0 on. The session time-out is the broker's own
+    /// (group.consumer.session.timeout.ms).
+    Consumer,
+}
+
+/// How partitions are shared out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assignor {
+    /// Every instance keeps as many of its partitions as it can, and goes on with them meanwhile. With the
+    /// consumer protocol this is the broker's uniform assignor, which does the same.
+    #[default]
+    CooperativeSticky,
+    /// Neighbouring numbers to each instance. With the classic protocol every change takes all partitions
+    /// from all instances first.
+    Range,
+}
+
 impl Default for HandlerSettings {
     /// A handler without topic and without anything to hand records to: not valid until both are set.
     fn default() -> Self {
@@ -226,6 +273,7 @@ impl Default for HandlerSettings {
             retry: Retry::default(),
             dead_letter: DeadLetter::default(),
             intake: Intake::default(),
+            membership: Membership::default(),
             commit_interval: Duration::from_millis(5),
             idle_key_after: Duration::from_secs(60),
             max_live_keys: 200_000,
@@ -260,6 +308,17 @@ impl Default for Retry {
             max: Duration::from_secs(60),
             multiplier: 2.0,
             jitter: 0.2,
+        }
+    }
+}
+
+impl Default for Membership {
+    fn default() -> Self {
+        Membership {
+            protocol: GroupProtocol::default(),
+            assignor: Assignor::default(),
+            is_static: false,
+            revoke_grace: Duration::from_secs(5),
         }
     }
 }

@@ -116,7 +116,7 @@ fn properties_schema(_: &mut SchemaGenerator) -> Schema {
 
 /// Properties that Pawl sets itself, each with what to do instead. A promise of Pawl rests on every
 /// one of them (names: librdkafka's CONFIGURATION.md).
-const OWNED: [(&str, &str); 32] = [
+const OWNED: [(&str, &str); 33] = [
     ("bootstrap.servers", "set kafka.bootstrap_servers"),
     ("metadata.broker.list", "set kafka.bootstrap_servers"),
     ("security.protocol", "set kafka.security"),
@@ -125,14 +125,14 @@ const OWNED: [(&str, &str); 32] = [
     ("transaction.timeout.ms", "set kafka.transaction_timeout"),
     ("request.timeout.ms", "set kafka.request_timeout"),
     ("group.id", "set group of the handler"),
-    ("group.instance.id", "an instance is known by its transactional id; set instance to name it"),
+    ("group.instance.id", "set membership = { static = true } of the handler; the id is the instance's name"),
     ("enable.auto.commit", "offsets are committed only together with the results they stand for"),
     ("auto.commit.enable", "offsets are committed only together with the results they stand for"),
     ("auto.commit.interval.ms", "set commit_interval of the handler"),
     ("enable.auto.offset.store", "offsets are committed only together with the results they stand for"),
     ("auto.offset.reset", "set start of the handler; it is resolved once, when a partition is first claimed"),
     ("isolation.level", "what is read must be committed, or a ledger could hold what never happened"),
-    ("partition.assignment.strategy", "rebalances are handled for one strategy, which Pawl chooses"),
+    ("partition.assignment.strategy", "set membership = { assignor = ... } of the handler"),
     ("enable.partition.eof", "Pawl sets it where it reads a partition to its end"),
     ("allow.auto.create.topics", "set create_topics of the handler"),
     ("transactional.id", "it is made of kafka.transactional_id_prefix, the group and instance"),
@@ -147,7 +147,8 @@ const OWNED: [(&str, &str); 32] = [
     ("batch.size", "the broker holds a whole batch against the topic's max.message.bytes; Pawl reads that"),
     ("queue.buffering.max.ms", "set linger.ms, which is the same by its common name"),
     ("message.max.bytes", "the topic's own max.message.bytes decides"),
-    ("group.protocol", "rebalances are handled for one protocol, which Pawl chooses"),
+    ("group.protocol", "set membership = { protocol = ... } of the handler"),
+    ("group.remote.assignor", "set membership = { assignor = ... } of the handler"),
     ("partitioner", "murmur2_random keeps keys where the Java clients put them"),
 ];
 

@@ -133,6 +133,10 @@ fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
     vec![
         (base.name("recent_ids"), Whole([handler.recent_ids.into(), 0, 10_000])),
         (base.name("recent_ids_age"), Time([handler.recent_ids_age, MINUTE, YEAR])),
+        (
+            base.name("membership").name("revoke_grace"),
+            Time([handler.membership.revoke_grace, Duration::ZERO, 4 * MINUTE]),
+        ),
         (base.name("commit_interval"), Time([handler.commit_interval, Duration::ZERO, 10 * SECOND])),
         (base.name("idle_key_after"), Time([handler.idle_key_after, SECOND, DAY])),
         (base.name("max_live_keys"), Whole([handler.max_live_keys.into(), 100, 10_000_000])),

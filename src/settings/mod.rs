@@ -36,7 +36,8 @@ use serde::{Deserialize, Serialize};
 
 pub use byte_size::ByteSize;
 pub use handler::{
-    DeadLetter, Forward, Guarantee, HandlerSettings, Http, Intake, Program, Retry, Start, Then,
+    Assignor, DeadLetter, Forward, GroupProtocol, Guarantee, HandlerSettings, Http, Intake, Membership,
+    Program, Retry, Start, Then,
 };
 pub use kafka::{Kafka, Security};
 pub use problem::{Place, Problem, SettingsError};

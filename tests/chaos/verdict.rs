@@ -22,9 +22,13 @@ struct Read {
 pub fn reach(world: &World, outcome: &Outcome) -> Vec<String> {
     let broker = &world.broker;
     let mut findings = outcome.findings.clone();
-    let input = read(broker, &world.input);
-    let output = read(broker, &world.output);
-    let letters = read(broker, &format!("{}-dlt", world.input));
+    let dead_letters = format!("{}-dlt", world.input);
+    let [input, output, letters] = std::thread::scope(|scope| {
+        let topics = [&world.input, &world.output, &dead_letters];
+        topics
+            .map(|topic| scope.spawn(|| read(broker, topic)))
+            .map(|read| read.join().expect("Kafka's consumer reads"))
+    });
     println!(
         "{} events, read {} of the input, {} of the output, {} dead letters",
         outcome.sent,

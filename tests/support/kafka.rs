@@ -111,6 +111,11 @@ impl Broker {
         self.node.as_ref()?.child.lock().expect("no holder panics").as_ref().map(Child::id)
     }
 
+    /// Where a broker that this process started keeps its log and its data.
+    pub fn dir(&self) -> &Path {
+        &self.node().dir
+    }
+
     /// Ends the broker as an operator does (SIGTERM) and waits for its end.
     pub fn stop(&self) {
         if let Some(mut child) = self.take_child() {

@@ -52,6 +52,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
         retry = { attempts = 1, initial = "1ms", max = "1s", multiplier = 1, jitter = 0 }
         dead_letter = { topic = "dead", then = "continue" }
         intake = { max_records = 1, max_bytes = "1MiB", max_finished_ahead = 2 }
+        membership = { protocol = "consumer", assignor = "range", static = true, revoke_grace = "1s" }
         commit_interval = "0s"
         idle_key_after = "1s"
         max_live_keys = 100
@@ -108,6 +109,12 @@ fn every_key_of_a_full_file_reaches_its_field() {
         },
         dead_letter: DeadLetter { topic: Some("dead".into()), then: Then::Continue },
         intake: Intake { max_records: 1, max_bytes: ByteSize::mib(1), max_finished_ahead: 2 },
+        membership: Membership {
+            protocol: GroupProtocol::Consumer,
+            assignor: Assignor::Range,
+            is_static: true,
+            revoke_grace: Duration::from_secs(1),
+        },
         commit_interval: Duration::ZERO,
         idle_key_after: Duration::from_secs(1),
         max_live_keys: 100,

@@ -190,7 +190,7 @@ fn properties_that_are_pawls_are_refused_with_the_reason() {
     check("enable.auto.commit", "offsets are committed only together with the results");
     check("auto.offset.reset", "set start of the handler");
     check("isolation.level", "what is read must be committed");
-    check("partition.assignment.strategy", "rebalances are handled for one strategy");
+    check("partition.assignment.strategy", "set membership = { assignor = ... } of the handler");
     check("message.max.bytes", "the topic's own max.message.bytes decides");
     check("partitioner", "murmur2_random keeps keys where the Java clients put them");
     check("enable.idempotence", "doubled or out of order");
