@@ -1,1 +1,360 @@
+//! Every way in which writing can fail, played by a script in Kafka's place: brokers do these things too
+//! rarely, and never on request. What is asserted is what the writer asked of the wire, in order.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pawl_actors::epoch::{AssignmentEpoch, Epoch, PartitionEpoch};
+use pawl_actors::ledger::Row;
+use pawl_actors::record::{NextOffset, Partition};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::super::claim::{ClaimJob, ClaimRequest, Claimed};
+use super::super::commit_metadata::CommitMetadata;
+use super::super::consumer::Command;
+use super::super::delivery::Delivered;
+use super::super::held::Held;
+use super::super::transaction::AttemptError;
+use super::super::wire::{OpenError, Wire};
+use super::{MAX_REFUSED_PRODUCERS, USURPED, Writer, WriterParts};
+use crate::observed::EpochCommitTimes;
+use crate::store::{LocalView, SledStore};
+
+const CLAIM: i64 = 40;
+
+type Committed = Result<Option<CommitMetadata>, KafkaError>;
+
+/// Answers from lists; where one is used up, all is well.
+#[derive(Default)]
+struct Script {
+    writes: VecDeque<AttemptError>,
+    opens: VecDeque<OpenError>,
+    aborts: VecDeque<bool>,
+    committed: RefCell<VecDeque<Committed>>,
+    /// What happens before the first answer to a write is heard of.
+    meanwhile: Option<Box<dyn FnOnce()>>,
+    asked: RefCell<Vec<String>>,
+}
+
+impl Script {
+    fn note(&self, text: String) {
+        self.asked.borrow_mut().push(text);
+    }
+
+    fn attempt(&mut self, text: String) -> Result<(), AttemptError> {
+        self.note(text);
+        if let Some(meanwhile) = self.meanwhile.take() {
+            meanwhile();
+        }
+        self.writes.pop_front().map_or(Ok(()), Err)
+    }
+}
+
+impl Wire for Script {
+    fn open(&mut self) -> Result<(), OpenError> {
+        self.note("open".into());
+        self.opens.pop_front().map_or(Ok(()), Err)
+    }
+
+    fn write(&mut self, parts: &[&PartitionEpoch], _: u64) -> Result<Delivered, AttemptError> {
+        let numbers: Vec<String> = parts.iter().map(|part| part.partition.to_string()).collect();
+        self.attempt(format!("write {}", numbers.join(" ")))?;
+        Ok(Delivered::default())
+    }
+
+    fn claim(&mut self, claims: &[&ClaimRequest]) -> Result<Vec<Claimed>, AttemptError> {
+        let numbers: Vec<String> = claims.iter().map(|claim| claim.partition.to_string()).collect();
+        self.attempt(format!("claim {}", numbers.join(" ")))?;
+        Ok(claims.iter().map(|claim| Claimed { partition: claim.partition, claim: CLAIM }).collect())
+    }
+
+    fn abort(&mut self) -> bool {
+        self.note("abort".into());
+        self.aborts.pop_front().unwrap_or(true)
+    }
+
+    fn committed(&self, partition: Partition) -> Committed {
+        self.note(format!("committed {partition}"));
+        self.committed.borrow_mut().pop_front().unwrap_or(Ok(None))
+    }
+
+    fn pause(&self, _: Duration) {}
+}
+
+/// A writer over a script, holding partitions 0 to 3.
+struct Stage {
+    writer: Writer<Script>,
+    held: Arc<Held>,
+    intake: Receiver<Command>,
+    _dir: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new(script: Script) -> Stage {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Box::new(SledStore::open(dir.path(), 1 << 20).expect("opens"));
+        let view = LocalView::start(store, 1 << 20, Duration::from_secs(60), "g".into(), "id".into());
+        let (view, _) = view.expect("starts");
+        let held = Arc::new(Held::default());
+        for partition in 0..4 {
+            held.assign(Partition(partition), AssignmentEpoch(1));
+        }
+        let (tell, intake) = channel();
+        let parts = WriterParts {
+            handler: "billing".into(),
+            topic: "orders".into(),
+            instance: "host-1".into(),
+            wire: script,
+            transaction_timeout: Duration::from_secs(60),
+            held: held.clone(),
+            view,
+            intake: tell,
+            times: EpochCommitTimes::default(),
+            on_halt: Arc::new(|_| {}),
+        };
+        Stage { writer: Writer::new(parts), held, intake, _dir: dir }
+    }
+
+    fn failing(errors: impl IntoIterator<Item = AttemptError>) -> Stage {
+        Stage::new(Script { writes: errors.into_iter().collect(), ..Script::default() })
+    }
+
+    /// Writes epoch 7 of these partitions; what was committed.
+    fn write(&mut self, partitions: &[i32]) -> Result<Vec<i32>, String> {
+        let epoch =
+            Epoch { number: 7, partitions: partitions.iter().map(|&partition| share(partition)).collect() };
+        let mut committed = Vec::new();
+        self.writer.write(&epoch, &mut committed)?;
+        Ok(committed.iter().map(|partition| partition.0).collect())
+    }
+
+    fn asked(&self) -> String {
+        self.writer.parts.wire.asked.borrow().join(", ")
+    }
+
+    fn row(&self, partition: i32) -> Option<Bytes> {
+        self.writer.parts.view.row(partition, b"\x01").expect("reads")
+    }
+}
+
+fn share(partition: i32) -> PartitionEpoch {
+    PartitionEpoch {
+        partition: Partition(partition),
+        assignment: AssignmentEpoch(1),
+        claim: CLAIM,
+        emits: Vec::new(),
+        letters: Vec::new(),
+        rows: Vec::new(),
+        partition_row: Row { key: Bytes::from_static(b"\x01"), value: Some(Bytes::from_static(b"row")) },
+        next: NextOffset(1),
+    }
+}
+
+fn reached(claim: i64, epoch: u64) -> Committed {
+    Ok(Some(CommitMetadata { claim, epoch, resolved: false, ledger: false }))
+}
+
+fn abortable() -> AttemptError {
+    AttemptError::Abortable("one of them was refused".into())
+}
+
+fn unknown() -> AttemptError {
+    AttemptError::Unknown("the commit timed out".into())
+}
+
+fn late() -> AttemptError {
+    AttemptError::Unacknowledged("7 records were not acknowledged".into())
+}
+
+fn usurped() -> AttemptError {
+    AttemptError::Usurped("fenced".into())
+}
+
+#[test]
+fn what_can_be_aborted_is_sent_again_by_the_same_producer() {
+    let mut stage = Stage::failing([abortable(), abortable()]);
+    assert_eq!(stage.write(&[0, 1]), Ok(vec![0, 1]));
+    assert_eq!(stage.asked(), "write 0 1, abort, write 0 1, abort, write 0 1");
+    assert_eq!(stage.row(1), Some(Bytes::from_static(b"row")), "rows reach the view once they are committed");
+}
+
+#[test]
+fn an_abort_that_fails_takes_a_new_producer() {
+    let mut stage = Stage::failing([abortable()]);
+    stage.writer.parts.wire.aborts = VecDeque::from([false]);
+    assert_eq!(stage.write(&[0]), Ok(vec![0]));
+    assert_eq!(stage.asked(), "write 0, abort, open, write 0");
+}
+
+#[test]
+fn after_missing_acknowledgements_the_producer_is_never_used_again() {
+    let mut stage = Stage::failing([late()]);
+    assert_eq!(stage.write(&[0]), Ok(vec![0]));
+    assert_eq!(stage.asked(), "write 0, open, write 0", "not even to abort");
+}
+
+#[test]
+fn a_producer_that_can_do_no_more_is_replaced() {
+    let mut stage = Stage::failing([AttemptError::Producer("fatal".into()), usurped()]);
+    assert_eq!(stage.write(&[0]), Ok(vec![0]));
+    assert_eq!(stage.asked(), "write 0, open, write 0, open, write 0");
+}
+
+#[test]
+fn a_commit_that_turns_out_to_have_happened_is_not_sent_again() {
+    let mut stage = Stage::failing([unknown()]);
+    stage.writer.parts.wire.committed = RefCell::new(VecDeque::from([reached(CLAIM, 7)]));
+    assert_eq!(stage.write(&[0, 1]), Ok(vec![0, 1]));
+    assert_eq!(stage.asked(), "write 0 1, open, committed 0");
+    assert_eq!(stage.row(0), Some(Bytes::from_static(b"row")));
+}
+
+#[test]
+fn a_commit_that_did_not_happen_is_sent_again() {
+    for found in [reached(CLAIM, 6), reached(CLAIM + 1, 7), Ok(None)] {
+        let mut stage = Stage::failing([unknown()]);
+        stage.writer.parts.wire.committed = RefCell::new(VecDeque::from([found]));
+        assert_eq!(stage.write(&[0]), Ok(vec![0]));
+        assert_eq!(stage.asked(), "write 0, open, committed 0, write 0");
+    }
+}
+
+#[test]
+fn an_unknown_outcome_is_asked_for_until_the_group_answers() {
+    let mut stage = Stage::failing([unknown()]);
+    let away = || Err(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut));
+    stage.writer.parts.wire.committed = RefCell::new(VecDeque::from([away(), away(), reached(CLAIM, 7)]));
+    assert_eq!(stage.write(&[0]), Ok(vec![0]));
+    assert_eq!(stage.asked(), "write 0, open, committed 0, committed 0, committed 0");
+}
+
+#[test]
+fn an_unknown_outcome_is_judged_on_a_partition_that_is_still_held() {
+    let mut stage = Stage::failing([unknown()]);
+    let held = stage.held.clone();
+    stage.writer.parts.wire.meanwhile = Some(Box::new(move || held.release(Partition(0))));
+    stage.writer.parts.wire.committed = RefCell::new(VecDeque::from([reached(CLAIM, 7)]));
+    assert_eq!(stage.write(&[0, 1]), Ok(vec![0, 1]), "one transaction: what holds of one holds of all");
+    assert_eq!(stage.asked(), "write 0 1, open, committed 1");
+}
+
+#[test]
+fn a_partition_lost_meanwhile_is_left_out_and_the_others_are_sent_again() {
+    let mut stage = Stage::failing([abortable()]);
+    let held = stage.held.clone();
+    stage.writer.parts.wire.meanwhile = Some(Box::new(move || held.release(Partition(1))));
+    assert_eq!(stage.write(&[0, 1, 2]), Ok(vec![0, 2]));
+    assert_eq!(stage.asked(), "write 0 1 2, abort, write 0 2");
+    assert_eq!(stage.row(1), None);
+}
+
+#[test]
+fn a_partition_lost_and_regained_is_left_out_as_well() {
+    let mut stage = Stage::failing([abortable()]);
+    let held = stage.held.clone();
+    stage.writer.parts.wire.meanwhile = Some(Box::new(move || held.assign(Partition(0), AssignmentEpoch(2))));
+    assert_eq!(
+        stage.write(&[0]),
+        Ok(vec![]),
+        "what was collected under the old assignment is another's business"
+    );
+    assert_eq!(stage.asked(), "write 0, abort");
+}
+
+#[test]
+fn an_expelled_member_tells_the_intake_and_writes_nothing_more_of_what_is_released() {
+    let mut stage = Stage::failing([AttemptError::Fenced("unknown member".into())]);
+    let held = stage.held.clone();
+    stage.writer.parts.wire.meanwhile = Some(Box::new(move || held.release_all()));
+    assert_eq!(stage.write(&[0, 1]), Ok(vec![]));
+    assert!(matches!(stage.intake.try_recv(), Ok(Command::Fenced)));
+    assert_eq!(stage.asked(), "write 0 1, abort");
+}
+
+#[test]
+fn what_no_retry_heals_ends_the_handler_with_the_reason() {
+    let mut stage =
+        Stage::failing([AttemptError::Hopeless("billed[0] did not take a record: give the right".into())]);
+    let reason = stage.write(&[0]).expect_err("it cannot go on");
+    assert!(reason.starts_with("billed[0] did not take a record: give the right"), "{reason}");
+    assert!(reason.contains("Nothing of the epoch is visible"), "{reason}");
+    assert_eq!(stage.asked(), "write 0, abort");
+}
+
+#[test]
+fn an_epoch_that_is_too_large_for_the_link_is_written_in_smaller_steps() {
+    let mut stage = Stage::failing([late(), late(), late(), late()]);
+    assert_eq!(stage.write(&[0, 1, 2, 3]), Ok(vec![2, 3, 0, 1]));
+    assert_eq!(
+        stage.asked(),
+        "write 0 1 2 3, open, write 0 1 2 3, open, write 0 1, open, write 0 1, open, write 2 3, write 0, write 1"
+    );
+}
+
+#[test]
+fn a_single_share_is_sent_again_however_often_it_is_late() {
+    let mut stage = Stage::failing((0..10).map(|_| late()));
+    assert_eq!(stage.write(&[0]), Ok(vec![0]));
+}
+
+#[test]
+fn another_process_under_the_same_name_is_named() {
+    let mut stage = Stage::failing((0..USURPED).map(|_| usurped()));
+    let reason = stage.write(&[0]).expect_err("neither gets on");
+    assert!(reason.contains("another process uses the instance name \"host-1\""), "{reason}");
+}
+
+#[test]
+fn a_transaction_that_the_broker_ended_is_no_other_process() {
+    let mut stage = Stage::failing([]);
+    for _ in 0..3 * USURPED {
+        stage.writer.parts.wire.writes = VecDeque::from([usurped()]);
+        assert_eq!(stage.write(&[0]), Ok(vec![0]), "a commit in between proves it");
+    }
+}
+
+#[test]
+fn a_broker_that_is_away_is_waited_for_without_end() {
+    let mut stage = Stage::failing([late()]);
+    let away = || OpenError::Unreachable("timed out".into());
+    stage.writer.parts.wire.opens = (0..10 * MAX_REFUSED_PRODUCERS).map(|_| away()).collect();
+    assert_eq!(stage.write(&[0]), Ok(vec![0]));
+}
+
+#[test]
+fn a_broker_that_refuses_producers_ends_the_handler_sooner_or_later() {
+    let mut stage = Stage::failing([late()]);
+    let refused = || OpenError::Refused("transactions are not for you".into());
+    stage.writer.parts.wire.opens = (0..MAX_REFUSED_PRODUCERS).map(|_| refused()).collect();
+    let reason = stage.write(&[0]).expect_err("enough");
+    assert!(reason.contains("transactions are not for you"), "{reason}");
+
+    let mut stage = Stage::failing([late()]);
+    stage.writer.parts.wire.opens = VecDeque::from([OpenError::Forbidden("not authorised".into())]);
+    let reason = stage.write(&[0]).expect_err("at once");
+    assert!(reason.contains("give this principal the right to its transactional id"), "{reason}");
+    assert_eq!(stage.asked(), "write 0, open");
+}
+
+#[test]
+fn a_claim_is_made_again_until_it_stands_and_without_what_was_lost() {
+    let mut stage = Stage::failing([abortable(), unknown()]);
+    let held = stage.held.clone();
+    stage.writer.parts.wire.meanwhile = Some(Box::new(move || held.release(Partition(1))));
+    let claim = |partition| ClaimRequest {
+        partition: Partition(partition),
+        assignment: AssignmentEpoch(1),
+        next: NextOffset(0),
+        resolved: true,
+        ledger: false,
+        nonce: [7; 16],
+    };
+    let (reply, claimed) = channel();
+    stage.writer.claim(&ClaimJob { claims: vec![claim(0), claim(1)], reply }).expect("it stands in the end");
+    assert_eq!(stage.asked(), "claim 0 1, abort, claim 0, open, claim 0");
+    assert_eq!(claimed.recv().expect("told"), [Claimed { partition: Partition(0), claim: CLAIM }]);
+}
