@@ -100,6 +100,19 @@ pub enum TopicsError {
         /// How many the input topic has.
         expected: i32,
     },
+    /// Rows of keys that rest would be deleted after a while.
+    #[error(
+        "handler {handler}: the changelog \"{changelog}\" has cleanup.policy={policy}: the ledger of keys that rest would be \
+         deleted, and what was done for them would be done again. Set cleanup.policy=compact on it"
+    )]
+    Forgetful {
+        /// Name of the handler.
+        handler: String,
+        /// The changelog.
+        changelog: String,
+        /// What it has.
+        policy: String,
+    },
     /// A record that cannot be processed could not be put aside either.
     #[error(
         "handler {handler}: the dead-letter topic \"{letters}\" takes {letter_limit} bytes, the input topic \"{input}\" \
@@ -127,6 +140,7 @@ impl From<TopicsError> for Failure {
             TopicsError::Admin(error) => error.into(),
             error @ (TopicsError::Missing { .. }
             | TopicsError::Partitions { .. }
+            | TopicsError::Forgetful { .. }
             | TopicsError::LettersTooSmall { .. }) => Failure::new(Exit::Stopped, error.to_string()),
         }
     }

@@ -55,7 +55,14 @@ pub fn consumer(kafka: &Kafka, group: &str) -> ClientConfig {
 pub fn reader(kafka: &Kafka) -> ClientConfig {
     let mut config = consumer(kafka, "pawl-reader");
     config.set("enable.partition.eof", "true");
+    session(&mut config, kafka);
     config
+}
+
+/// The session of a member of a classic group. librdkafka holds max.poll.interval.ms, which a user may
+/// set, against it even where no group is joined.
+pub fn session(config: &mut ClientConfig, kafka: &Kafka) {
+    config.set("session.timeout.ms", kafka.session_timeout.as_millis().to_string());
 }
 
 /// Sets what only makes a client faster or smaller, where the user's properties do not say otherwise.

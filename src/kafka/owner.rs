@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::Addr;
 use pawl_actors::ledger::{Books, PARTITION_KEY, PartitionRow};
@@ -22,6 +22,7 @@ use super::group;
 use super::held::{ASK_EVERY, Held};
 use super::rebalance::IntakeContext;
 use super::restore::{Restore, Target};
+use super::topic_id;
 use super::writer::Job;
 use crate::settings::Start;
 use crate::store::LocalView;
@@ -83,6 +84,8 @@ struct Standing {
 }
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a leader may tell an end below what was taken already, before it is believed.
+const END_ANSWERS: u32 = 20;
 /// How often the end of each partition is asked for, which lag is measured against.
 const ASK_END_EVERY: Duration = Duration::from_secs(2);
 
@@ -111,6 +114,7 @@ impl Owner {
     }
 
     fn own(&self, assigned: Vec<Assigned>) -> Result<(), String> {
+        self.check_topic()?;
         let (assigned, beyond): (Vec<_>, Vec<_>) =
             assigned.into_iter().partition(|one| one.partition.0 < self.parts.changelog_partitions);
         for one in beyond {
@@ -158,6 +162,21 @@ impl Owner {
             }
         }
         Ok(())
+    }
+
+    /// The topic is still the one that was found at the start: a topic that is deleted and made anew while
+    /// Pawl runs keeps its name, and all its offsets mean something else.
+    fn check_topic(&self) -> Result<(), String> {
+        let found = topic_id::topic_id(self.parts.consumer.client(), &self.parts.topic, CALL_TIMEOUT);
+        match found {
+            Ok(Some(id)) if id != *self.parts.topic_id => Err(format!(
+                "the topic was deleted and made anew while Pawl was running: its id was {}, and is {id}. Its offsets mean \
+                 nothing any more: begin with a new group",
+                self.parts.topic_id
+            )),
+            // No answer says nothing about the topic, and what follows asks the same broker.
+            _ => Ok(()),
+        }
     }
 
     /// The group's stable position: it waits for an open transaction of the partition's last owner.
@@ -239,16 +258,18 @@ impl Owner {
     /// A topic that ends before what was taken from it has lost its end; what is written to it until it
     /// is as long again would never be read.
     fn check_end(&self, one: &Assigned, row: &PartitionRow, mut high: i64) -> Result<(), String> {
-        let asked = Instant::now();
         // A leader that was just elected may not know the end yet.
-        while high < row.watermark && asked.elapsed() < CALL_TIMEOUT {
+        let mut answers = 0;
+        while high < row.watermark && answers < END_ANSWERS {
             if !self.parts.held.is(one.partition, one.assignment) {
                 return Ok(());
             }
             std::thread::sleep(ASK_EVERY);
             let bounds =
                 self.parts.consumer.fetch_watermarks(&self.parts.topic, one.partition.0, CALL_TIMEOUT);
-            high = bounds.map_or(high, |(_, high)| high);
+            if let Ok((_, end)) = bounds {
+                (high, answers) = (end, answers + 1);
+            }
         }
         if high >= row.watermark {
             return Ok(());

@@ -3,7 +3,7 @@
 //! writer's business.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pawl_actors::clock;
@@ -54,6 +54,9 @@ pub trait Wire {
 
     /// Waits between two attempts.
     fn pause(&self, delay: Duration);
+
+    /// What time it is.
+    fn now(&self) -> Instant;
 }
 
 /// Why there is no new producer.
@@ -184,6 +187,10 @@ impl Wire for KafkaWire {
 
     fn pause(&self, delay: Duration) {
         std::thread::sleep(delay);
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
     }
 }
 

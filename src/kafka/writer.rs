@@ -85,8 +85,8 @@ const MAX_REFUSED_PRODUCERS: u32 = 20;
 /// Attempts in a row that were not acknowledged in time, before an epoch is written in smaller steps.
 const UNACKNOWLEDGED: u32 = 2;
 /// A broker's own abort of a transaction that took too long looks like another producer, but comes once
-/// in a transaction's time-out at most. So many in a time that is one time-out too short for that many
-/// prove that somebody else uses the transactional id.
+/// in a transaction's time-out at most. So many in a time that is too short for that many prove that
+/// somebody else uses the transactional id.
 const USURPED: u32 = 5;
 
 impl<W: Wire> Writer<W> {
@@ -186,7 +186,6 @@ impl<W: Wire> Writer<W> {
                     Delivered::default()
                 }
             };
-            self.usurped.clear();
             self.committed(&parts, &delivered)?;
             committed.extend(parts.iter().map(|part| part.partition));
             return Ok(Written::Done);
@@ -254,11 +253,10 @@ impl<W: Wire> Writer<W> {
     }
 
     fn count_usurper(&mut self) -> Result<(), String> {
-        self.usurped.push_back(Instant::now());
+        let now = self.parts.wire.now();
         let window = self.parts.transaction_timeout * (USURPED - 1);
-        while self.usurped.front().is_some_and(|at| at.elapsed() > window) {
-            self.usurped.pop_front();
-        }
+        self.usurped.retain(|at| now.duration_since(*at) < window);
+        self.usurped.push_back(now);
         if self.usurped.len() < USURPED as usize {
             return Ok(());
         }
@@ -327,7 +325,6 @@ impl<W: Wire> Writer<W> {
             let written = if claims.is_empty() { Ok(Vec::new()) } else { self.parts.wire.claim(&claims) };
             match written {
                 Ok(claimed) => {
-                    self.usurped.clear();
                     for claimed in &claimed {
                         self.rows_next.insert(claimed.partition.0, claimed.claim + 1);
                     }

@@ -44,7 +44,7 @@ fn membership(config: &mut ClientConfig, settings: &Settings, membership: &Membe
         GroupProtocol::Classic => {
             let strategy = if range { "range" } else { "cooperative-sticky" };
             config.set("partition.assignment.strategy", strategy);
-            config.set("session.timeout.ms", settings.kafka.session_timeout.as_millis().to_string());
+            client::session(config, &settings.kafka);
         }
         GroupProtocol::Consumer => {
             let assignor = if range { "range" } else { "uniform" };
@@ -59,6 +59,7 @@ fn membership(config: &mut ClientConfig, settings: &Settings, membership: &Membe
 /// The reader of a handler's changelog.
 pub fn restore_config(settings: &Settings, group: &str) -> ClientConfig {
     let mut config = client::consumer(&settings.kafka, group);
+    client::session(&mut config, &settings.kafka);
     config.set("auto.offset.reset", "error");
     let tuning = [("queued.min.messages", "100000"), ("queued.max.messages.kbytes", "32768"), FETCH_AGAIN];
     client::tune(&mut config, &settings.kafka, &tuning);

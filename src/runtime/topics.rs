@@ -88,6 +88,13 @@ impl TopicFacts {
             });
         }
         let rows = limits(&admin, &changelog.name)?;
+        if let Some(policy) = rows.cleanup_policy.filter(|policy| policy != "compact") {
+            return Err(TopicsError::Forgetful {
+                handler: name.to_owned(),
+                changelog: changelog.name,
+                policy,
+            });
+        }
         let row_limit = rows.bytes;
         Ok(TopicFacts {
             max_batch_bytes: emit_limit.min(letter_limit).min(row_limit).saturating_sub(RECORD_OVERHEAD),
@@ -110,19 +117,27 @@ fn usable(limit: u64) -> usize {
 struct Limits {
     bytes: u64,
     delete_retention: Duration,
+    /// `None` where the broker does not tell it.
+    cleanup_policy: Option<String>,
 }
 
 /// The topic's own limits; brokers without the request (the mock cluster) and principals without
 /// the right get Kafka's defaults.
 fn limits(admin: &Admin, topic: &str) -> Result<Limits, AdminError> {
     match admin.configs(topic) {
-        Ok(configs) => {
-            Ok(Limits { bytes: configs.max_message_bytes, delete_retention: configs.delete_retention })
-        }
+        Ok(configs) => Ok(Limits {
+            bytes: configs.max_message_bytes,
+            delete_retention: configs.delete_retention,
+            cleanup_policy: Some(configs.cleanup_policy),
+        }),
         Err(unreachable @ AdminError::Unreachable { .. }) => Err(unreachable),
         Err(error) => {
             tracing::debug!(topic, %error, "the topic's limits are not known; Kafka's defaults are assumed");
-            Ok(Limits { bytes: DEFAULT_MAX_MESSAGE_BYTES, delete_retention: DEFAULT_DELETE_RETENTION })
+            Ok(Limits {
+                bytes: DEFAULT_MAX_MESSAGE_BYTES,
+                delete_retention: DEFAULT_DELETE_RETENTION,
+                cleanup_policy: None,
+            })
         }
     }
 }

@@ -10,6 +10,7 @@ mod dlt;
 mod forward;
 mod library;
 mod orders;
+mod ownership;
 mod publish;
 mod restore;
 mod retries;

@@ -55,7 +55,7 @@ struct Instance {
 impl World {
     /// Starts the broker and the links; `None`, said aloud, where a tool is missing.
     pub fn build(options: &Options) -> Option<World> {
-        let broker = Broker::own_with_links(usize::from(options.instances))?;
+        let broker = Broker::restartable_with_links(usize::from(options.instances))?;
         let proxies = Proxies::start(broker.links())?;
         let input = support::topic(&broker, "events", PARTITIONS);
         let output = support::topic(&broker, "tallied", PARTITIONS);

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use futures_executor::block_on;
 use pawl_actors::record::Header;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -78,6 +80,16 @@ pub fn remove_below(broker: &Broker, topic: &str, partition: i32, offset: i64) {
     list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a valid offset");
     let done = block_on(admin.delete_records(&list, &AdminOptions::new())).expect("the broker answers");
     assert!(done.elements().iter().all(|one| one.error().is_ok()), "{done:?}");
+}
+
+/// Gives a topic more partitions.
+pub fn add_partitions(broker: &Broker, topic: &str, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> =
+        config(broker.bootstrap()).create().expect("an admin client can be created");
+    let wanted = NewPartitions::new(topic, partitions);
+    let results =
+        block_on(admin.create_partitions([&wanted], &AdminOptions::new())).expect("the broker answers");
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
 /// Deletes a topic; the broker does it soon after.
