@@ -25,7 +25,7 @@ mod world;
 
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 /// What a run is like.
 #[derive(Clone, Debug, Parser)]
@@ -51,9 +51,6 @@ pub struct Options {
     /// Only what happens to links, or to processes, or nothing at all.
     #[arg(long, value_enum, default_value_t = Faults::All)]
     pub faults: Faults,
-    /// What test harnesses are told; nothing here listens to it.
-    #[arg(long, hide = true)]
-    pub nocapture: bool,
 }
 
 /// Which kinds of faults.
@@ -72,16 +69,31 @@ pub enum Faults {
 /// Findings that are told: one cause often has many.
 const TOLD: usize = 25;
 
+/// The options, or the defaults where the arguments are those that cargo gives to every test program:
+/// names of tests, and flags for the usual harness. `None` where these are other tests' names.
+fn options(args: &[String]) -> Option<Options> {
+    let own = Options::command();
+    let is_own = |arg: &String| {
+        own.get_arguments().any(|one| one.get_long().is_some_and(|long| *arg == format!("--{long}")))
+    };
+    if args.iter().any(|arg| is_own(arg) || arg == "--help") {
+        return Some(Options::parse_from(args));
+    }
+    if args.iter().any(|arg| arg == "--list") {
+        println!("chaos: test");
+        return None;
+    }
+    let mut names = args[1..].iter().filter(|arg| !arg.starts_with('-')).peekable();
+    let wanted = names.peek().is_none() || names.any(|name| "chaos".contains(name.as_str()));
+    wanted.then(|| Options::parse_from(&args[..1]))
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == "instance") {
         return instance::main(&args[2..]);
     }
-    // `cargo test some_name` gives every test program the name; this one has none of that name.
-    if args.len() == 2 && !args[1].starts_with('-') && !"chaos".contains(args[1].as_str()) {
-        return;
-    }
-    let options = Options::parse_from(args.iter().filter(|arg| arg.as_str() != "chaos"));
+    let Some(options) = options(&args) else { return };
     let seed = options.seed.unwrap_or_else(|| rand::random::<u64>() % 1_000_000);
     println!("chaos: seed {seed}, {:?}, {} instances", options.duration, options.instances);
     let Some(mut world) = world::World::build(&options) else { return };
