@@ -327,6 +327,8 @@ impl Owner {
                      topic's retention.ms or the handler's capacity", row.watermark, standing.low
                 );
                 row.books.removed_offsets += removed;
+            } else {
+                row.began = standing.low;
             }
             row.watermark = standing.low;
         }
