@@ -35,6 +35,7 @@ impl Endpoint {
             topic: "orders".into(),
             stats: stats.clone(),
             epoch_commit_times: EpochCommitTimes::default(),
+            keys: Arc::default(),
         };
         let (shutdown, ended) = oneshot::channel();
         let stalled_after = Duration::from_secs(60);

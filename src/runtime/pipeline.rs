@@ -85,6 +85,7 @@ impl Pipeline {
     pub async fn start(blueprint: Blueprint<'_>) -> anyhow::Result<Pipeline> {
         let on_halt = blueprint.on_halt.clone();
         let (store, store_thread) = blueprint.open_view()?;
+        blueprint.view.keys.open(store.clone());
         let (writer, jobs) = channel();
         let (intake, commands) = channel();
         let (assignments, assigned) = channel();
@@ -211,6 +212,7 @@ impl Blueprint<'_> {
             consumer: joints.consumer.clone(),
             held: joints.held.clone(),
             stats: self.view.stats.clone(),
+            window: self.view.keys.clone(),
             restore: Restore {
                 config: clients::restore_config(settings, &self.view.group),
                 changelog: handler_settings.changelog_topic(self.name),
