@@ -8,6 +8,7 @@ mod bad_input;
 mod broker;
 mod dlt;
 mod forward;
+mod keys;
 mod library;
 mod orders;
 mod publish;

@@ -115,12 +115,13 @@ impl Endpoint {
             format!("http://{}/handlers/{}/{path}", self.address, encoded(self.handler.as_bytes()))
                 .parse()
                 .map_err(|error| silent(format!("{error}")))?;
-        let asked = self.runtime.block_on(tokio::time::timeout(TIMEOUT, async {
+        let asking = async {
             let answer = self.client.get(uri).await.map_err(|error| silent(cause(&error)))?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
             Ok((status, body.map_err(|error| silent(error.to_string()))?.to_bytes()))
-        }));
+        };
+        let asked = self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, asking).await });
         let (status, body) = asked.map_err(|_| silent(format!("no answer within {TIMEOUT:?}")))??;
         if status != StatusCode::OK {
             let said = serde_json::from_slice::<NoAnswer>(&body).map(|answer| answer.error);
