@@ -1,11 +1,15 @@
 //! The command line as types: names, defaults, help. What a command does stands in `commands`.
 
+mod looking;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use pawl_actors::selector::Selector;
 
 use crate::exit::Exit;
+
+pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource};
 
 /// Ordered, idempotent, per-key event processing on Kafka topics.
 ///
@@ -29,7 +33,8 @@ fn after_help() -> String {
          pawl run                                            process records\n  \
          pawl publish --topic orders --key json:/orderId orders.jsonl\n  \
          pawl dlt list orders-dlt                            what failed, and why\n  \
-         pawl keys show ORD-4711                             what is known of one key\n\n{}",
+         pawl keys show ORD-4711                             what is known of one key\n  \
+         pawl audit                                          do the books agree with the topics?\n\n{}",
         Exit::table()
     )
 }
@@ -46,6 +51,8 @@ pub enum Command {
     /// Look at dead letters.
     #[command(subcommand)]
     Dlt(Dlt),
+    /// Recompute each partition's books from the topics, and say whether they agree.
+    Audit(Audit),
     /// Look at the keys of a handler: in its running instance, else in its changelog.
     #[command(subcommand)]
     Keys(Keys),
@@ -235,95 +242,6 @@ pub struct DltShow {
     pub json: bool,
 }
 
-/// `pawl keys`.
-#[derive(Debug, Subcommand)]
-pub enum Keys {
-    /// List keys, by partition, then by their bytes.
-    List(KeysList),
-    /// Show one key: what its ledger says, and what goes on in its lane.
-    Show(KeysShow),
-}
-
-/// Of which handler, and whom to ask.
-#[derive(Args, Debug)]
-pub struct KeysSource {
-    #[command(flatten)]
-    pub settings: SettingsFile,
-    /// The handler; may be left out where the settings have only one.
-    #[arg(long, value_name = "NAME")]
-    pub handler: Option<String>,
-    /// Ask the instance with this endpoint, and nothing else [default: admin.listen of the settings].
-    #[arg(long, value_name = "URL", value_parser = admin_address, conflicts_with = "changelog")]
-    pub admin: Option<String>,
-    /// Read the changelog, whether an instance runs or not.
-    #[arg(long)]
-    pub changelog: bool,
-    /// Only this partition.
-    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..))]
-    pub partition: Option<i32>,
-    /// Print one JSON object a line; bytes that are not UTF-8 as {"hex": "..."}.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `pawl keys list`.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  pawl keys list --prefix ORD-47 --limit 20
-  pawl keys list --changelog --json | jq .key
-
-A key is in the ledger while it has state, an event id not older than recent_ids_age, or something
-above the partition's watermark. A running instance is asked through its endpoint, and knows the
-partitions that it holds; where none answers, the changelog is read from its beginning to its end.
-The last line on standard error says who was asked.")]
-pub struct KeysList {
-    #[command(flatten)]
-    pub source: KeysSource,
-    /// Only keys that begin with this text.
-    #[arg(long, value_name = "TEXT")]
-    pub prefix: Option<String>,
-    /// Keys, at most.
-    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub limit: u32,
-}
-
-/// `pawl keys show`.
-#[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("which").required(true)), after_help = "\
-Examples:
-  pawl keys show ORD-4711
-  pawl keys show --key-hex ff00a1
-  pawl keys show --no-key                 the lane of records without a usable key
-
-In the changelog a key is looked for in the partition where Java's partitioner puts it, then in the
-others; in an instance, in all partitions that it holds. Exit code 1 if nothing is known of it.")]
-pub struct KeysShow {
-    /// The key, as text.
-    #[arg(group = "which")]
-    pub key: Option<String>,
-    /// The key, as hex digits.
-    #[arg(long, value_name = "HEX", group = "which", value_parser = crate::shown::bytes_of_hex)]
-    pub key_hex: Option<bytes::Bytes>,
-    /// The lane of records whose key is null or cannot be read.
-    #[arg(long, group = "which")]
-    pub no_key: bool,
-    #[command(flatten)]
-    pub source: KeysSource,
-}
-
-/// `host:port` of `http://host:port`.
-fn admin_address(text: &str) -> Result<String, String> {
-    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    let plain = !address.is_empty() && !address.contains(['/', '?', '#', '@']);
-    match address.rsplit_once(':') {
-        Some((host, port)) if plain && !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(address.to_owned())
-        }
-        _ => Err("write it like http://127.0.0.1:9464".into()),
-    }
-}
-
 /// `pawl topics`.
 #[derive(Debug, Subcommand)]
 pub enum Topics {
@@ -399,27 +317,6 @@ mod tests {
         for (key, hint) in [("json:orderId", "json:/orderId"), ("header:id", "json:/pointer")] {
             let error = parse(key).expect_err("not a place in a line").to_string();
             assert!(error.contains(hint), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_key_is_named_in_one_way_and_an_endpoint_by_its_address() {
-        let parse = |extra: &[&str]| Cli::try_parse_from([&["pawl", "keys", "show"], extra].concat());
-        for valid in
-            [&["K"][..], &["--key-hex", "ff00"], &["--no-key"], &["K", "--admin", "http://[::1]:9464/"]]
-        {
-            assert!(parse(valid).is_ok(), "{valid:?}");
-        }
-        let wrong: [&[&str]; 6] = [
-            &[],
-            &["K", "--no-key"],
-            &["--key-hex", "f"],
-            &["K", "--admin", "https://a:1"],
-            &["K", "--admin", "a"],
-            &["K", "--admin", "a:1", "--changelog"],
-        ];
-        for args in wrong {
-            assert!(parse(args).is_err(), "{args:?}");
         }
     }
 

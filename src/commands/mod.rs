@@ -1,6 +1,7 @@
 //! The commands of the command line, one file each, and what they share: how they fail and how
 //! they print.
 
+pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod dlt;
@@ -84,6 +85,7 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
     }
     match command {
         Command::Run(args) => run::execute(args),
+        Command::Audit(args) => audit::execute(args),
         Command::Check(args) => check::execute(args),
         Command::Demo(args) => demo::execute(args),
         Command::Publish(args) => publish::execute(args),

@@ -22,6 +22,14 @@ pub fn bar(topic: &str, ranges: &[Range]) -> ProgressBar {
     bar
 }
 
+/// A line that says what is waited for, from its first tick on.
+pub fn waiting(message: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(ProgressStyle::with_template("{msg} {elapsed}").expect("a valid template"));
+    bar.set_message(message.to_owned());
+    bar
+}
+
 /// The record at this offset of a partition was read. `seen` remembers where each partition stands.
 pub fn step(bar: &ProgressBar, seen: &mut BTreeMap<i32, i64>, partition: i32, offset: i64) {
     let told = seen.entry(partition).or_insert(offset);

@@ -2,7 +2,7 @@
 pub mod admin;
 mod chunk;
 pub mod client;
-mod commit_metadata;
+pub mod commit_metadata;
 pub mod consumer;
 mod delivery;
 pub mod group;

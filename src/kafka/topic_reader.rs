@@ -69,9 +69,9 @@ pub struct Bounds {
     pub stable: i64,
 }
 
-/// See the module's documentation.
+/// See the module's documentation. Each question has a consumer of its own: librdkafka remembers that
+/// a partition was paused beyond the assignment that it was paused in.
 pub struct TopicReader {
-    consumer: BaseConsumer<LogContext>,
     client: &'static str,
     topic: String,
     kafka: Kafka,
@@ -79,12 +79,8 @@ pub struct TopicReader {
 
 impl TopicReader {
     /// A reader of `topic`; nothing is asked yet. `client` names it in the log.
-    ///
-    /// # Errors
-    /// When librdkafka does not take the settings.
-    pub fn new(kafka: &Kafka, topic: &str, client: &'static str) -> Result<TopicReader, ReadError> {
-        let consumer = create(kafka, topic, client, "read_committed")?;
-        Ok(TopicReader { consumer, client, topic: topic.to_owned(), kafka: kafka.clone() })
+    pub fn new(kafka: &Kafka, topic: &str, client: &'static str) -> TopicReader {
+        TopicReader { client, topic: topic.to_owned(), kafka: kafka.clone() }
     }
 
     /// What the partitions hold now. Waits for at most `patience` until all that lies in them now is
@@ -98,7 +94,7 @@ impl TopicReader {
         patience: Duration,
         mut waiting: impl FnMut(),
     ) -> Result<BTreeMap<i32, Bounds>, ReadError> {
-        let uncommitted = create(&self.kafka, &self.topic, self.client, "read_uncommitted")?;
+        let (uncommitted, committed) = (self.consumer("read_uncommitted")?, self.consumer("read_committed")?);
         let mut bounds = BTreeMap::new();
         for &partition in partitions {
             let (low, high) = self.ask(&uncommitted, partition)?;
@@ -108,7 +104,7 @@ impl TopicReader {
         loop {
             let mut open = false;
             for (&partition, one) in bounds.iter_mut().filter(|(_, one)| one.stable < one.high) {
-                let (_, stable) = self.ask(&self.consumer, partition)?;
+                let (_, stable) = self.ask(&committed, partition)?;
                 one.stable = stable.min(one.high);
                 open |= one.stable < one.high;
             }
@@ -130,10 +126,11 @@ impl TopicReader {
         ranges: &[Range],
         mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
-        let mut open = self.assign(ranges)?;
+        let consumer = self.consumer("read_committed")?;
+        let mut open = self.assign(&consumer, ranges)?;
         let mut progress = Instant::now();
         while !open.is_empty() {
-            match self.consumer.poll(Duration::from_millis(100)) {
+            match consumer.poll(Duration::from_millis(100)) {
                 None if progress.elapsed() > self.kafka.request_timeout => {
                     return Err(self.timed_out().into());
                 }
@@ -146,7 +143,7 @@ impl TopicReader {
                     }
                     if end.is_some_and(|end| message.offset() + 1 >= end) {
                         open.remove(&partition);
-                        self.pause(partition)?;
+                        self.pause(&consumer, partition)?;
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
@@ -165,7 +162,11 @@ impl TopicReader {
         answer.map_err(|error| if is_connection(&error) { self.timed_out() } else { self.failed(&error) })
     }
 
-    fn assign(&self, ranges: &[Range]) -> Result<BTreeMap<i32, Option<i64>>, ReadError> {
+    fn assign(
+        &self,
+        consumer: &BaseConsumer<LogContext>,
+        ranges: &[Range],
+    ) -> Result<BTreeMap<i32, Option<i64>>, ReadError> {
         let mut list = TopicPartitionList::new();
         let mut open = BTreeMap::new();
         for range in ranges {
@@ -177,14 +178,24 @@ impl TopicReader {
             added.map_err(|error| self.failed(&error))?;
             open.insert(range.partition, range.to);
         }
-        self.consumer.assign(&list).map_err(|error| self.failed(&error))?;
+        consumer.assign(&list).map_err(|error| self.failed(&error))?;
         Ok(open)
     }
 
-    fn pause(&self, partition: i32) -> Result<(), ReadError> {
+    /// What comes behind the end of a range is not fetched for nothing.
+    fn pause(&self, consumer: &BaseConsumer<LogContext>, partition: i32) -> Result<(), ReadError> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.topic, partition);
-        self.consumer.pause(&list).map_err(|error| self.failed(&error))
+        consumer.pause(&list).map_err(|error| self.failed(&error))
+    }
+
+    fn consumer(&self, isolation: &str) -> Result<BaseConsumer<LogContext>, ReadError> {
+        client::reader(&self.kafka)
+            // An offset that retention removed: go on with the first record there is.
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", isolation)
+            .create_with_context(LogContext::new(self.client))
+            .map_err(|error| self.failed(&error))
     }
 
     fn timed_out(&self) -> ReadError {
@@ -195,20 +206,6 @@ impl TopicReader {
     fn failed(&self, error: &KafkaError) -> ReadError {
         ReadError::Failed { topic: self.topic.clone(), reason: error.to_string() }
     }
-}
-
-fn create(
-    kafka: &Kafka,
-    topic: &str,
-    client: &'static str,
-    isolation: &str,
-) -> Result<BaseConsumer<LogContext>, ReadError> {
-    client::reader(kafka)
-        // An offset that retention removed: go on with the first record there is.
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", isolation)
-        .create_with_context(LogContext::new(client))
-        .map_err(|error| ReadError::Failed { topic: topic.to_owned(), reason: error.to_string() })
 }
 
 fn is_connection(error: &KafkaError) -> bool {

@@ -32,7 +32,7 @@ use crate::store::{LocalView, SharedView, SledStore};
 const RESTORE_PATIENCE: Duration = Duration::from_secs(90);
 /// How much longer than its time-out a dead instance's transaction may stay open: the broker looks
 /// for such every so often (`transaction.abort.timed.out.transaction.cleanup.interval.ms`, 10 s).
-const TRANSACTION_SWEEP: Duration = Duration::from_secs(30);
+pub const TRANSACTION_SWEEP: Duration = Duration::from_secs(30);
 /// An epoch takes partitions in until it holds so much: it has to be written within a transaction's
 /// time-out.
 const MAX_EPOCH_BYTES: u64 = 32 << 20;

@@ -48,7 +48,7 @@ impl Scan {
         mut each: impl FnMut(Letter) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
         let ranges = self.ranges(start)?;
-        let reader = TopicReader::new(&self.kafka, &self.topic, "dlt")?;
+        let reader = TopicReader::new(&self.kafka, &self.topic, "dlt");
         reader.read(&ranges, |message| each(Letter::read(message)))
     }
 

@@ -52,7 +52,7 @@ impl Changelog {
             );
             return Err(Failure::new(Exit::Stopped, message));
         };
-        let reader = TopicReader::new(kafka, &topic, "changelog")?;
+        let reader = TopicReader::new(kafka, &topic, "changelog");
         let keyed_by_record = handler.key == Selector::Record;
         Ok(Changelog { topic, partitions: found.partitions, reader, keyed_by_record })
     }
