@@ -25,7 +25,8 @@ impl Exit {
         (Exit::Done, "done"),
         (
             Exit::Findings,
-            "problems found (check), bad input lines (publish), a report that is not clean (demo)",
+            "problems found (check, audit), bad input lines (publish), nothing there (dlt show, keys show), a report \
+             that is not clean (demo)",
         ),
         (Exit::Usage, "the command line or the settings are wrong; nothing was done"),
         (Exit::Unreachable, "no broker could be reached"),

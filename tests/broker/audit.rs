@@ -113,6 +113,8 @@ struct Worked {
     topic: String,
     group: String,
     pawl: Pawl,
+    /// Rejects records of the key `BAD`.
+    _service: Service,
 }
 
 impl Worked {
@@ -129,7 +131,7 @@ impl Worked {
         pawl.start();
         clients::wait_for_end(broker, &group, &topic, DEADLINE);
         assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
-        let worked = Worked { broker, topic, group, pawl };
+        let worked = Worked { broker, topic, group, pawl, _service: service };
         assert_told(&worked.pawl, &[]);
         worked
     }
@@ -283,4 +285,52 @@ fn an_output_is_held_against_the_books_and_a_transaction_that_stays_open_is_told
     assert_told(&pawl, &["note transactions: a transaction is open in orders-", "note output: "]);
     producer.abort_transaction(DEADLINE).expect("the broker aborts");
     assert_told(&pawl, &["note output: "]);
+}
+
+#[test]
+fn what_an_operator_skipped_and_what_was_never_read_is_no_disagreement() {
+    let Some(broker) = support::broker() else { return };
+    let mut worked = Worked::new(broker);
+    let more = |count| support::produce(broker, &worked.topic, (0..count).map(|_| Out::new("BAD", "{}")));
+    more(5);
+    clients::commit(broker, &worked.group, &worked.topic, 0, 13);
+    worked.pawl.start();
+    clients::wait_for_end(broker, &worked.group, &worked.topic, DEADLINE);
+    assert_eq!(worked.pawl.terminate(), 0, "{}", worked.pawl.log());
+    let skipped = "note received: 12 received can be judged only in part: the input holds 15 records";
+    assert_told(&worked.pawl, &[skipped]);
+
+    more(5);
+    clients::remove_below(broker, &worked.topic, 0, 18);
+    worked.pawl.start();
+    clients::wait_for_end(broker, &worked.group, &worked.topic, DEADLINE);
+    assert_eq!(worked.pawl.terminate(), 0, "{}", worked.pawl.log());
+    let removed = "note received: 14 received can be judged only in part: the input holds 2 records";
+    assert_told(&worked.pawl, &[removed]);
+}
+
+#[test]
+fn at_least_once_books_agree_through_a_kill() {
+    let Some(broker) = support::broker() else { return };
+    let (topic, group) = (support::topic(broker, "orders", 1), support::unique("audit"));
+    let service = Service::start(|call| Reply::status(if call.offset % 9 == 0 { 422 } else { 200 }));
+    let more = format!(
+        "guarantee = \"at-least-once\"\nevent_id = \"header:ce_id\"\nhttp = {{ url = \"{}\" }}",
+        service.url()
+    );
+    let mut pawl = Pawl::new(&support::settings(broker, &topic, &group, &more));
+    let order = |n: usize| Out::new(format!("ORD-{}", n % 50), "{}").header("ce_id", format!("e{n}"));
+    support::produce(broker, &topic, (0..2_000).map(order));
+    pawl.start();
+    service.wait("some calls", 500, DEADLINE, |call| call.succeeded());
+    let running = audit(&pawl, &[]);
+    assert_eq!(running.code, 0, "{running:?}");
+    pawl.kill();
+    let killed = audit(&pawl, &[]);
+    assert_eq!(killed.code, 0, "{killed:?}");
+    pawl.start();
+    clients::wait_for_end(broker, &group, &topic, DEADLINE);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let ended = audit(&pawl, &[]);
+    assert_eq!(ended.code, 0, "{ended:?}");
 }
