@@ -21,7 +21,9 @@ pub struct Facts {
     pub fingerprint: u64,
     /// Whether ledger, letters and offsets were written in transactions.
     pub transactional: bool,
-    /// One for each partition of the changelog, in order.
+    /// Partitions of the input topic.
+    pub input_partitions: i32,
+    /// One for each partition that has one in the changelog, in order.
     pub partitions: Vec<PartitionFacts>,
     /// The output, for a handler that writes one record for each applied one.
     pub output: Option<Output>,

@@ -97,6 +97,7 @@ impl<'a> Gathering<'a> {
             letters_topic: self.handler.dead_letter_topic(),
             fingerprint: self.handler.identity_fingerprint(),
             transactional: self.handler.guarantee == Guarantee::ExactlyOnce,
+            input_partitions: input.partitions,
             partitions: facts.collect(),
             output,
             open,

@@ -18,6 +18,7 @@ pub fn handler(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = facts.partitions.iter().flat_map(|one| partition(facts, one)).collect();
     findings.extend(facts.open.iter().map(|open| open_transaction(facts, open)));
     findings.extend(output(facts));
+    findings.extend(ledger::partitions(facts));
     findings
 }
 

@@ -32,6 +32,7 @@ fn sound() -> Facts {
         letters_topic: "orders-dlt".into(),
         fingerprint: 1,
         transactional: true,
+        input_partitions: 1,
         partitions: vec![partition],
         output: Some(Output { topic: "out".into(), records: 90, removed: false }),
         open: Vec::new(),
@@ -235,6 +236,13 @@ fn a_ledger_of_another_topic_or_of_other_settings_is_not_compared() {
     let mut facts = sound();
     facts.fingerprint = 2;
     check(&facts, &[(Level::Error, Check::Ledger, "other settings for key or event_id")]);
+}
+
+#[test]
+fn partitions_that_were_added_to_the_input_are_found() {
+    let mut facts = sound();
+    facts.input_partitions = 3;
+    check(&facts, &[(Level::Error, Check::Ledger, "orders has 3 partitions, the changelog 1")]);
 }
 
 #[test]

@@ -22,6 +22,19 @@ pub fn without_books(facts: &Facts, one: &PartitionFacts) -> Finding {
     }
 }
 
+/// Partitions that were added to the input, whose records nobody takes in.
+pub fn partitions(facts: &Facts) -> Option<Finding> {
+    let (input, ledger) = (facts.input_partitions, facts.partitions.len());
+    let what = format!(
+        "{} has {input} partitions, the changelog {ledger}: the others are not taken in",
+        facts.topic
+    );
+    let remedy = "keys have moved between partitions, away from their ledgers: drain the old partitions, then begin \
+                  with a new group";
+    let at = Finding::of(facts, None, Check::Ledger);
+    usize::try_from(input).is_ok_and(|input| input > ledger).then(|| at.error(what, remedy))
+}
+
 /// A ledger that cannot be compared with what the settings and the topic are now.
 pub fn foreign(facts: &Facts, one: &PartitionFacts, row: &PartitionRow) -> Option<Finding> {
     let at = Finding::at(facts, one, Check::Ledger);
