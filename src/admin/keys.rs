@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use pawl_actors::stats::PartitionPhase;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
@@ -113,16 +114,16 @@ async fn show_key(process: &Process, uri: &Uri, key: Option<Bytes>) -> Result<Ke
         let pages = asked.iter().map(|partition| window.page(*partition, wanted.as_ref()));
         pages.collect::<Result<Vec<_>, _>>()
     });
-    let mut found = Vec::new();
-    for mut page in pages.await?.into_iter().flatten() {
+    // At once, so that actors that do not answer are waited for together.
+    let asking = pages.await?.into_iter().flatten().map(|mut page| async {
         match view.keys.lane(page.partition, key.clone()).await {
             Ok(lane) => page.lane = lane,
             Err(why) => page.lane_unknown = Some(why),
         }
-        if page.head.is_some() || page.lane.is_some() {
-            found.push(page);
-        }
-    }
+        page
+    });
+    let mut found = join_all(asking).await;
+    found.retain(|page| page.head.is_some() || page.lane.is_some());
     Ok(KeyAnswer { partitions, found })
 }
 

@@ -9,14 +9,17 @@ use crate::shown::bytes_of_hex;
 /// `pawl audit`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-For each partition: the books balance; received records are those of the input below the watermark and
-those that keys have taken ahead of it; dead-lettered records are the letters of this group, and their
-originals lie in the input; claim, group offset and watermark belong together; nothing is taken that the
-topic does not hold; no transaction hangs. For forward: the output holds as many records as were applied.
+For each partition:
+  the books balance;
+  received records are those of the input below the watermark, and those taken ahead of it;
+  dead-lettered records are the letters of this group, and their originals lie in the input;
+  claim, group offset and watermark belong together;
+  nothing is taken that the topic does not hold, and no transaction hangs.
+For forward: the output holds as many records as were applied.
 
-What retention, compaction or an operator's skip has removed cannot be judged, and is said as a note.
-The handler may run meanwhile: all is measured at the last committed partition row. Input, changelog,
-dead letters and output are read to their ends, in bounded memory.
+What retention, compaction or an operator's skip has removed cannot be judged; a note says so.
+The handler may run meanwhile: all is measured at the last committed partition row. Changelog,
+dead letters, input and output are read to their ends, in bounded memory.
 
 Disagreements make the exit code 1. Notes do not.")]
 pub struct Audit {
@@ -70,8 +73,8 @@ Examples:
 
 A key is in the ledger while it has state, an event id not older than recent_ids_age, or something
 above the partition's watermark. A running instance is asked through its endpoint, and knows the
-partitions that it holds; where none answers, the changelog is read from its beginning to its end.
-The last line on standard error says who was asked.")]
+partitions that it holds; where none answers, the changelog is read from beginning to end. The last
+line on standard error says who was asked.")]
 pub struct KeysList {
     #[command(flatten)]
     pub source: KeysSource,
