@@ -123,7 +123,7 @@ async fn show_key(process: &Process, uri: &Uri, key: Option<Bytes>) -> Result<Ke
         page
     });
     let mut found = join_all(asking).await;
-    found.retain(|page| page.head.is_some() || page.lane.is_some());
+    found.retain(|page| page.head.is_some() || page.lane.is_some() || page.lane_unknown.is_some());
     Ok(KeyAnswer { partitions, found })
 }
 

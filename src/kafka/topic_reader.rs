@@ -22,6 +22,9 @@ use crate::settings::Kafka;
 /// Between two questions for the end of a transaction.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
+/// librdkafka's defaults hold 64 MiB, and let a fast reader wait for up to a second.
+const TUNING: [(&str, &str); 2] = [("queued.max.messages.kbytes", "16384"), ("fetch.queue.backoff.ms", "5")];
+
 /// Why a topic cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -190,7 +193,9 @@ impl TopicReader {
     }
 
     fn consumer(&self, isolation: &str) -> Result<BaseConsumer<LogContext>, ReadError> {
-        client::reader(&self.kafka)
+        let mut config = client::reader(&self.kafka);
+        client::tune(&mut config, &self.kafka, &TUNING);
+        config
             // An offset that retention removed: go on with the first record there is.
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", isolation)
