@@ -1,11 +1,15 @@
 //! The command line as types: names, defaults, help. What a command does stands in `commands`.
 
+mod looking;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use pawl_actors::selector::Selector;
 
 use crate::exit::Exit;
+
+pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource};
 
 /// Ordered, idempotent, per-key event processing on Kafka topics.
 ///
@@ -28,7 +32,9 @@ fn after_help() -> String {
          pawl check                                          is everything ready to run?\n  \
          pawl run                                            process records\n  \
          pawl publish --topic orders --key json:/orderId orders.jsonl\n  \
-         pawl dlt list orders-dlt                            what failed, and why\n\n{}",
+         pawl dlt list orders-dlt                            what failed, and why\n  \
+         pawl keys show ORD-4711                             what is known of one key\n  \
+         pawl audit                                          do the books agree with the topics?\n\n{}",
         Exit::table()
     )
 }
@@ -45,6 +51,11 @@ pub enum Command {
     /// Look at dead letters.
     #[command(subcommand)]
     Dlt(Dlt),
+    /// Recompute each partition's books from the topics, and say whether they agree.
+    Audit(Audit),
+    /// Look at the keys of a handler: in its running instance, else in its changelog.
+    #[command(subcommand)]
+    Keys(Keys),
     /// Create the topics of the settings.
     #[command(subcommand)]
     Topics(Topics),

@@ -267,6 +267,7 @@ mod tests {
             topic: "orders".into(),
             stats: Arc::default(),
             epoch_commit_times: EpochCommitTimes::default(),
+            keys: Arc::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pawl_actors::stats::HandlerStats;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::looking::window::Window;
 use crate::settings::HandlerSettings;
 
 /// How long a handler's epoch commits take. Clones share one histogram.
@@ -45,6 +46,8 @@ pub struct HandlerView {
     pub stats: Arc<HandlerStats>,
     /// What its writer thread observes.
     pub epoch_commit_times: EpochCommitTimes,
+    /// What it shows of its keys.
+    pub keys: Arc<Window>,
 }
 
 impl HandlerView {
@@ -56,6 +59,7 @@ impl HandlerView {
             topic: settings.topic.as_str().into(),
             stats: Arc::default(),
             epoch_commit_times: EpochCommitTimes::default(),
+            keys: Arc::default(),
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The process's own HTTP endpoint: `/live`, `/ready` and `/metrics`.
+//! The process's own HTTP endpoint: `/live`, `/ready`, `/metrics` and the handlers' keys.
 //!
 //! Deliberately absent: anything that changes something, and TLS; it is for the machine that
 //! runs the process and belongs to no public network. One request for each connection, so that
 //! one time-out bounds all that a client can hold.
 
+pub mod keys;
 mod readiness;
 #[cfg(test)]
 mod tests;
@@ -132,6 +133,11 @@ fn routes(process: Arc<Process>) -> Router {
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(show_metrics))
+        .route("/handlers/{name}/keys", get(keys::list))
+        // The empty key; a capture takes at least one character.
+        .route("/handlers/{name}/keys/", get(keys::show))
+        .route("/handlers/{name}/keys/{key}", get(keys::show))
+        .route("/handlers/{name}/unkeyed", get(keys::show_unkeyed))
         .with_state(process)
 }
 

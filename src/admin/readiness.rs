@@ -126,6 +126,7 @@ mod tests {
             topic: "orders".into(),
             stats: Arc::default(),
             epoch_commit_times: Default::default(),
+            keys: Arc::default(),
         }
     }
 

@@ -35,6 +35,7 @@ impl Endpoint {
             topic: "orders".into(),
             stats: stats.clone(),
             epoch_commit_times: EpochCommitTimes::default(),
+            keys: Arc::default(),
         };
         let (shutdown, ended) = oneshot::channel();
         let stalled_after = Duration::from_secs(60);
@@ -162,4 +163,22 @@ async fn a_taken_address_is_named_with_the_remedy() {
     let endpoint = Endpoint::start().await;
     let error = bind(endpoint.address).await.unwrap_err().to_string();
     assert!(error.contains(&endpoint.address.to_string()) && error.contains("admin.listen"), "{error}");
+}
+
+#[tokio::test]
+async fn keys_are_told_of_known_handlers_and_only_of_partitions_that_run() {
+    let endpoint = Endpoint::start().await;
+    let (status, body) = endpoint.get("/handlers/shipping/keys").await;
+    assert_eq!(status, 404);
+    assert!(body.contains("no handler \\\"shipping\\\" in this process; there is billing"), "{body}");
+    let (status, body) = endpoint.get("/handlers/billing/keys?limit=5000").await;
+    assert_eq!((status, body.as_str()), (400, r#"{"error":"limit is 1 to 1000"}"#));
+    endpoint.stats.assigned(Partition(4)).set_phase(PartitionPhase::Restoring);
+    let held = r#"{"partitions":[{"partition":4,"phase":"restoring"}],"#;
+    let empty = (200, format!(r#"{held}"keys":[],"next":null}}"#));
+    assert_eq!(endpoint.get("/handlers/billing/keys").await, empty);
+    for path in ["keys/K", "keys/%ff%2f", "keys/", "unkeyed"] {
+        let nothing = (200, format!(r#"{held}"found":[]}}"#));
+        assert_eq!(endpoint.get(&format!("/handlers/billing/{path}")).await, nothing, "{path}");
+    }
 }

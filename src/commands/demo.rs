@@ -25,7 +25,7 @@ use self::instance::{Ended, HANDLER, Instance, TOPIC};
 use self::judge::{Evidence, judge};
 use self::report::{Pace, Report};
 use self::workload::{EventId, Workload};
-use super::dlt::letter::{Letter, Raw};
+use super::dlt::letter::Letter;
 use super::dlt::scan::{Scan, Start};
 use super::publish::line::Outgoing;
 use super::publish::sender::Sender;
@@ -33,6 +33,7 @@ use super::{Failure, print, print_json};
 use crate::cli::Demo;
 use crate::exit::Exit;
 use crate::settings::Kafka;
+use crate::shown::Raw;
 
 /// Of each topic.
 const PARTITIONS: i32 = 4;

@@ -1,9 +1,12 @@
 //! The commands of the command line, one file each, and what they share: how they fail and how
 //! they print.
 
+pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod dlt;
+pub mod keys;
+mod progress;
 pub mod publish;
 pub mod run;
 pub mod topics;
@@ -12,10 +15,11 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::cli::{Command, Connection, Dlt, SettingsFile, Topics};
+use crate::cli::{Command, Connection, Dlt, Keys, SettingsFile, Topics};
 use crate::exit::Exit;
 use crate::kafka::admin::AdminError;
-use crate::settings::{Kafka, Settings, SettingsError};
+use crate::kafka::topic_reader::ReadError;
+use crate::settings::{HandlerSettings, Kafka, Settings, SettingsError};
 
 /// Why a command could not do what it was told, with the exit code that says so. `Display` is for
 /// the person at the terminal: what, where, why, and what to do.
@@ -48,6 +52,16 @@ impl From<AdminError> for Failure {
     }
 }
 
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Failure {
+        let exit = match error {
+            ReadError::TimedOut { .. } => Exit::Unreachable,
+            ReadError::Failed { .. } => Exit::Stopped,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
 impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Failure {
         Failure::new(Exit::Usage, error.to_string())
@@ -71,11 +85,14 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
     }
     match command {
         Command::Run(args) => run::execute(args),
+        Command::Audit(args) => audit::execute(args),
         Command::Check(args) => check::execute(args),
         Command::Demo(args) => demo::execute(args),
         Command::Publish(args) => publish::execute(args),
         Command::Dlt(Dlt::List(args)) => dlt::list(args),
         Command::Dlt(Dlt::Show(args)) => dlt::show(args),
+        Command::Keys(Keys::List(args)) => keys::list(args),
+        Command::Keys(Keys::Show(args)) => keys::show(args),
         Command::Topics(Topics::Create(args)) => topics::execute(args),
     }
 }
@@ -91,6 +108,27 @@ fn log_to_stderr() {
 
 fn settings(file: &SettingsFile) -> Result<Settings, Failure> {
     Ok(Settings::load(&file.config)?)
+}
+
+/// The handler that is meant: the one that is named, else the only one.
+fn handler<'a>(
+    settings: &'a Settings,
+    name: Option<&'a String>,
+) -> Result<(&'a str, &'a HandlerSettings), Failure> {
+    let known: Vec<&str> = settings.handler.keys().map(String::as_str).collect();
+    let refused = |message: String| Failure::new(Exit::Usage, message);
+    match (name, &known[..]) {
+        (Some(name), _) => {
+            settings.handler.get(name).map(|handler| (name.as_str(), handler)).ok_or_else(|| {
+                refused(format!("the settings have no handler {name:?}; they have {}", known.join(", ")))
+            })
+        }
+        (None, [only]) => Ok((only, &settings.handler[*only])),
+        (None, _) => Err(refused(format!(
+            "the settings have several handlers: name one with --handler ({})",
+            known.join(", ")
+        ))),
+    }
 }
 
 /// How to reach the cluster: by the brokers that were named, else by the settings.

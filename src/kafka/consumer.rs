@@ -268,6 +268,10 @@ impl Intake {
     }
 
     fn release(&mut self, partition: Partition) {
+        // A pause outlives its assignment, and nobody would end it in the next.
+        if self.takings.0.get(&partition).is_some_and(|taking| taking.paused) {
+            self.set_paused(&[partition], false);
+        }
         self.takings.0.remove(&partition);
         self.parts.held.release(partition);
         self.parts.stats.released(partition);

@@ -24,6 +24,7 @@ use super::rebalance::IntakeContext;
 use super::restore::{Restore, Target};
 use super::topic_id;
 use super::writer::Job;
+use crate::looking::window::Window;
 use crate::settings::Start;
 use crate::store::LocalView;
 
@@ -49,6 +50,8 @@ pub struct OwnerParts {
     pub held: Arc<Held>,
     /// What others observe.
     pub stats: Arc<HandlerStats>,
+    /// Shows people the keys of the partitions that have begun.
+    pub window: Arc<Window>,
     /// Reads the changelog into the view.
     pub restore: Restore,
     /// The ledger on this machine.
@@ -237,7 +240,9 @@ impl Owner {
         let (partition, assignment, intake) = (one.partition, one.assignment, self.parts.intake.clone());
         one.stats.end.set(standing.high);
         let ownership = Ownership { partition, assignment, claim, row, stats: one.stats };
+        let window = self.parts.window.clone();
         let started = Box::new(move |actor| {
+            window.begun(partition.0, &actor);
             // Gone only at the very end of the process.
             let _ = intake.send(Command::TakeIn { partition, assignment, next, actor });
         });
@@ -349,6 +354,8 @@ impl Owner {
                      topic's retention.ms or the handler's capacity", row.watermark, standing.low
                 );
                 row.books.removed_offsets += removed;
+            } else {
+                row.began = standing.low;
             }
             row.watermark = standing.low;
         }

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+pub use self::pipeline::TRANSACTION_SWEEP;
+pub use self::topics::max_row_bytes;
+
 use self::pipeline::{Blueprint, OnHalt, Pipeline};
 use self::topics::TopicFacts;
 use crate::admin;

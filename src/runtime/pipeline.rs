@@ -33,7 +33,7 @@ use crate::store::{LocalView, SharedView, SledStore};
 const RESTORE_PATIENCE: Duration = Duration::from_secs(90);
 /// How much longer than its time-out a dead instance's transaction may stay open: the broker looks
 /// for such every so often (`transaction.abort.timed.out.transaction.cleanup.interval.ms`, 10 s).
-const TRANSACTION_SWEEP: Duration = Duration::from_secs(30);
+pub const TRANSACTION_SWEEP: Duration = Duration::from_secs(30);
 /// An epoch takes partitions in until it holds so much: it has to be written within a transaction's
 /// time-out.
 const MAX_EPOCH_BYTES: u64 = 32 << 20;
@@ -86,6 +86,7 @@ impl Pipeline {
     pub async fn start(blueprint: Blueprint<'_>) -> anyhow::Result<Pipeline> {
         let on_halt = blueprint.on_halt.clone();
         let (store, store_thread) = blueprint.open_view()?;
+        blueprint.view.keys.open(store.clone());
         let (writer, jobs) = channel();
         let (intake, commands) = channel();
         let (assignments, assigned) = channel();
@@ -218,6 +219,7 @@ impl Blueprint<'_> {
             consumer: joints.consumer.clone(),
             held: joints.held.clone(),
             stats: self.view.stats.clone(),
+            window: self.view.keys.clone(),
             restore: Restore {
                 config: clients::restore_config(settings, &self.view.group),
                 changelog: handler_settings.changelog_topic(self.name),

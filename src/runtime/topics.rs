@@ -109,6 +109,14 @@ impl TopicFacts {
     }
 }
 
+/// The largest ledger row that a changelog takes.
+///
+/// # Errors
+/// No broker.
+pub fn max_row_bytes(admin: &Admin, changelog: &str) -> Result<usize, AdminError> {
+    limits(admin, changelog).map(|limits| usable(limits.bytes))
+}
+
 fn usable(limit: u64) -> usize {
     usize::try_from(limit.saturating_sub(RECORD_OVERHEAD)).unwrap_or(usize::MAX)
 }

@@ -29,7 +29,7 @@ pub struct Store {
     pub cache_bytes: ByteSize,
 }
 
-/// The process's own HTTP endpoint: /live, /ready and /metrics.
+/// The process's own HTTP endpoint: /live, /ready, /metrics, and keys with their states.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {

@@ -2,6 +2,7 @@
 //! lost, stale or damaged at any time; the changelog is the truth.
 
 mod buffer;
+mod page;
 mod sled;
 mod view;
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use self::sled::SledStore;
+pub use page::Page;
 pub use view::{LocalView, SharedView};
 
 /// What a store holds of one partition.

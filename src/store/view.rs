@@ -14,6 +14,7 @@ use pawl_actors::pipeline::{LedgerView, ViewError};
 use pawl_actors::record::Partition;
 
 use super::buffer::PartitionBuffer;
+use super::page::{self, Page};
 use super::{Change, Mark, Store, StoreError};
 
 /// Rows written to the store in one step: larger batches keep it busy for seconds.
@@ -118,6 +119,23 @@ impl LocalView {
             }
         }
         self.store.get(partition, key)
+    }
+
+    /// Rows whose keys are greater than `after`, in key order and as of the last push: at most `limit`
+    /// of them, and where to go on. For people who look: while the rows in memory are gone through
+    /// (once, whatever the limit), pushes wait.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn page(&self, partition: i32, after: &[u8], limit: usize) -> Result<Page, StoreError> {
+        let buffered = {
+            let state = self.lock();
+            // In this order: what gathers is newer than what is being written.
+            let buffers = [state.writing.get(&partition), state.gathering.get(&partition)];
+            page::smallest(buffers.into_iter().flatten().flat_map(PartitionBuffer::rows), after, limit)
+        };
+        let stored = self.store.scan(partition, Some(after), limit)?;
+        Ok(page::merge(buffered, stored, limit))
     }
 
     /// Where reading the changelog can go on; `None` if the view must be built from the beginning.
@@ -289,6 +307,31 @@ mod tests {
         assert_eq!(view.row(0, b"\x02b"), Ok(Some(Bytes::from_static(b"2"))));
         view.close();
         thread.join().expect("ends");
+    }
+
+    #[test]
+    fn a_page_shows_what_is_stored_as_what_gathers_has_changed_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (view, thread) = start(dir.path(), 1 << 20, "id");
+        view.push(
+            0,
+            [change("\x02a", Some("1")), change("\x02b", Some("2")), change("\x02c", Some("3"))],
+            10,
+        )
+        .expect("pushes");
+        view.close();
+        thread.join().expect("ends");
+        view.push(0, [change("\x02b", None), change("\x02c", Some("4")), change("\x02d", Some("5"))], 11)
+            .expect("pushes");
+        let mut shown = Vec::new();
+        let mut after = Some(Bytes::from_static(PARTITION_KEY));
+        while let Some(from) = after {
+            let page = view.page(0, &from, 2).expect("reads");
+            assert!(page.rows.len() <= 2);
+            shown.extend(page.rows.iter().map(|(key, value)| format!("{key:?} {value:?}")));
+            after = page.next;
+        }
+        assert_eq!(shown, [r#"b"\x02a" b"1""#, r#"b"\x02c" b"4""#, r#"b"\x02d" b"5""#]);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod backpressure;
 mod bad_input;
 mod broker;
 mod dlt;
 mod forward;
+mod keys;
 mod library;
 mod orders;
 mod ownership;

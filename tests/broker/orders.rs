@@ -81,6 +81,7 @@ fn orders_reach_the_service_in_order_and_never_twice_through_kills_and_a_lost_st
         .collect();
     let dead = support::read_until(broker, &letters, DEADLINE, |seen| seen.len() >= expected.len());
     assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    pawl.audit();
 
     check_calls(&service.calls(), &events, &refused);
     assert_eq!(support::read_all(broker, &letters).len(), dead.len(), "each letter once, over all kills");
@@ -228,6 +229,7 @@ fn orders_are_forwarded_exactly_once_and_in_order_through_kills_and_a_lost_store
     pawl.start();
     let seen = support::read_until(broker, &output, DEADLINE, |seen| seen.len() >= events.len());
     assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    pawl.audit();
     assert_eq!(support::read_all(broker, &output).len(), events.len(), "each event once");
     check_output(seen.iter().map(|record| (record.partition, record.text().to_owned())), &events);
 
@@ -257,6 +259,7 @@ fn at_least_once_loses_nothing_and_keeps_order_through_a_kill() {
     pawl.start();
     support::clients::wait_for_end(broker, &group, &input, DEADLINE);
     assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    pawl.audit();
     let seen = support::read_all(broker, &output);
     // What was written but not committed comes again behind it, from where the offset stood.
     let mut known = BTreeSet::new();

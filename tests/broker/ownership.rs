@@ -197,3 +197,30 @@ fn a_call_that_outlasts_the_grace_is_cancelled_and_made_again_by_the_new_owner()
     assert!(service.count(Call::succeeded) >= 2);
     assert!(!both[0].log().contains("attempt 2"), "being cancelled is no failure and costs no attempt");
 }
+
+#[test]
+fn a_partition_that_went_away_paused_is_read_again_when_it_comes_back() {
+    let Some(broker) = support::broker() else { return };
+    let (input, group) = (support::topic(broker, "orders", 2), support::unique("billing"));
+    let service = Service::start(|_| Reply::status(200).held());
+    let records = |from: i32, to: i32| (from..to).map(|n| Out::new(format!("K{n}"), n.to_string()).at(n % 2));
+    support::produce(broker, &input, records(0, 200));
+    let more = format!(
+        "http = {{ url = \"{}\", timeout = \"120s\" }}\nmembership = {{ revoke_grace = \"200ms\" }}\n\
+         intake = {{ max_records = 10 }}\n",
+        service.url()
+    );
+    let settings = support::settings(broker, &input, &group, &more);
+    let mut both = [named("a", &settings), named("b", &settings)];
+    both[0].start();
+    service.wait("both partitions to be full", 20, DEADLINE, |_| true);
+    both[1].start();
+    both.iter().for_each(|pawl| wait_running(pawl, 1));
+    service.release();
+    clients::wait_for_end(broker, &group, &input, DEADLINE);
+    assert_eq!(both[1].terminate(), 0, "{}", both[1].log());
+    wait_running(&both[0], 2);
+    support::produce(broker, &input, records(200, 400));
+    clients::wait_for_end(broker, &group, &input, DEADLINE);
+    assert_eq!(both[0].terminate(), 0, "{}", both[0].log());
+}

@@ -125,6 +125,17 @@ impl Pawl {
         }
     }
 
+    /// Runs `pawl audit` with this instance's settings, whether it runs or not.
+    ///
+    /// # Panics
+    /// When the books do not agree with the topics.
+    pub fn audit(&self) -> Finished {
+        let file = self.dir.join("pawl.toml");
+        let finished = command(&["audit", "--config", file.to_str().expect("a path in UTF-8")], b"");
+        assert_eq!(finished.code, 0, "{}{}", finished.stdout, finished.stderr);
+        finished
+    }
+
     /// The working directory.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -92,6 +92,15 @@ impl RecentIds {
         self.bytes.is_empty()
     }
 
+    /// When the oldest and the newest were seen, in milliseconds of partition time, to the second;
+    /// `None` if no id is held.
+    pub fn seen_ms(&self) -> Option<(i64, i64)> {
+        let seen = |chunk: &[u8]| i64::from(read_u32(&chunk[20..24])) * 1000;
+        let mut chunks = self.bytes.chunks_exact(WIDTH);
+        let oldest = seen(chunks.next()?);
+        Some((oldest, chunks.next_back().map_or(oldest, seen)))
+    }
+
     /// Looks an id up among those not older than `oldest_ms`.
     pub fn find(&self, id: &RecentId, oldest_ms: i64) -> IdMatch {
         let oldest = seconds(oldest_ms);
@@ -178,8 +187,11 @@ mod tests {
         ids.push(hasher().hash(b"old", None, 10_000), 64);
         ids.push(hasher().hash(b"new", None, 20_000), 64);
         assert_eq!(ids.find(&hasher().hash(b"old", None, 0), 15_000), IdMatch::New);
+        assert_eq!(ids.seen_ms(), Some((10_000, 20_000)));
         ids.expire(15_000);
         assert_eq!(ids.len(), 1);
+        assert_eq!(ids.seen_ms(), Some((20_000, 20_000)));
+        assert_eq!(RecentIds::default().seen_ms(), None);
         assert_eq!(ids.find(&hasher().hash(b"new", None, 0), 15_000), IdMatch::Duplicate);
     }
 

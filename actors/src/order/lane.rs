@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::Doing;
 use crate::effects::StateChange;
 use crate::ledger::{Head, IdMatch, RecentId, Row};
 use crate::outcome::Failure;
@@ -225,6 +226,21 @@ impl Lane {
         }
     }
 
+    /// What it does now, and at which attempt.
+    pub fn doing(&self) -> (Doing, Option<u32>) {
+        match self.state {
+            State::Idle => (Doing::Idle, None),
+            State::InFlight { attempt } => (Doing::InFlight, Some(attempt)),
+            State::Judged { attempt } => (Doing::Judged, Some(attempt)),
+            State::Parked { attempt } => (Doing::Parked, Some(attempt)),
+        }
+    }
+
+    /// How many records wait behind the current one.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether a verdict is due.
     pub fn is_judged(&self) -> bool {
         matches!(self.state, State::Judged { .. })
@@ -377,8 +393,10 @@ mod tests {
         assert!(!bench.lane.failed(2), "no second attempt runs yet");
         assert!(bench.lane.failed(1));
         assert!(bench.lane.applied(1, StateChange::Keep, 64).is_none(), "it has failed already");
+        assert_eq!(bench.lane.doing(), (Doing::Judged, Some(1)));
         assert!(bench.lane.park(1));
         assert!(!bench.lane.park(1));
+        assert_eq!(bench.lane.doing(), (Doing::Parked, Some(2)), "the attempt that is to come");
         assert!(!bench.lane.wake(1));
         assert!(bench.lane.wake(2));
         assert!(bench.lane.applied(1, StateChange::Keep, 64).is_none());

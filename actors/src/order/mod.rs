@@ -2,11 +2,13 @@
 
 mod actor;
 mod lane;
+mod look;
 
 use std::cell::{Cell, RefCell};
 
 pub use actor::{Go, Judged, OrderActor, Stop, Take, Wake};
 pub use lane::{Lane, Taken, Turn};
+pub use look::{Doing, LaneLook};
 
 /// Whether a lane has a place at the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,18 @@ impl LaneCell {
     /// Whether a drain waits for this lane: for its handler's answer, or for the verdict on it.
     pub fn is_running(&self) -> bool {
         self.calling.get() || self.lane.borrow().is_judged()
+    }
+
+    /// What goes on in it, for people.
+    pub fn look(&self) -> LaneLook {
+        let lane = self.lane.borrow();
+        let (doing, attempt) = lane.doing();
+        LaneLook {
+            doing: if self.place.get() == Place::Waiting { Doing::WaitsForPlace } else { doing },
+            attempt,
+            offset: lane.current().map(|taken| taken.record.offset.0),
+            queued: lane.queued() + self.pending.get() as usize,
+        }
     }
 
     /// Whether the key can be let go.

@@ -5,20 +5,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::lane_key::{KeyBounds, lane_key, undecodable};
 use super::live::{Live, LiveKeys};
 use super::{Ownership, PartitionState, Receipt};
 use crate::clock;
 use crate::epoch::AssignmentEpoch;
-use crate::ledger::{HEAD_PREFIX, Head, RecentIds, head_key};
-use crate::order::{Lane, LaneCell, OrderActor, Take, Taken};
-use crate::outcome::{Failure, code};
+use crate::ledger::{HEAD_PREFIX, Head, head_key};
+use crate::order::{Lane, LaneCell, LaneLook, OrderActor, Take, Taken};
 use crate::pipeline::Pipeline;
 use crate::record::{NextOffset, Record};
-use crate::selector::{Reader, Selector};
+use crate::selector::Reader;
 use crate::stats::PartitionPhase;
 use crate::supervisor::Halt;
 
@@ -46,6 +46,15 @@ pub struct Drain {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Abandon;
+
+/// Somebody wants to see what goes on in a lane. Changes nothing and wakes nobody: `None` for a key
+/// that has no order actor now.
+#[derive(Message)]
+#[rtype(result = "Option<LaneLook>")]
+pub struct Look {
+    /// `None`: the lane of records without a usable key.
+    pub key: Option<Bytes>,
+}
 
 /// A key and its new actor.
 type Woken = (Option<Rc<[u8]>>, Live);
@@ -110,13 +119,10 @@ impl PartitionActor {
     fn sort(&self, record: Record, receipt: Receipt) -> (Option<Bytes>, Taken) {
         let policy = &self.pipeline.policy;
         let mut reader = Reader::new(&record);
-        let (key, mut defect) = match reader.read(&policy.key) {
-            Ok(Some(key)) if key.len() + policy.recent_ids * RecentIds::WIDTH > policy.max_row_bytes => {
-                (None, Some(key_too_large(key.len(), policy.max_row_bytes)))
-            }
-            Ok(Some(key)) => (Some(key), None),
-            Ok(None) => (None, Some(no_key(&policy.key))),
-            Err(why) => (None, Some(undecodable("key", &why))),
+        let bounds = KeyBounds { recent_ids: policy.recent_ids, max_row_bytes: policy.max_row_bytes };
+        let (key, mut defect) = match lane_key(&mut reader, &policy.key, bounds) {
+            Ok(key) => (Some(key), None),
+            Err(defect) => (None, Some(defect)),
         };
         let mut event_id = None;
         if let (Some(selector), None) = (&policy.event_id, &defect) {
@@ -252,26 +258,6 @@ fn is_dead(row: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, St
     Ok(Lane::new(None, Some(head)).has_dead_row(watermark, oldest_ms))
 }
 
-fn no_key(selector: &Selector) -> Failure {
-    match selector {
-        Selector::Record => {
-            Failure::permanent(code::NULL_KEY, "the record has no key, and order is kept by key")
-        }
-        other => Failure::permanent(code::NULL_KEY, format!("the record has nothing at {other}, its key")),
-    }
-}
-
-fn key_too_large(bytes: usize, takes: usize) -> Failure {
-    let message = format!(
-        "the key has {bytes} bytes; with its ids its row exceeds the {takes} that the changelog takes"
-    );
-    Failure::permanent(code::TOO_LARGE, message)
-}
-
-fn undecodable(what: &str, why: &str) -> Failure {
-    Failure::permanent(code::UNDECODABLE, format!("the {what} cannot be read: {why}"))
-}
-
 impl Drop for PartitionActor {
     fn drop(&mut self) {
         self.pipeline.alarm.ended("a partition actor");
@@ -334,5 +320,13 @@ impl Handler<Abandon> for PartitionActor {
         self.state.borrow_mut().abandon();
         self.live.stop_all();
         ctx.stop();
+    }
+}
+
+impl Handler<Look> for PartitionActor {
+    type Result = MessageResult<Look>;
+
+    fn handle(&mut self, look: Look, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.live.get_mut(look.key.as_deref()).map(|live| live.cell.look()))
     }
 }

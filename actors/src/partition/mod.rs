@@ -1,8 +1,10 @@
 //! The partition actor: intake, dispatch, drain. One for each partition that a handler holds.
 
 mod actor;
+mod lane_key;
 mod live;
 mod state;
 
-pub use actor::{Abandon, Drain, PartitionActor, Records};
+pub use actor::{Abandon, Drain, Look, PartitionActor, Records};
+pub use lane_key::{KeyBounds, lane_key};
 pub use state::{Ownership, PartitionState, Receipt, Settlement};

@@ -1,16 +1,15 @@
 //! A dead letter as a person or a script reads it.
 
 use std::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use pawl_actors::dead_letter::{LAST, ORIGINALS, header};
 use pawl_actors::record::Header;
 use rdkafka::message::{BorrowedMessage, Message};
-use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::kafka::headers;
+use crate::shown::{Raw, printable, time};
 
 /// A record of a dead-letter topic with what its headers say, as far as they can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -61,10 +60,6 @@ pub struct RawHeader {
     pub name: Raw,
     pub value: Option<Raw>,
 }
-
-/// Bytes that may be text: in JSON a string, else `{"hex": "..."}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raw(pub Bytes);
 
 impl Letter {
     /// A letter from a message.
@@ -177,59 +172,6 @@ impl Letter {
         let kind = self.original.timestamp_type.as_deref().map(printable).unwrap_or_default();
         format!("{} {kind}", time(self.original.timestamp)).trim_end().to_owned()
     }
-}
-
-impl Raw {
-    fn text(&self) -> Option<&str> {
-        std::str::from_utf8(&self.0).ok()
-    }
-
-    fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// On one line.
-    fn shown(&self) -> String {
-        self.text().map_or_else(|| format!("0x{}", self.hex()), printable)
-    }
-
-    /// JSON indented, text as it is, anything else as hex of 16 bytes a line.
-    fn pretty(&self) -> String {
-        if let Ok(json) = serde_json::from_slice::<Value>(&self.0) {
-            return format!("{json:#}\n");
-        }
-        if let Some(text) = self.text() {
-            return text.lines().map(|line| format!("{}\n", printable(line))).collect();
-        }
-        let rows = self.0.chunks(16).enumerate();
-        rows.map(|(row, bytes)| {
-            let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{:08x}  {}\n", row * 16, hex.join(" "))
-        })
-        .collect()
-    }
-}
-
-impl Serialize for Raw {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.text() {
-            Some(text) => serializer.serialize_str(text),
-            None => serializer.collect_map([("hex", self.hex())]),
-        }
-    }
-}
-
-/// Control characters escaped: a record must not steer the reader's terminal.
-fn printable(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escaped).collect()
-}
-
-fn time(millis: Option<i64>) -> String {
-    let millis = millis.and_then(|millis| u64::try_from(millis).ok());
-    // The year 9999 is where RFC 3339 ends.
-    let Some(millis) = millis.filter(|millis| *millis < 253_402_300_800_000) else { return "?".into() };
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis)).to_string()
 }
 
 #[cfg(test)]

@@ -1,18 +1,12 @@
-//! Reading a topic from a place to its end, committed records only, without a group.
+//! Reading a dead-letter topic from a place to its end.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
-
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::letter::Letter;
 use crate::commands::Failure;
 use crate::exit::Exit;
-use crate::kafka::admin::{self, Admin};
-use crate::kafka::client::{self, LogContext};
+use crate::kafka::admin::Admin;
+use crate::kafka::topic_reader::{Range, TopicReader};
 use crate::settings::Kafka;
 
 /// Where to start.
@@ -53,80 +47,28 @@ impl Scan {
         start: Start,
         mut each: impl FnMut(Letter) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
-        let consumer: BaseConsumer<LogContext> = client::reader(&self.kafka)
-            // An offset that retention removed: go on with the first record there is.
-            .set("auto.offset.reset", "earliest")
-            .create_with_context(LogContext::new("dlt"))
-            .map_err(|error| self.failed(&error))?;
-        let mut open = self.assign(&consumer, start)?;
-        let mut progress = Instant::now();
-        while !open.is_empty() {
-            match consumer.poll(Duration::from_millis(100)) {
-                None if progress.elapsed() > self.kafka.request_timeout => return Err(self.timed_out()),
-                None => continue,
-                Some(Ok(message)) => {
-                    if each(Letter::read(&message))?.is_break() {
-                        return Ok(());
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
-                // librdkafka goes on by itself; the time-out decides.
-                Some(Err(error)) if is_connection(&error) => continue,
-                Some(Err(error)) => return Err(self.failed(&error)),
-            }
-            progress = Instant::now();
-        }
-        Ok(())
+        let ranges = self.ranges(start)?;
+        let reader = TopicReader::new(&self.kafka, &self.topic, "dlt");
+        reader.read(&ranges, |message| each(Letter::read(message)))
     }
 
-    fn assign(&self, consumer: &BaseConsumer<LogContext>, start: Start) -> Result<BTreeSet<i32>, Failure> {
-        let (partitions, offset): (BTreeSet<i32>, Offset) = match start {
-            Start::Beginning(None) => ((0..self.partitions).collect(), Offset::Beginning),
-            Start::Beginning(Some(partition)) => ([partition].into(), Offset::Beginning),
-            Start::At(partition, offset) => ([partition].into(), Offset::Offset(offset)),
+    fn ranges(&self, start: Start) -> Result<Vec<Range>, Failure> {
+        let range = |partition, from| Range { partition, from, to: None };
+        let ranges: Vec<Range> = match start {
+            Start::Beginning(None) => (0..self.partitions).map(|partition| range(partition, None)).collect(),
+            Start::Beginning(Some(partition)) => vec![range(partition, None)],
+            Start::At(partition, offset) => vec![range(partition, Some(offset))],
         };
-        if let Some(beyond) = partitions.iter().find(|partition| **partition >= self.partitions) {
-            let message = format!(
-                "{} has no partition {beyond}; its partitions are 0 to {}",
-                self.topic,
-                self.partitions - 1
-            );
-            return Err(Failure::new(Exit::Usage, message));
+        if let Some(beyond) = ranges.iter().find(|range| range.partition >= self.partitions) {
+            return Err(no_such_partition(&self.topic, beyond.partition, self.partitions));
         }
-        let mut list = TopicPartitionList::new();
-        for partition in &partitions {
-            let added = list.add_partition_offset(&self.topic, *partition, offset);
-            added.map_err(|error| self.failed(&error))?;
-        }
-        consumer.assign(&list).map_err(|error| self.failed(&error))?;
-        Ok(partitions)
-    }
-
-    fn timed_out(&self) -> Failure {
-        let attempts = admin::attempts(&self.kafka.bootstrap_servers);
-        let timeout = self.kafka.request_timeout;
-        let message = format!(
-            "no answer within {timeout:?} while reading {} ({attempts}); try again when the brokers are well",
-            self.topic
-        );
-        Failure::new(Exit::Unreachable, message)
-    }
-
-    fn failed(&self, error: &KafkaError) -> Failure {
-        let message = format!(
-            "cannot read {}: {error}; if it is a right, allow this client Read by an ACL",
-            self.topic
-        );
-        Failure::new(Exit::Stopped, message)
+        Ok(ranges)
     }
 }
 
-fn is_connection(error: &KafkaError) -> bool {
-    use rdkafka::types::RDKafkaErrorCode::{
-        AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve,
-    };
-    let code = error.rdkafka_error_code();
-    code.is_some_and(|code| {
-        matches!(code, AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve)
-    })
+/// A partition that a person named and that is not there.
+pub fn no_such_partition(topic: &str, partition: i32, partitions: i32) -> Failure {
+    let last = partitions - 1;
+    let message = format!("{topic} has no partition {partition}; its partitions are 0 to {last}");
+    Failure::new(Exit::Usage, message)
 }

@@ -1,0 +1,327 @@
+//! Counting what lies in the topics, record by record. Pure.
+//!
+//! A record is in the books of a partition row exactly if it lies below the row's watermark, or if
+//! the row of its key has taken its offset: a key's records are worked in the order of their offsets,
+//! so the highest taken one stands for all before it. Held in memory: the keys that have taken
+//! something at or above the watermark (at most `intake.max_finished_ahead` and what is in work), and
+//! 8 bytes for each dead letter.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use pawl_actors::ledger::{Head, PartitionRow, RowError};
+use pawl_actors::partition::{KeyBounds, lane_key};
+use pawl_actors::record::Record;
+use pawl_actors::selector::{Reader, Selector};
+
+use super::facts::{Heads, Letters};
+use crate::kafka::partitioner::java_partition;
+use crate::looking::lane_of;
+use crate::shown::Raw;
+
+/// How records are sorted into lanes.
+#[derive(Clone, Debug)]
+pub struct Sorting {
+    /// The setting `key`.
+    pub key: Selector,
+    /// What bounds a key.
+    pub bounds: KeyBounds,
+    /// Partitions of the input.
+    pub partitions: i32,
+}
+
+/// What the ledger of a partition has taken at the moment of its last row.
+#[derive(Debug)]
+pub struct Taken {
+    partition: i32,
+    began: i64,
+    watermark: i64,
+    /// Taken offsets at or above the watermark, by lane.
+    ahead: HashMap<Option<Bytes>, i64>,
+    heads: Heads,
+}
+
+impl Taken {
+    /// Before the keys' rows are read.
+    pub fn new(partition: i32, row: &PartitionRow) -> Taken {
+        let PartitionRow { began, watermark, .. } = *row;
+        Taken { partition, began, watermark, ahead: HashMap::new(), heads: Heads::default() }
+    }
+
+    /// Takes the next row of the changelog, in the order of their writing.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn row(&mut self, key: &[u8], value: Option<&[u8]>, sorting: &Sorting) -> Result<(), RowError> {
+        let Some(lane) = lane_of(key) else { return Ok(()) };
+        let taken = value.map(Head::decode).transpose()?.map(|head| head.taken.0);
+        if let (Some(taken), Some(key)) = (taken, lane) {
+            let shown = || Raw(Bytes::copy_from_slice(key)).shown();
+            if self.heads.highest.as_ref().is_none_or(|(highest, _)| taken > *highest) {
+                self.heads.highest = Some((taken, shown()));
+            }
+            let placed =
+                sorting.key != Selector::Record || java_partition(key, sorting.partitions) == self.partition;
+            if !placed && self.heads.misplaced.is_none() {
+                self.heads.misplaced = Some(shown());
+            }
+        }
+        let lane = lane.map(Bytes::copy_from_slice);
+        match taken.filter(|taken| *taken >= self.watermark) {
+            Some(taken) => drop(self.ahead.insert(lane, taken)),
+            None => drop(self.ahead.remove(&lane)),
+        }
+        Ok(())
+    }
+
+    /// What the keys' rows said.
+    pub fn heads(&self) -> Heads {
+        self.heads.clone()
+    }
+
+    /// The first offset that the books count.
+    pub fn began(&self) -> i64 {
+        self.began
+    }
+
+    /// The offset behind the last record that may be in the books.
+    pub fn end(&self) -> i64 {
+        self.ahead.values().map(|taken| taken + 1).max().unwrap_or(0).max(self.watermark)
+    }
+
+    /// Whether the result of this record is in the ledger.
+    fn has(&self, offset: i64, record: impl FnOnce() -> Record, sorting: &Sorting) -> bool {
+        if offset < self.watermark {
+            return true;
+        }
+        let record = record();
+        let lane = lane_key(&mut Reader::new(&record), &sorting.key, sorting.bounds).ok();
+        self.ahead.get(&lane).is_some_and(|taken| offset <= *taken)
+    }
+}
+
+/// Where a letter of the group says that its original lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Whether it is this partition of the input topic.
+    pub here: bool,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// Dead letters of the group in one partition.
+#[derive(Debug, Default)]
+pub struct LetterTally {
+    counts: Letters,
+    /// Originals of the tied ones; sorted and each once after [`LetterTally::close`].
+    originals: Vec<i64>,
+    found: Vec<bool>,
+}
+
+impl LetterTally {
+    /// Takes a letter of the group; `record` is the original as the letter has it.
+    pub fn letter(
+        &mut self,
+        origin: Origin,
+        record: impl FnOnce() -> Record,
+        taken: &Taken,
+        sorting: &Sorting,
+    ) {
+        let counts = &mut self.counts;
+        if !origin.here {
+            counts.elsewhere += 1;
+        } else if origin.offset < taken.began {
+            counts.before += 1;
+        } else if taken.has(origin.offset, record, sorting) {
+            counts.tied += 1;
+            self.originals.push(origin.offset);
+        } else {
+            counts.beyond += 1;
+            counts.first_beyond =
+                Some(counts.first_beyond.map_or(origin.offset, |first| first.min(origin.offset)));
+        }
+    }
+
+    /// All letters are read; the input comes next.
+    pub fn close(&mut self) {
+        self.originals.sort_unstable();
+        self.originals.dedup();
+        self.counts.distinct = self.originals.len() as u64;
+        self.found = vec![false; self.originals.len()];
+    }
+
+    /// A record lies in the input.
+    fn seen(&mut self, offset: i64) {
+        if let Ok(place) = self.originals.binary_search(&offset) {
+            self.found[place] = true;
+        }
+    }
+
+    /// The counts, once the input was read from `from` on; `low` is the first letter that is left.
+    pub fn finish(self, from: i64, low: i64) -> Letters {
+        let missing = || {
+            let originals = self.originals.iter().zip(&self.found);
+            originals
+                .filter(|(original, found)| **original >= from && !**found)
+                .map(|(original, _)| *original)
+        };
+        Letters { low, missing: missing().count() as u64, first_missing: missing().next(), ..self.counts }
+    }
+}
+
+/// Records of an input partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InputTally {
+    /// See [`Input`](super::facts::Input).
+    pub below: u64,
+    /// Likewise.
+    pub ahead: u64,
+    /// Likewise.
+    pub second_pass: u64,
+}
+
+impl InputTally {
+    /// Takes the next record; `returned` says whether it has a dead letter's headers.
+    pub fn record(
+        &mut self,
+        offset: i64,
+        record: impl FnOnce() -> Record,
+        returned: impl FnOnce() -> bool,
+        (taken, letters): (&Taken, &mut LetterTally),
+        sorting: &Sorting,
+    ) {
+        letters.seen(offset);
+        if !taken.has(offset, record, sorting) {
+            return;
+        }
+        if offset < taken.watermark {
+            self.below += 1;
+        } else {
+            self.ahead += 1;
+        }
+        self.second_pass += u64::from(returned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use pawl_actors::record::{Millis, Offset, TimestampType};
+
+    use super::*;
+
+    fn sorting(key: &str) -> Sorting {
+        let key = key.parse().expect("a selector");
+        Sorting { key, bounds: KeyBounds { recent_ids: 0, max_row_bytes: 1_000 }, partitions: 1 }
+    }
+
+    fn record(key: Option<&str>, value: &str) -> Record {
+        Record {
+            offset: Offset(0),
+            timestamp: Millis(0),
+            timestamp_type: TimestampType::NotAvailable,
+            key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+            value: Some(Bytes::copy_from_slice(value.as_bytes())),
+            headers: Vec::new(),
+        }
+    }
+
+    /// Books from 10 on, a watermark of 20, keys that have taken these offsets.
+    fn taken(heads: &[(Option<&str>, Option<i64>)], sorting: &Sorting) -> Taken {
+        let mut row = PartitionRow::new("id".into(), 10, 1, 0, [0; 16]);
+        row.watermark = 20;
+        let (mut taken, mut out) = (Taken::new(0, &row), BytesMut::new());
+        for (key, offset) in heads {
+            let key = key.map(str::as_bytes);
+            let row = match offset {
+                Some(offset) => Head { taken: Offset(*offset), ..Head::default() }.row(key, &mut out),
+                None => Head::tombstone(key, &mut out),
+            };
+            taken.row(&row.key, row.value.as_deref(), sorting).expect("readable");
+        }
+        taken
+    }
+
+    #[test]
+    fn a_record_is_in_the_books_below_the_watermark_or_where_its_key_has_taken_it() {
+        let sorting = sorting("record");
+        let heads = [
+            (Some("a"), Some(25)),
+            (Some("b"), Some(19)),
+            (None, Some(22)),
+            (Some("c"), Some(30)),
+            (Some("c"), None),
+        ];
+        let taken = taken(&heads, &sorting);
+        let (mut tally, mut letters) = (InputTally::default(), LetterTally::default());
+        letters.close();
+        let keys =
+            [(10, Some("a")), (19, Some("z")), (20, Some("a")), (21, Some("b")), (22, None), (23, None)];
+        for (offset, key) in keys.into_iter().chain([(24, Some("c")), (25, Some("a")), (26, Some("a"))]) {
+            tally.record(offset, || record(key, ""), || key.is_none(), (&taken, &mut letters), &sorting);
+        }
+        assert_eq!(tally, InputTally { below: 2, ahead: 3, second_pass: 1 }, "ahead: 20, 22 and 25");
+        assert_eq!((taken.began(), taken.end()), (10, 26));
+        assert_eq!(taken.heads().highest, Some((30, "c".into())));
+    }
+
+    #[test]
+    fn keys_are_read_where_the_settings_say() {
+        let sorting = sorting("json:/id");
+        let taken = taken(&[(Some("7"), Some(21)), (None, Some(22))], &sorting);
+        let has = |offset, value: &str| taken.has(offset, || record(Some("other"), value), &sorting);
+        assert!(has(20, r#"{"id":7}"#) && has(21, r#"{"id":"7"}"#) && !has(22, r#"{"id":7}"#));
+        assert!(has(22, "not json") && !has(23, "{}"), "the lane of records without a usable key");
+    }
+
+    #[test]
+    fn a_key_in_a_foreign_partition_is_noticed_where_the_records_key_decides() {
+        let three = |key: &str| Sorting { partitions: 3, ..sorting(key) };
+        let other = (0..).map(|n| n.to_string()).find(|key| java_partition(key.as_bytes(), 3) != 0);
+        let other = other.expect("some key");
+        let heads = [(Some(other.as_str()), Some(3))];
+        assert_eq!(taken(&heads, &three("record")).heads().misplaced, Some(other.clone()));
+        assert_eq!(taken(&heads, &three("json:/id")).heads().misplaced, None);
+    }
+
+    #[test]
+    fn letters_are_counted_by_their_originals() {
+        let sorting = sorting("record");
+        let taken = taken(&[(Some("a"), Some(25))], &sorting);
+        let mut letters = LetterTally::default();
+        let mut take = |here, offset| {
+            letters.letter(Origin { here, offset }, || record(Some("a"), ""), &taken, &sorting);
+        };
+        for offset in [9, 12, 15, 15, 25, 26, 40] {
+            take(true, offset);
+        }
+        take(false, 12);
+        letters.close();
+        let mut tally = InputTally::default();
+        for offset in [15, 25] {
+            tally.record(offset, || record(Some("a"), ""), || false, (&taken, &mut letters), &sorting);
+        }
+        let expected = Letters {
+            low: 3,
+            tied: 4,
+            distinct: 3,
+            missing: 1,
+            first_missing: Some(12),
+            beyond: 2,
+            first_beyond: Some(26),
+            before: 1,
+            elsewhere: 1,
+        };
+        assert_eq!(letters.finish(10, 3), expected);
+    }
+
+    #[test]
+    fn originals_that_retention_removed_are_not_missed() {
+        let sorting = sorting("record");
+        let taken = taken(&[], &sorting);
+        let mut letters = LetterTally::default();
+        letters.letter(Origin { here: true, offset: 12 }, || record(None, ""), &taken, &sorting);
+        letters.close();
+        assert_eq!(letters.finish(13, 0).missing, 0);
+    }
+}

@@ -1,0 +1,182 @@
+//! Reading keys from a changelog: committed rows, from the beginning to the end as it is when asked.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pawl_actors::ledger::{Head, PARTITION_KEY, PartitionRow, RowError, head_key};
+use pawl_actors::selector::Selector;
+use rdkafka::message::Message;
+
+use super::fold::Fold;
+use crate::commands::dlt::scan::no_such_partition;
+use crate::commands::{Failure, progress};
+use crate::exit::Exit;
+use crate::kafka::admin::Admin;
+use crate::kafka::partitioner::java_partition;
+use crate::kafka::topic_reader::{Range, TopicReader};
+use crate::looking::{KeyLine, KeyPage, Within};
+use crate::settings::{HandlerSettings, Kafka};
+use crate::shown::Raw;
+
+/// Keys that one pass over a partition holds at least: some 20 MB. A list that asks for more holds
+/// as many as it asks for.
+const MIN_BOUND: usize = 100_000;
+
+/// The changelog of a handler.
+pub struct Changelog {
+    topic: String,
+    partitions: i32,
+    reader: TopicReader,
+    /// Whether the partition of a key follows from its bytes.
+    keyed_by_record: bool,
+}
+
+/// The last rows of a partition that tell of one key.
+#[derive(Default)]
+struct Rows {
+    head: Option<(i64, Vec<u8>)>,
+    partition: Option<Vec<u8>>,
+}
+
+impl Changelog {
+    /// # Errors
+    /// No broker, or no changelog.
+    pub fn open(kafka: &Kafka, name: &str, handler: &HandlerSettings) -> Result<Changelog, Failure> {
+        let topic = handler.changelog_topic(name);
+        let Some(found) = Admin::new(kafka)?.describe(&topic)? else {
+            let message = format!(
+                "there is no changelog \"{topic}\" at {}: the handler {name} has never run there",
+                kafka.bootstrap_servers.join(",")
+            );
+            return Err(Failure::new(Exit::Stopped, message));
+        };
+        let reader = TopicReader::new(kafka, &topic, "changelog");
+        let keyed_by_record = handler.key == Selector::Record;
+        Ok(Changelog { topic, partitions: found.partitions, reader, keyed_by_record })
+    }
+
+    /// For a person.
+    pub fn source(&self) -> String {
+        format!("the changelog {}", self.topic)
+    }
+
+    /// The first `limit` keys that begin with `prefix`, by partition, then by key, and whether there are
+    /// more. Partition after partition is read, until there are enough.
+    ///
+    /// # Errors
+    /// No such partition, no broker, or a row that cannot be read.
+    pub fn list(
+        &self,
+        partition: Option<i32>,
+        prefix: Bytes,
+        limit: usize,
+    ) -> Result<(Vec<KeyLine>, bool), Failure> {
+        let mut keys = Vec::new();
+        for range in self.ranges(&self.partitions(partition)?)? {
+            let mut from = Some(Bytes::new());
+            // One more than is asked for tells whether there are more.
+            while let Some(begin) = from.filter(|_| keys.len() <= limit) {
+                let bound = (limit + 1).max(MIN_BOUND);
+                let mut fold = Fold::new(range.partition, prefix.clone(), begin, bound);
+                self.read(&[range], |_, offset, key, value| fold.take(key, value, offset))?;
+                let (lines, next) = fold.finish();
+                keys.extend(lines.take(limit + 1 - keys.len()));
+                from = next;
+            }
+        }
+        let more = keys.len() > limit;
+        keys.truncate(limit);
+        Ok((keys, more))
+    }
+
+    /// What is known of a key, one page for each partition that knows it. Without a partition given it
+    /// is looked for where Java's partitioner puts it, and in the others only if it is not there.
+    ///
+    /// # Errors
+    /// As [`Changelog::list`].
+    pub fn show(&self, partition: Option<i32>, key: Option<&Bytes>) -> Result<Vec<KeyPage>, Failure> {
+        let all = self.partitions(partition)?;
+        let Some(likely) = key.filter(|_| self.keyed_by_record && partition.is_none()) else {
+            return self.look(&all, key);
+        };
+        let likely = java_partition(likely, self.partitions);
+        let found = self.look(&[likely], key)?;
+        if !found.is_empty() || all.len() == 1 {
+            return Ok(found);
+        }
+        eprintln!("not in partition {likely}, where Java's partitioner puts it; looking in the others");
+        let others: Vec<i32> = all.into_iter().filter(|partition| *partition != likely).collect();
+        self.look(&others, key)
+    }
+
+    fn look(&self, partitions: &[i32], key: Option<&Bytes>) -> Result<Vec<KeyPage>, Failure> {
+        let row_key = head_key(key.map(|key| &key[..]), &mut BytesMut::new());
+        let mut rows: BTreeMap<i32, Rows> = BTreeMap::new();
+        self.read(&self.ranges(partitions)?, |partition, offset, read_key, value| {
+            if read_key == row_key {
+                rows.entry(partition).or_default().head = value.map(|value| (offset, value.to_vec()));
+            } else if read_key == PARTITION_KEY {
+                rows.entry(partition).or_default().partition = value.map(<[u8]>::to_vec);
+            }
+            Ok(())
+        })?;
+        let pages = rows.into_iter().filter_map(|(partition, rows)| page(partition, key, rows).transpose());
+        pages.collect::<Result<_, _>>().map_err(|error| self.unreadable(&error))
+    }
+
+    fn partitions(&self, only: Option<i32>) -> Result<Vec<i32>, Failure> {
+        match only {
+            None => Ok((0..self.partitions).collect()),
+            Some(partition) if partition < self.partitions => Ok(vec![partition]),
+            Some(partition) => Err(no_such_partition(&self.topic, partition, self.partitions)),
+        }
+    }
+
+    /// The partitions up to what is committed now.
+    fn ranges(&self, partitions: &[i32]) -> Result<Vec<Range>, Failure> {
+        let bounds = self.reader.bounds(partitions, Duration::ZERO, || {})?;
+        Ok(bounds
+            .into_iter()
+            .map(|(partition, bounds)| Range { partition, from: None, to: Some(bounds.stable) })
+            .collect())
+    }
+
+    fn read(
+        &self,
+        ranges: &[Range],
+        mut each: impl FnMut(i32, i64, &[u8], Option<&[u8]>) -> Result<(), RowError>,
+    ) -> Result<(), Failure> {
+        let bar = progress::bar(&self.topic, ranges);
+        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+        let read = self.reader.read(ranges, |message| {
+            let (partition, offset) = (message.partition(), message.offset());
+            progress::step(&bar, &mut next, partition, offset);
+            each(partition, offset, message.key().unwrap_or_default(), message.payload())
+                .map_err(|error| self.unreadable(&error))?;
+            Ok::<_, Failure>(ControlFlow::Continue(()))
+        });
+        bar.finish_and_clear();
+        read
+    }
+
+    fn unreadable(&self, error: &RowError) -> Failure {
+        Failure::new(Exit::Stopped, format!("{}: {error}", self.topic))
+    }
+}
+
+fn page(partition: i32, key: Option<&Bytes>, rows: Rows) -> Result<Option<KeyPage>, RowError> {
+    let Some((offset, value)) = rows.head else { return Ok(None) };
+    let head = Head::decode(&value)?;
+    let within = rows.partition.map(|row| PartitionRow::decode(&row)).transpose()?;
+    Ok(Some(KeyPage {
+        partition,
+        key: key.cloned().map(Raw),
+        head: Some(KeyLine::of(partition, key.cloned(), &head, Some(offset))),
+        state: head.state.map(Raw),
+        within: within.as_ref().map(Within::from),
+        lane: None,
+        lane_unknown: None,
+    }))
+}

@@ -1,0 +1,111 @@
+//! Looking at keys: what is told of one, whoever asks and wherever it is read. A running instance
+//! tells it from its local view ([`window`]), a stopped one's ledger is read from the changelog
+//! (`commands::keys`); both come to the same words.
+
+pub mod cursor;
+pub mod window;
+
+use bytes::Bytes;
+use pawl_actors::ledger::{HEAD_PREFIX, Head, PartitionRow, RowError, UNKEYED_HEAD_KEY};
+use pawl_actors::order::LaneLook;
+use serde::{Deserialize, Serialize};
+
+use crate::shown::Raw;
+
+/// A key in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyLine {
+    /// The input partition.
+    pub partition: i32,
+    /// `None`: the lane of records without a usable key.
+    pub key: Option<Raw>,
+    /// The highest offset whose result is durable.
+    pub taken: i64,
+    /// How many event ids are remembered.
+    pub recent_ids: usize,
+    /// When the oldest of them was seen, milliseconds of partition time.
+    pub oldest_id: Option<i64>,
+    /// When the newest was.
+    pub newest_id: Option<i64>,
+    /// Bytes of the key's state; `None`: it has none.
+    pub state_bytes: Option<usize>,
+    /// Offset of the row in the changelog; `None` where only the instance's own view was asked.
+    pub row: Option<i64>,
+}
+
+/// A key, looked at closely.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPage {
+    /// The input partition.
+    pub partition: i32,
+    /// `None`: the lane of records without a usable key.
+    pub key: Option<Raw>,
+    /// What its row says; `None`: there is no row.
+    pub head: Option<KeyLine>,
+    /// Its state.
+    pub state: Option<Raw>,
+    /// What the partition's row says.
+    pub within: Option<Within>,
+    /// What goes on in its lane; `None`: it has no lane now, or nobody runs that could tell.
+    pub lane: Option<LaneLook>,
+    /// Why the lane is not known, where one could be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane_unknown: Option<String>,
+}
+
+/// What a key is measured against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Within {
+    /// Every record of the partition below is finished.
+    pub watermark: i64,
+    /// Highest time stamp of a record taken, milliseconds.
+    pub partition_time: i64,
+}
+
+impl From<&PartitionRow> for Within {
+    fn from(row: &PartitionRow) -> Within {
+        Within { watermark: row.watermark, partition_time: row.partition_time }
+    }
+}
+
+impl KeyLine {
+    /// A line from a stored row; `None` for a row that is not a key's.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn read(
+        partition: i32,
+        row_key: &[u8],
+        value: &[u8],
+        row: Option<i64>,
+    ) -> Result<Option<KeyLine>, RowError> {
+        let Some(key) = lane_of(row_key) else { return Ok(None) };
+        let head = Head::decode(value)?;
+        Ok(Some(KeyLine::of(partition, key.map(Bytes::copy_from_slice), &head, row)))
+    }
+
+    /// A line from a head.
+    pub fn of(partition: i32, key: Option<Bytes>, head: &Head, row: Option<i64>) -> KeyLine {
+        let seen = head.ids.seen_ms();
+        KeyLine {
+            partition,
+            key: key.map(Raw),
+            taken: head.taken.0,
+            recent_ids: head.ids.len(),
+            oldest_id: seen.map(|(oldest, _)| oldest),
+            newest_id: seen.map(|(_, newest)| newest),
+            state_bytes: head.state.as_ref().map(Bytes::len),
+            row,
+        }
+    }
+}
+
+/// The lane whose head lies under a row key: `None` for a row that is no head, `Some(None)` for the
+/// lane of records without a usable key.
+pub fn lane_of(row_key: &[u8]) -> Option<Option<&[u8]>> {
+    match row_key.split_first() {
+        Some((&HEAD_PREFIX, key)) => Some(Some(key)),
+        _ if row_key == UNKEYED_HEAD_KEY => Some(None),
+        _ => None,
+    }
+}
