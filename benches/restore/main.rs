@@ -27,8 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(600);
 const ASK_EVERY: Duration = Duration::from_millis(5);
 /// After a cold start the engine may still merge what it has written.
 const SETTLE: Duration = Duration::from_secs(15);
-/// What `SETTINGS` bound: twice `buffer_bytes`, `cache_bytes`, and what a reader fetches ahead.
-const BOUND_MIB: u64 = 2 * 64 + 64 + 32;
+/// What the settings bound by default: `buffer_bytes`, `cache_bytes`, and what a reader fetches ahead.
+const BOUND_MIB: u64 = 64 + 64 + 32;
 
 /// What is restored.
 #[derive(Clone, Copy, Debug)]

@@ -24,7 +24,7 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 pub struct ViewParts {
     /// The directory that it lies in.
     pub dir: Arc<ViewDir>,
-    /// Bytes of rows that gather in memory, and as many again while they are written.
+    /// Bytes of rows in memory: half gather while the other half is written.
     pub max_bytes: usize,
     /// How often they are written.
     pub interval: Duration,
@@ -53,7 +53,12 @@ struct State {
 }
 
 impl State {
+    /// Bytes that are gathered, and those that are kept until they are written.
     fn bytes(&self) -> usize {
+        self.gathered() + self.writing.values().map(PartitionBuffer::bytes).sum::<usize>()
+    }
+
+    fn gathered(&self) -> usize {
         self.gathering.values().map(PartitionBuffer::bytes).sum()
     }
 
@@ -69,7 +74,7 @@ impl State {
     fn must_wait(&self, parts: &ViewParts, last: Instant) -> bool {
         self.failed.is_none()
             && !self.closing
-            && self.bytes() <= parts.max_bytes / 2
+            && self.gathered() <= parts.max_bytes / 2
             && (last.elapsed() < parts.interval || self.gathering.is_empty())
     }
 }
@@ -136,7 +141,7 @@ impl LocalView {
             return Err(error.clone());
         }
         state.gathering.entry(partition).or_default().push(changes, next);
-        if state.bytes() > self.parts.max_bytes / 2 {
+        if state.gathered() > self.parts.max_bytes / 2 {
             self.changed.notify_all();
         }
         Ok(())
