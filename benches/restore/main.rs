@@ -1,6 +1,6 @@
 //! How long a start takes with and without a local view, and in how much memory.
 //!
-//! `cargo bench --bench restore -- [--engine sled|fjall] [--keys N] [--partitions N] [--rounds N] [--with SETTINGS]`
+//! `cargo bench --bench restore -- [--engine sled,fjall] [--keys N] [--partitions N] [--rounds N] [--with SETTINGS]`
 //!
 //! A plain producer fills the changelog of a handler with a ledger: a partition row for each
 //! partition, and for each key one head with 100 B of state. Then, in each round, `pawl run` starts
@@ -61,38 +61,42 @@ fn main() {
         at.map_or(default.to_owned(), |at| args[at + 1].clone())
     };
     let number = |name: &str, default: &str| text(name, default).parse::<u64>().expect("a number");
-    let engine = text("--engine", "sled");
+    let engines = text("--engine", "sled,fjall");
     let partitions = i32::try_from(number("--partitions", "4")).expect("a number of partitions");
     let load = Load { keys: number("--keys", "1000000"), partitions, state_bytes: 100 };
     let Some(broker) = support::broker() else { return };
     let topic = |name| support::topic(broker, name, partitions);
     let (topic, output, group) = (topic("bench-input"), topic("bench-output"), support::unique("bench"));
-    let settings = format!(
-        "[kafka]\nbootstrap_servers = [\"{}\"]\n\
-         [handler.bench]\ntopic = \"{topic}\"\ngroup = \"{group}\"\nforward = {{ topic = \"{output}\" }}\n\
-         [store]\nengine = \"{engine}\"\n{}\n",
-        broker.bootstrap(),
-        text("--with", "")
-    );
+    let settings = |engine: &str| {
+        format!(
+            "[kafka]\nbootstrap_servers = [\"{}\"]\n\
+             [handler.bench]\ntopic = \"{topic}\"\ngroup = \"{group}\"\nforward = {{ topic = \"{output}\" }}\n\
+             [store]\nengine = \"{engine}\"\n{}\n",
+            broker.bootstrap(),
+            text("--with", "")
+        )
+    };
     let filled = Instant::now();
-    let bytes = ledger::fill(broker, &settings, load);
+    let bytes = ledger::fill(broker, &settings("sled"), load);
     println!("{}", machine());
     println!(
-        "{} keys of {} B of state in {} partitions, {} MiB of rows, written in {:.0} s; engine {engine}; \
-         buffer, cache and reader together at most {BOUND_MIB} MiB by default",
+        "{} keys of {} B of state in {} partitions, {} MiB of rows, written in {:.0} s; buffer, cache and reader \
+         together at most {BOUND_MIB} MiB by default",
         load.keys,
         load.state_bytes,
         load.partitions,
         bytes >> 20,
         filled.elapsed().as_secs_f64()
     );
-    let mut pawl = Pawl::new(&settings);
-    for round in 1..=number("--rounds", "1") {
-        if round > 1 {
-            pawl.forget_store();
+    for engine in engines.split(',') {
+        let mut pawl = Pawl::new(&settings(engine));
+        for round in 1..=number("--rounds", "1") {
+            if round > 1 {
+                pawl.forget_store();
+            }
+            println!("{engine:<5} round {round}, no view:   {}", start(&mut pawl, load.keys));
+            println!("{engine:<5} round {round}, warm view: {}", start(&mut pawl, 0));
         }
-        println!("round {round}, no view:   {}", start(&mut pawl, load.keys));
-        println!("round {round}, warm view: {}", start(&mut pawl, 0));
     }
 }
 

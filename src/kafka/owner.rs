@@ -146,6 +146,7 @@ impl Owner {
                     partition: claimed.partition,
                     assignment: one.assignment,
                     nonce: request.nonce,
+                    stats: one.stats.clone(),
                 })
             })
             .collect();
