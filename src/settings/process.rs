@@ -26,10 +26,10 @@ pub struct Store {
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub checkpoint_interval: Duration,
-    /// Committed rows kept in memory until they are written to the store; when full they are written
-    /// before the interval is over. Bounds: 1MiB to 16GiB. Default: 64MiB.
+    /// Committed rows kept in memory until they are written to the store, those that are being written
+    /// among them; when half of it is full they are written before the interval is over. Bounds: 1MiB to 16GiB. Default: 64MiB.
     pub buffer_bytes: ByteSize,
-    /// Memory for the store's page cache. Bounds: 1MiB to 64GiB. Default: 64MiB.
+    /// Memory for the engine's cache; sled needs about 50 bytes for each key beside it. Bounds: 1MiB to 64GiB. Default: 64MiB.
     pub cache_bytes: ByteSize,
 }
 

@@ -62,12 +62,13 @@ impl Guard {
     }
 }
 
-/// Whether an I/O error says that a file is missing, too short or not what was written: those kinds
-/// engines use for what they find. What the disk itself refuses is none of them.
+/// Whether an I/O error says that a file is missing, too short, not what was written, or left over from
+/// a beginning that was cut off: those kinds engines use for what they find. What the disk itself refuses is none of them.
 fn is_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::NotFound
+            | ErrorKind::AlreadyExists
             | ErrorKind::InvalidData
             | ErrorKind::InvalidInput
             | ErrorKind::UnexpectedEof

@@ -1,7 +1,7 @@
 //! What every engine must do: one set of tests for all.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -25,6 +25,7 @@ with_every_engine! {
     what_is_written_after_a_clear_survives_a_restart
     rows_of_a_megabyte_are_kept
     a_damaged_directory_is_made_anew
+    a_view_that_lacks_a_file_is_whole_or_made_anew
     damage_under_an_open_store_is_an_error_and_never_another_row
     a_directory_in_use_is_named
     a_view_of_the_other_engine_is_set_aside
@@ -180,6 +181,37 @@ fn a_damaged_directory_is_made_anew(engine: Engine) {
     drop(store);
     let Opened { store, .. } = open(dir.path(), engine);
     assert_eq!(store.get(0, b"\x02a"), Ok(Some(Bytes::from_static(b"1"))), "also after a restart");
+}
+
+fn a_view_that_lacks_a_file_is_whole_or_made_anew(engine: Engine) {
+    let mut number = 0;
+    loop {
+        let dir = tempfile::tempdir().expect("a directory");
+        fill(&*open(dir.path(), engine).store);
+        let mut files = files(&dir.path().join(format!("{}.0", engine.name())));
+        files.sort();
+        let Some(lacking) = files.get(number) else { break };
+        std::fs::remove_file(lacking).expect("removes");
+        let Opened { store, dir: held } = open(dir.path(), engine);
+        let rows = store.scan(0, None, 10_000).expect("scans").len();
+        let found = store.mark(0).expect("reads");
+        assert!(found.is_none() || (found, rows) == (Some(mark(4)), 2_500), "without {}", lacking.display());
+        // What the start has not seen, the next write does.
+        if let Err(error) = store.write(0, &[change("\x02a", Some("1"))], &mark(9)) {
+            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+            held.discard(&error).expect("removes");
+            let store = held.open().expect("opens");
+            store.write(0, &[change("\x02a", Some("1"))], &mark(9)).expect("it can be filled again");
+        }
+        number += 1;
+    }
+    assert!(number >= 2, "{engine:?} keeps several files");
+}
+
+/// Every file below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("lists").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 fn damage_under_an_open_store_is_an_error_and_never_another_row(engine: Engine) {
