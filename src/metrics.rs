@@ -77,6 +77,9 @@ const PARTITION_VALUES: &[PartitionValue] = &[
         stats.outstanding_bytes.get()
     }),
     ("pawl_live_keys", "Keys with a live order actor", |stats| stats.live_keys.get()),
+    ("pawl_restore_records_left", "Records of the changelog still to be read, about", |stats| {
+        stats.restore_left.get()
+    }),
 ];
 
 const PHASES: [PartitionPhase; 5] = [
@@ -325,6 +328,7 @@ mod tests {
         partition.outstanding_records.set(5);
         partition.outstanding_bytes.set(600);
         partition.live_keys.set(4);
+        partition.restore_left.set(9);
         check(
             &[&billing],
             &[
@@ -334,6 +338,7 @@ mod tests {
                 "pawl_outstanding_records{handler=\"billing\",partition=\"3\"} 5",
                 "pawl_outstanding_bytes{handler=\"billing\",partition=\"3\"} 600",
                 "pawl_live_keys{handler=\"billing\",partition=\"3\"} 4",
+                "pawl_restore_records_left{handler=\"billing\",partition=\"3\"} 9",
             ],
         );
         partition.end.set(-1);

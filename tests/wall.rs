@@ -8,6 +8,8 @@ const BANNED: &[(&str, &str)] = &[
     ("rdkafka", "a Kafka client"),
     ("rdkafka-sys", "a Kafka client"),
     ("sled", "a store on disk"),
+    ("fjall", "a store on disk"),
+    ("fjall", "a store on disk"),
     ("config", "settings"),
     ("clap", "a command line"),
     ("toml", "settings"),

@@ -102,6 +102,9 @@ pub struct PartitionStats {
     pub end: Gauge,
     /// 1 when the consumer has reached the end and received nothing since, else 0.
     pub at_end: Gauge,
+    /// Records of the changelog still to be read before the partition can be taken in, about: offsets
+    /// that compaction has removed count as well. 0 when it is restored.
+    pub restore_left: Gauge,
     /// Keys with a live order actor.
     pub live_keys: Gauge,
     /// Milliseconds since the epoch of the last committed progress (or of the start of intake).

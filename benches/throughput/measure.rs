@@ -52,8 +52,18 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 
 /// The most memory that a process has had resident, in MiB.
 pub fn peak_mib(pid: u32) -> f64 {
+    status_mib(pid, "VmHWM:")
+}
+
+/// The memory that a process has resident now, in MiB.
+#[allow(dead_code, reason = "the throughput benchmark shows peaks")]
+pub fn resident_mib(pid: u32) -> f64 {
+    status_mib(pid, "VmRSS:")
+}
+
+fn status_mib(pid: u32, field: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
+    let line = status.lines().find(|line| line.starts_with(field)).expect("the field");
     line.split_whitespace().nth(1).expect("a number").parse::<f64>().expect("KiB") / 1024.0
 }
 

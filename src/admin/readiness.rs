@@ -91,7 +91,10 @@ fn judge_partition(
     let reason = match phase {
         PartitionPhase::Running => stall(stats, lag, now, stalled_after),
         PartitionPhase::Claiming => Some("the claim is not committed yet".to_owned()),
-        PartitionPhase::Restoring => Some("the ledger is being read from the changelog".to_owned()),
+        PartitionPhase::Restoring => Some(format!(
+            "the ledger is being read from the changelog, about {} records left",
+            stats.restore_left.get()
+        )),
         PartitionPhase::Draining => Some("it is being given up".to_owned()),
         PartitionPhase::Stopped => Some("stopped by an error, see the log".to_owned()),
     };

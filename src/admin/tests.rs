@@ -81,6 +81,7 @@ async fn ready_names_each_partition_and_what_it_waits_for() {
     endpoint.stats.rebalances.add(1);
     let partition = endpoint.stats.assigned(Partition(3));
     partition.set_phase(PartitionPhase::Restoring);
+    partition.restore_left.set(7);
     let (status, body) = endpoint.get("/ready").await;
     let expect = serde_json::json!({
         "ready": false,
@@ -88,7 +89,7 @@ async fn ready_names_each_partition_and_what_it_waits_for() {
             "name": "billing", "group": "accounts", "topic": "orders", "ready": false,
             "partitions": [{
                 "partition": 3, "phase": "restoring", "lag": null, "ready": false,
-                "reason": "the ledger is being read from the changelog",
+                "reason": "the ledger is being read from the changelog, about 7 records left",
             }],
         }],
     });

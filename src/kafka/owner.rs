@@ -154,6 +154,7 @@ impl Owner {
                     partition: claimed.partition,
                     assignment: one.assignment,
                     nonce: request.nonce,
+                    stats: one.stats.clone(),
                 })
             })
             .collect();

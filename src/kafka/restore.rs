@@ -2,11 +2,13 @@
 //! one's own claim comes back. Everything before the claim is decided then, and is in the view.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pawl_actors::epoch::AssignmentEpoch;
 use pawl_actors::ledger::{CLAIM_KEY, ClaimRow};
 use pawl_actors::record::Partition;
+use pawl_actors::stats::PartitionStats;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -26,6 +28,8 @@ pub struct Target {
     pub assignment: AssignmentEpoch,
     /// The nonce of the claim at which reading ends.
     pub nonce: [u8; 16],
+    /// Shows how much is left.
+    pub stats: Arc<PartitionStats>,
 }
 
 /// Reads a handler's changelog.
@@ -39,21 +43,29 @@ pub struct Restore {
     /// Longest wait without a single record; longer than any transaction of a dead instance stays open.
     pub patience: Duration,
     /// Name of the handler, for the log.
-    pub handler: std::sync::Arc<str>,
+    pub handler: Arc<str>,
 }
 
 /// How far one partition is restored.
 struct Progress {
     target: Target,
     changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pending_bytes: usize,
     records: u64,
     bytes: u64,
     next: i64,
     high: i64,
 }
 
-/// Rows handed to the view in one step.
-const CHUNK: usize = 1_000;
+impl Progress {
+    /// Offsets up to the end, about as many records: compaction leaves gaps.
+    fn left(&self) -> i64 {
+        (self.high - self.next).max(0)
+    }
+}
+
+/// Rows handed to the view in one step, or fewer of so many bytes.
+const CHUNK: (usize, usize) = (1_000, 1 << 20);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked whether a partition was taken away meanwhile.
@@ -80,6 +92,7 @@ impl Restore {
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
                 progress.retain(|_, one| held.is(one.target.partition, one.target.assignment));
+                progress.values().for_each(|one| one.target.stats.restore_left.set(one.left()));
             }
             match consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) => {
@@ -94,7 +107,7 @@ impl Restore {
             }
             if reported.elapsed() >= REPORT_EVERY {
                 reported = Instant::now();
-                self.report(&progress, began.elapsed());
+                self.report(&progress, (records, bytes), began.elapsed());
             }
             if heard.elapsed() > self.patience {
                 return Err(self.nothing_comes(&progress, last_error.as_ref()));
@@ -133,7 +146,15 @@ impl Restore {
             let target = target.clone();
             progress.insert(
                 partition,
-                Progress { target, changes: Vec::new(), records: 0, bytes: 0, next: from, high },
+                Progress {
+                    target,
+                    changes: Vec::new(),
+                    pending_bytes: 0,
+                    records: 0,
+                    bytes: 0,
+                    next: from,
+                    high,
+                },
             );
         }
         consumer.assign(&list).map_err(failed)?;
@@ -158,13 +179,17 @@ impl Restore {
         })
     }
 
-    fn report(&self, progress: &BTreeMap<i32, Progress>, elapsed: Duration) {
-        let records: u64 = progress.values().map(|one| one.records).sum();
-        let left: i64 = progress.values().map(|one| (one.high - one.next).max(0)).sum();
+    /// Tells how far all partitions are together; `done`: records and bytes of those that are restored.
+    fn report(&self, progress: &BTreeMap<i32, Progress>, done: (u64, u64), elapsed: Duration) {
+        let records = done.0 + progress.values().map(|one| one.records).sum::<u64>();
+        let bytes = done.1 + progress.values().map(|one| one.bytes).sum::<u64>();
+        let left: i64 = progress.values().map(Progress::left).sum();
         let rate = records as f64 / elapsed.as_secs_f64();
+        let mib_a_second = bytes as f64 / elapsed.as_secs_f64() / f64::from(1 << 20);
         tracing::info!(
-            handler = %self.handler, changelog = %self.changelog, partitions = progress.len(), records, left,
-            "restoring the ledger: {rate:.0} records/s, about {:.0} s left", left as f64 / rate.max(1.0)
+            handler = %self.handler, changelog = %self.changelog, partitions = progress.len(), records, bytes, left,
+            "restoring the ledger: {rate:.0} records/s, {mib_a_second:.1} MiB/s, about {:.0} s left",
+            left as f64 / rate.max(1.0)
         );
     }
 
@@ -195,7 +220,8 @@ fn take(
     let Some(one) = progress.get_mut(&partition) else { return Ok(None) };
     let key = message.key().unwrap_or_default();
     one.records += 1;
-    one.bytes += (key.len() + message.payload_len()) as u64;
+    let size = key.len() + message.payload_len();
+    one.bytes += size as u64;
     one.next = message.offset() + 1;
     let mut own = false;
     if key == CLAIM_KEY {
@@ -203,11 +229,17 @@ fn take(
         own = claim.map_err(|error| format!("partition {partition}: {error}"))?.nonce == one.target.nonce;
     } else {
         one.changes.push((key.to_vec(), message.payload().map(<[u8]>::to_vec)));
+        one.pending_bytes += size;
     }
-    if own || one.changes.len() >= CHUNK {
+    if own || one.changes.len() >= CHUNK.0 || one.pending_bytes >= CHUNK.1 {
+        one.pending_bytes = 0;
         let changes = std::mem::take(&mut one.changes);
         let changes = changes.iter().map(|(key, value)| (&key[..], value.as_deref()));
         view.push(partition, changes, one.next).map_err(|error| error.to_string())?;
     }
-    Ok(if own { progress.remove(&partition) } else { None })
+    if !own {
+        return Ok(None);
+    }
+    one.target.stats.restore_left.set(0);
+    Ok(progress.remove(&partition))
 }

@@ -181,18 +181,14 @@ fn line(partition: i32, row_key: &[u8], value: &[u8]) -> Result<Option<KeyLine>,
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use pawl_actors::record::Offset;
 
     use super::*;
-    use crate::store::SledStore;
+    use crate::store::tests::view_in;
 
     /// A window over two partitions with these keys.
     fn window(dir: &std::path::Path, keys: [&[&str]; 2]) -> Window {
-        let store = Box::new(SledStore::open(dir, 16 << 20).expect("opens"));
-        let hour = Duration::from_secs(3600);
-        let (view, _) = LocalView::start(store, 1 << 20, hour, "g".into(), "id".into()).expect("starts");
+        let view = view_in(dir);
         for (partition, keys) in keys.into_iter().enumerate() {
             let mut out = BytesMut::new();
             let head = Head { taken: Offset(7), ..Head::default() };

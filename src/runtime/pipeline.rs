@@ -27,7 +27,7 @@ use crate::kafka::wire::KafkaWire;
 use crate::kafka::writer::{Job, Writer, WriterParts};
 use crate::observed::HandlerView;
 use crate::settings::{Guarantee, HandlerSettings, Settings};
-use crate::store::{LocalView, SharedView, SledStore};
+use crate::store::{LocalView, SharedView, ViewDir, ViewParts};
 
 /// Longest wait for the changelog's next record.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(90);
@@ -73,6 +73,8 @@ pub struct Blueprint<'a> {
     pub instance: &'a str,
     /// What the process's endpoint shows of it.
     pub view: HandlerView,
+    /// Where its local view lies.
+    pub view_dir: Arc<ViewDir>,
     /// Told why it cannot go on.
     pub on_halt: OnHalt,
 }
@@ -83,7 +85,7 @@ impl Pipeline {
     /// # Errors
     /// When the local view cannot be opened, a client's settings are refused, or a thread cannot be
     /// started.
-    pub async fn start(blueprint: Blueprint<'_>) -> anyhow::Result<Pipeline> {
+    pub async fn start(blueprint: &Blueprint<'_>) -> anyhow::Result<Pipeline> {
         let on_halt = blueprint.on_halt.clone();
         let (store, store_thread) = blueprint.open_view()?;
         blueprint.view.keys.open(store.clone());
@@ -117,6 +119,11 @@ impl Pipeline {
         Ok(Pipeline { intake, writer, store, arbiter: handle, consumer_thread, other_threads, store_thread })
     }
 
+    /// Whether it cannot go on because what it stored on this machine is damaged.
+    pub fn has_a_damaged_view(&self) -> bool {
+        self.store.is_damaged()
+    }
+
     /// Drains, commits, leaves the group and ends every thread. Blocks for as long as that takes;
     /// the caller sets the deadline.
     pub fn stop(self) {
@@ -146,10 +153,14 @@ struct Joints {
 impl Blueprint<'_> {
     fn open_view(&self) -> anyhow::Result<(Arc<LocalView>, JoinHandle<()>)> {
         let store = &self.settings.store;
-        let sled = SledStore::open(&store.dir.join(self.name), store.cache_bytes.bytes())?;
-        let buffer = usize::try_from(store.buffer_bytes.bytes()).unwrap_or(usize::MAX);
-        let (group, changelog) = (self.view.group.to_string(), self.facts.changelog_id.clone());
-        Ok(LocalView::start(Box::new(sled), buffer, store.checkpoint_interval, group, changelog)?)
+        let parts = ViewParts {
+            dir: self.view_dir.clone(),
+            max_bytes: usize::try_from(store.buffer_bytes.bytes()).unwrap_or(usize::MAX),
+            interval: store.checkpoint_interval,
+            group: self.view.group.to_string(),
+            changelog_id: self.facts.changelog_id.clone(),
+        };
+        Ok(LocalView::start(parts.dir.open()?, parts)?)
     }
 
     fn transactional(&self) -> bool {

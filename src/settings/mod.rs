@@ -41,7 +41,7 @@ pub use handler::{
 };
 pub use kafka::{Kafka, Security};
 pub use problem::{Place, Problem, SettingsError};
-pub use process::{Admin, Log, LogFormat, Shutdown, Store};
+pub use process::{Admin, Engine, Log, LogFormat, Shutdown, Store};
 pub use schema::json_schema;
 
 use document::{Data, Node};

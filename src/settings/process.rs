@@ -17,16 +17,44 @@ pub struct Store {
     /// The directory, created if it is missing; a relative one is relative to the working directory of
     /// the process. Used by one process at a time. Default: pawl-data.
     pub dir: PathBuf,
+    /// What the view is kept in. sled for up to a million keys, fjall for more: it restores faster and
+    /// keeps to its cache. Another engine begins with an empty view, read from the changelog anew.
+    /// Default: sled.
+    pub engine: Engine,
     /// How often committed rows are written to the store. A longer interval spares the disk; after a
     /// crash more of the changelog is read. Bounds: 100ms to 10m. Default: 10s.
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub checkpoint_interval: Duration,
-    /// Committed rows kept in memory until they are written to the store; when full they are written
-    /// before the interval is over. Bounds: 1MiB to 16GiB. Default: 64MiB.
+    /// Committed rows kept in memory until they are written to the store, those that are being written
+    /// among them; when half of it is full they are written before the interval is over. Bounds: 1MiB to 16GiB. Default: 64MiB.
     pub buffer_bytes: ByteSize,
-    /// Memory for the store's page cache. Bounds: 1MiB to 64GiB. Default: 64MiB.
+    /// Memory for the engine's cache; sled needs about 50 bytes for each key beside it. Bounds: 1MiB to 64GiB. Default: 64MiB.
     pub cache_bytes: ByteSize,
+}
+
+/// What the local view is kept in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// sled 0.34: a tree of pages. The index of its pages is in memory beside the cache.
+    #[default]
+    Sled,
+    /// fjall 3: sorted tables. All that it reads goes through the cache.
+    Fjall,
+}
+
+impl Engine {
+    /// Every engine.
+    pub const ALL: [Engine; 2] = [Engine::Sled, Engine::Fjall];
+
+    /// The name in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Sled => "sled",
+            Engine::Fjall => "fjall",
+        }
+    }
 }
 
 /// The process's own HTTP endpoint: /live, /ready, /metrics, and keys with their states.
@@ -83,6 +111,7 @@ impl Default for Store {
     fn default() -> Self {
         Store {
             dir: "pawl-data".into(),
+            engine: Engine::default(),
             checkpoint_interval: Duration::from_secs(10),
             buffer_bytes: ByteSize::mib(64),
             cache_bytes: ByteSize::mib(64),

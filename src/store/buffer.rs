@@ -53,8 +53,15 @@ impl PartitionBuffer {
     }
 
     /// The rows, in no order.
-    pub fn rows(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    pub fn rows(&self) -> impl Iterator<Item = Change<'_>> {
         self.rows.iter().map(|(key, value)| (&key[..], value.as_deref()))
+    }
+
+    /// The rows in key order, as stores take them.
+    pub fn sorted(&self) -> Vec<Change<'_>> {
+        let mut rows: Vec<Change<'_>> = self.rows().collect();
+        rows.sort_unstable_by_key(|(key, _)| *key);
+        rows
     }
 }
 
@@ -78,6 +85,8 @@ mod tests {
         assert_eq!(buffer.get(b"k"), Some(None));
         assert_eq!(buffer.bytes(), OVERHEAD + 1);
         assert_eq!(buffer.get(b"other"), None);
-        assert_eq!((buffer.rows().count(), buffer.next()), (1, 7));
+        assert_eq!((buffer.sorted(), buffer.next()), (vec![row(None)], 7));
+        buffer.push([(&b"a"[..], Some(&b"1"[..]))], 8);
+        assert_eq!(buffer.sorted(), [(&b"a"[..], Some(&b"1"[..])), row(None)]);
     }
 }

@@ -14,21 +14,33 @@ use pawl_actors::pipeline::{LedgerView, ViewError};
 use pawl_actors::record::Partition;
 
 use super::buffer::PartitionBuffer;
+use super::dir::ViewDir;
 use super::page::{self, Page};
-use super::{Change, Mark, Store, StoreError};
+use super::{Change, FORMAT, Mark, Store, StoreError, StoredRow};
 
-/// Rows written to the store in one step: larger batches keep it busy for seconds.
-const CHUNK: usize = 1_000;
+/// Between two looks at a clock that is about to be due.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// Where a view lies, whose it is, and how much it gathers.
+pub struct ViewParts {
+    /// The directory that it lies in.
+    pub dir: Arc<ViewDir>,
+    /// Bytes of rows in memory: half gather while the other half is written.
+    pub max_bytes: usize,
+    /// How often they are written.
+    pub interval: Duration,
+    /// The consumer group whose ledger this is.
+    pub group: String,
+    /// Id of the changelog topic.
+    pub changelog_id: String,
+}
 
 /// See the module's documentation.
 pub struct LocalView {
     store: Box<dyn Store>,
     state: Mutex<State>,
     changed: Condvar,
-    max_bytes: usize,
-    interval: Duration,
-    group: String,
-    changelog_id: String,
+    parts: ViewParts,
 }
 
 #[derive(Default)]
@@ -42,30 +54,40 @@ struct State {
 }
 
 impl State {
+    /// Bytes that are gathered, and those that are kept until they are written.
     fn bytes(&self) -> usize {
+        self.gathered() + self.writing.values().map(PartitionBuffer::bytes).sum::<usize>()
+    }
+
+    fn gathered(&self) -> usize {
         self.gathering.values().map(PartitionBuffer::bytes).sum()
+    }
+
+    /// The error of a view that was given up. A full disk is no such thing: what is stored is still true.
+    fn damage(&self) -> Result<(), StoreError> {
+        match &self.failed {
+            Some(error @ StoreError::Damaged { .. }) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is nothing to write yet.
+    fn must_wait(&self, parts: &ViewParts, last: Instant) -> bool {
+        self.failed.is_none()
+            && !self.closing
+            && self.gathered() <= parts.max_bytes / 2
+            && (last.elapsed() < parts.interval || self.gathering.is_empty())
     }
 }
 
 impl LocalView {
-    /// A view over `store` that gathers at most `max_bytes` and writes back every `interval`.
-    /// Returns the view and its writing thread, which ends after [`LocalView::close`].
-    pub fn start(
-        store: Box<dyn Store>,
-        max_bytes: usize,
-        interval: Duration,
-        group: String,
-        changelog_id: String,
-    ) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
-        let view = Arc::new(LocalView {
-            store,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            max_bytes,
-            interval,
-            group,
-            changelog_id,
-        });
+    /// A view over what `parts.dir` opened. Returns it and its writing thread, which ends after
+    /// [`LocalView::close`].
+    ///
+    /// # Errors
+    /// When the system lets no thread begin.
+    pub fn start(store: Box<dyn Store>, parts: ViewParts) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
+        let view = Arc::new(LocalView { store, state: Mutex::default(), changed: Condvar::new(), parts });
         let thread = std::thread::Builder::new().name("pawl-store".into()).spawn({
             let view = view.clone();
             move || view.write_back()
@@ -75,6 +97,29 @@ impl LocalView {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
+    }
+
+    /// Whether the stored view was found to be damaged. It is gone then, and nothing can be read or added
+    /// until it is opened anew.
+    pub fn is_damaged(&self) -> bool {
+        self.lock().damage().is_err()
+    }
+
+    /// What a call to the store answered. Damage ends this view's use: what is stored is removed at once,
+    /// and whoever reads or adds from now on hears of it.
+    fn judge<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error @ StoreError::Damaged { .. }) = &answer {
+            let mut state = self.lock();
+            if state.damage().is_ok() {
+                state.failed = Some(error.clone());
+                if let Err(left) = self.parts.dir.discard(error) {
+                    // It has been given up all the same: what comes next gets another number.
+                    tracing::warn!(error = %left, "the damaged view cannot be removed");
+                }
+            }
+            self.changed.notify_all();
+        }
+        answer
     }
 
     /// Adds rows that are committed; `next` is the changelog position after them. Waits while the
@@ -89,7 +134,7 @@ impl LocalView {
         next: i64,
     ) -> Result<(), StoreError> {
         let mut state = self.lock();
-        while state.bytes() > self.max_bytes && state.failed.is_none() {
+        while state.bytes() > self.parts.max_bytes && state.failed.is_none() {
             self.changed.notify_all();
             state = self.changed.wait(state).expect("no holder of this lock panics");
         }
@@ -97,7 +142,7 @@ impl LocalView {
             return Err(error.clone());
         }
         state.gathering.entry(partition).or_default().push(changes, next);
-        if state.bytes() > self.max_bytes / 2 {
+        if state.gathered() > self.parts.max_bytes / 2 {
             self.changed.notify_all();
         }
         Ok(())
@@ -110,6 +155,7 @@ impl LocalView {
     pub fn row(&self, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         {
             let state = self.lock();
+            state.damage()?;
             let buffers = [state.gathering.get(&partition), state.writing.get(&partition)];
             if let Some(found) = buffers.into_iter().flatten().find_map(|buffer| buffer.get(key)) {
                 return Ok(found);
@@ -118,7 +164,16 @@ impl LocalView {
                 return Ok(None);
             }
         }
-        self.store.get(partition, key)
+        self.judge(self.store.get(partition, key))
+    }
+
+    /// Up to `limit` stored rows after `after`, in key order. Newer ones may be in memory.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn scan(&self, partition: i32, after: &[u8], limit: usize) -> Result<Vec<StoredRow>, StoreError> {
+        self.lock().damage()?;
+        self.judge(self.store.scan(partition, Some(after), limit))
     }
 
     /// Rows whose keys are greater than `after`, in key order and as of the last push: at most `limit`
@@ -130,11 +185,12 @@ impl LocalView {
     pub fn page(&self, partition: i32, after: &[u8], limit: usize) -> Result<Page, StoreError> {
         let buffered = {
             let state = self.lock();
+            state.damage()?;
             // In this order: what gathers is newer than what is being written.
             let buffers = [state.writing.get(&partition), state.gathering.get(&partition)];
             page::smallest(buffers.into_iter().flatten().flat_map(PartitionBuffer::rows), after, limit)
         };
-        let stored = self.store.scan(partition, Some(after), limit)?;
+        let stored = self.judge(self.store.scan(partition, Some(after), limit))?;
         Ok(page::merge(buffered, stored, limit))
     }
 
@@ -146,23 +202,32 @@ impl LocalView {
     pub fn position(&self, partition: i32, max_age: Duration) -> Result<Option<i64>, StoreError> {
         {
             let state = self.lock();
+            state.damage()?;
             if let Some(buffer) = state.gathering.get(&partition).or_else(|| state.writing.get(&partition)) {
                 return Ok(Some(buffer.next()));
             }
         }
-        let Some(mark) = self.store.mark(partition)? else { return Ok(None) };
-        let age = clock::now().0.saturating_sub(mark.written_at);
-        let why = if mark.group != self.group {
-            format!("it is of group {}", mark.group)
-        } else if mark.changelog_id != self.changelog_id {
-            format!("it is of changelog id {}, the topic has {}", mark.changelog_id, self.changelog_id)
-        } else if !(0..=max_age.as_millis() as i64).contains(&age) {
-            format!("it is {} s old", age / 1000)
-        } else {
-            return Ok(Some(mark.position));
-        };
+        let Some(mark) = self.judge(self.store.mark(partition))? else { return Ok(None) };
+        let Some(why) = self.distrust(&mark, max_age) else { return Ok(Some(mark.position)) };
         tracing::warn!(partition, "the local view is not believed: {why}; it is rebuilt from the changelog");
         Ok(None)
+    }
+
+    /// Why what a mark stands for is not to be used.
+    fn distrust(&self, mark: &Mark, max_age: Duration) -> Option<String> {
+        let ViewParts { group, changelog_id, .. } = &self.parts;
+        let age = clock::now().0.saturating_sub(mark.written_at);
+        if mark.format != FORMAT {
+            Some(format!("it has format {}, this Pawl reads {FORMAT}", mark.format))
+        } else if mark.group != *group {
+            Some(format!("it is of group {}", mark.group))
+        } else if mark.changelog_id != *changelog_id {
+            Some(format!("it is of changelog id {}, the topic has {changelog_id}", mark.changelog_id))
+        } else if !(0..=max_age.as_millis() as i64).contains(&age) {
+            Some(format!("it is {} s old", age / 1000))
+        } else {
+            None
+        }
     }
 
     /// Removes all that is known of a partition, before it is built anew.
@@ -174,9 +239,10 @@ impl LocalView {
         while state.writing.contains_key(&partition) && state.failed.is_none() {
             state = self.changed.wait(state).expect("no holder of this lock panics");
         }
+        state.damage()?;
         state.gathering.remove(&partition);
         drop(state);
-        self.store.clear(partition)?;
+        self.judge(self.store.clear(partition))?;
         self.lock().unstored.insert(partition);
         Ok(())
     }
@@ -192,12 +258,12 @@ impl LocalView {
         loop {
             let (batch, closing) = {
                 let mut state = self.lock();
-                while !state.closing
-                    && state.bytes() <= self.max_bytes / 2
-                    && (last.elapsed() < self.interval || state.gathering.is_empty())
-                {
-                    let wait = self.interval.saturating_sub(last.elapsed()).max(Duration::from_millis(10));
+                while state.must_wait(&self.parts, last) {
+                    let wait = self.parts.interval.saturating_sub(last.elapsed()).max(SHORTEST_WAIT);
                     state = self.changed.wait_timeout(state, wait).expect("no holder panics").0;
+                }
+                if state.failed.is_some() {
+                    return;
                 }
                 let batch = std::mem::take(&mut state.gathering);
                 state.unstored.retain(|partition| !batch.contains_key(partition));
@@ -206,17 +272,18 @@ impl LocalView {
             };
             self.changed.notify_all();
             last = Instant::now();
-            let written = self.write_batch(&batch);
+            let written = self.judge(self.write_batch(&batch));
+            drop(batch);
             let mut state = self.lock();
-            let failed = written.is_err();
-            if let Err(error) = written {
-                tracing::error!(%error, "the local view cannot be written");
-                state.failed = Some(error);
-            } else {
-                state.writing = Arc::default();
+            match written {
+                Ok(()) => state.writing = Arc::default(),
+                Err(error) => {
+                    tracing::error!(%error, "the local view cannot be written");
+                    state.failed.get_or_insert(error);
+                }
             }
             self.changed.notify_all();
-            if closing || failed {
+            if closing || state.failed.is_some() {
                 return;
             }
         }
@@ -224,22 +291,14 @@ impl LocalView {
 
     fn write_batch(&self, batch: &HashMap<i32, PartitionBuffer>) -> Result<(), StoreError> {
         for (&partition, buffer) in batch {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            for row in buffer.rows() {
-                chunk.push(row);
-                if chunk.len() == CHUNK {
-                    self.store.write(partition, &chunk)?;
-                    chunk.clear();
-                }
-            }
-            self.store.write(partition, &chunk)?;
             let mark = Mark {
-                changelog_id: self.changelog_id.clone(),
-                group: self.group.clone(),
+                format: FORMAT,
+                changelog_id: self.parts.changelog_id.clone(),
+                group: self.parts.group.clone(),
                 position: buffer.next(),
                 written_at: clock::now().0,
             };
-            self.store.checkpoint(partition, &mark)?;
+            self.store.write(partition, &buffer.sorted(), &mark)?;
         }
         Ok(())
     }
@@ -261,147 +320,10 @@ impl LedgerView for SharedView {
     ) -> Result<Vec<(Bytes, Bytes)>, ViewError> {
         // Heads come after the partition row, the head of the empty key first.
         let from = after.unwrap_or(PARTITION_KEY);
-        self.0.store.scan(partition.0, Some(from), limit).map_err(|error| ViewError(error.to_string()))
+        self.0.scan(partition.0, from, limit).map_err(|error| ViewError(error.to_string()))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::SledStore;
-    use super::*;
-
-    fn start(
-        dir: &std::path::Path,
-        max_bytes: usize,
-        changelog_id: &str,
-    ) -> (Arc<LocalView>, JoinHandle<()>) {
-        let store = SledStore::open(dir, 16 << 20).expect("opens");
-        let hour = Duration::from_secs(3600);
-        LocalView::start(Box::new(store), max_bytes, hour, "billing".into(), changelog_id.into())
-            .expect("starts")
-    }
-
-    fn change(key: &'static str, value: Option<&'static str>) -> Change<'static> {
-        (key.as_bytes(), value.map(str::as_bytes))
-    }
-
-    const DAY: Duration = Duration::from_secs(86_400);
-
-    #[test]
-    fn what_was_pushed_is_read_from_buffer_and_disk_alike() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (view, thread) = start(dir.path(), 1 << 20, "id");
-        assert_eq!(view.position(0, DAY), Ok(None), "an empty view knows nothing");
-        view.push(0, [change("\x02a", Some("1")), change("\x02b", Some("2"))], 10).expect("pushes");
-        assert_eq!(view.row(0, b"\x02a"), Ok(Some(Bytes::from_static(b"1"))));
-        assert_eq!(view.position(0, DAY), Ok(Some(10)));
-        view.push(0, [change("\x02a", None)], 11).expect("pushes");
-        assert_eq!(view.row(0, b"\x02a"), Ok(None), "a removal hides what is stored");
-        view.close();
-        thread.join().expect("ends");
-        drop(view);
-
-        let (view, thread) = start(dir.path(), 1 << 20, "id");
-        assert_eq!(view.position(0, DAY), Ok(Some(11)));
-        assert_eq!(view.row(0, b"\x02a"), Ok(None));
-        assert_eq!(view.row(0, b"\x02b"), Ok(Some(Bytes::from_static(b"2"))));
-        view.close();
-        thread.join().expect("ends");
-    }
-
-    #[test]
-    fn a_page_shows_what_is_stored_as_what_gathers_has_changed_it() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (view, thread) = start(dir.path(), 1 << 20, "id");
-        view.push(
-            0,
-            [change("\x02a", Some("1")), change("\x02b", Some("2")), change("\x02c", Some("3"))],
-            10,
-        )
-        .expect("pushes");
-        view.close();
-        thread.join().expect("ends");
-        view.push(0, [change("\x02b", None), change("\x02c", Some("4")), change("\x02d", Some("5"))], 11)
-            .expect("pushes");
-        let mut shown = Vec::new();
-        let mut after = Some(Bytes::from_static(PARTITION_KEY));
-        while let Some(from) = after {
-            let page = view.page(0, &from, 2).expect("reads");
-            assert!(page.rows.len() <= 2);
-            shown.extend(page.rows.iter().map(|(key, value)| format!("{key:?} {value:?}")));
-            after = page.next;
-        }
-        assert_eq!(shown, [r#"b"\x02a" b"1""#, r#"b"\x02c" b"4""#, r#"b"\x02d" b"5""#]);
-    }
-
-    #[test]
-    fn a_view_of_another_changelog_or_too_old_is_not_believed() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (view, thread) = start(dir.path(), 1 << 20, "id");
-        view.push(0, [change("\x02a", Some("1"))], 10).expect("pushes");
-        view.close();
-        thread.join().expect("ends");
-        drop(view);
-        let (view, thread) = start(dir.path(), 1 << 20, "another id");
-        assert_eq!(view.position(0, DAY), Ok(None));
-        view.clear(0).expect("clears");
-        assert_eq!(view.row(0, b"\x02a"), Ok(None));
-        view.close();
-        thread.join().expect("ends");
-    }
-
-    #[test]
-    fn a_full_buffer_waits_for_the_store_and_loses_nothing() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (view, thread) = start(dir.path(), 10_000, "id");
-        for n in 0..2_000u32 {
-            let key = n.to_be_bytes();
-            view.push(0, [(&key[..], Some(&key[..]))], i64::from(n) + 1).expect("pushes");
-            assert!(view.lock().bytes() < 20_000, "the buffer stays bounded");
-        }
-        for n in 0..2_000u32 {
-            assert!(view.row(0, &n.to_be_bytes()).expect("reads").is_some(), "row {n}");
-        }
-        view.close();
-        thread.join().expect("ends");
-    }
-
-    /// Fails every write, as a full disk does.
-    struct FullDisk;
-
-    impl Store for FullDisk {
-        fn get(&self, _: i32, _: &[u8]) -> Result<Option<Bytes>, StoreError> {
-            Ok(None)
-        }
-        fn scan(&self, _: i32, _: Option<&[u8]>, _: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-            Ok(Vec::new())
-        }
-        fn write(&self, _: i32, _: &[Change<'_>]) -> Result<(), StoreError> {
-            Err(StoreError::Failed {
-                what: "writing",
-                dir: "d".into(),
-                why: "no space left on device".into(),
-            })
-        }
-        fn checkpoint(&self, _: i32, _: &Mark) -> Result<(), StoreError> {
-            self.write(0, &[])
-        }
-        fn mark(&self, _: i32) -> Result<Option<Mark>, StoreError> {
-            Ok(None)
-        }
-        fn clear(&self, _: i32) -> Result<(), StoreError> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_full_disk_is_told_to_whoever_pushes_and_the_rows_stay_readable() {
-        let (view, thread) =
-            LocalView::start(Box::new(FullDisk), 100, DAY, "billing".into(), "id".into()).expect("starts");
-        view.push(0, [change("\x02a", Some("1"))], 1).expect("the buffer takes it");
-        thread.join().expect("the writing thread ends when the store fails");
-        let error = view.push(0, [change("\x02b", Some("2"))], 2).expect_err("the store failed");
-        assert!(error.to_string().contains("no space left on device"), "{error}");
-        assert_eq!(view.row(0, b"\x02a"), Ok(Some(Bytes::from_static(b"1"))));
-    }
-}
+#[path = "view_tests.rs"]
+mod tests;

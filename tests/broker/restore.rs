@@ -87,6 +87,35 @@ fn a_damaged_store_is_rebuilt_and_a_lost_one_too() {
     assert!(log_line(&pawl.log(), "ledger restored").contains("records="));
 }
 
+#[test]
+fn damage_found_while_running_is_rebuilt_by_the_same_process_and_nothing_is_forgotten() {
+    let Some(broker) = support::broker() else { return };
+    for engine in ["sled", "fjall"] {
+        let copying = Copying::new(broker);
+        let mut pawl = copying.run_over(5_000);
+        let store = format!("[store]\nengine = \"{engine}\"\n");
+        pawl.set(&copying.settings("").replace("[store]\n", &store));
+        // Once so that the view is of this engine, and once more so that nothing of it is in memory.
+        for _ in 0..2 {
+            pawl.start().wait_ready();
+            assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+        }
+        pawl.start().wait_ready();
+        let set_aside = pawl.log().contains("the settings say fjall; it is rebuilt from the changelog");
+        assert_eq!(set_aside, engine == "fjall", "{}", pawl.log());
+        damage(&pawl.dir().join(format!("pawl-data/billing/{engine}.0")));
+        copying.check_that_nothing_is_forgotten(5_000);
+        let log = pawl.log();
+        assert!(log_line(&log, "the local view is damaged").contains("rebuilt from the changelog"), "{log}");
+        log_line(&log, "to be begun anew with an empty local view");
+        assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+        pawl.start().wait_ready();
+        copying.check_that_nothing_is_forgotten(5_097);
+        assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+        assert_eq!(pawl.log().matches("the local view is damaged").count(), 1, "{}", pawl.log());
+    }
+}
+
 /// Overwrites every file below a directory with noise of the same length.
 fn damage(dir: &Path) -> usize {
     let mut files = 0;

@@ -145,7 +145,9 @@ fn program() -> Option<PathBuf> {
     if !go.is_ok_and(|status| status.success()) {
         let ci = std::env::var("CI").is_ok_and(|value| value == "true");
         assert!(!ci, "Go was not found, and Toxiproxy is built by it; with CI=true that is a failure");
-        eprintln!("\n*** TESTS WITH BROKEN LINKS ARE SKIPPED: Go was not found, and Toxiproxy is built by it.\n");
+        eprintln!(
+            "\n*** TESTS WITH BROKEN LINKS ARE SKIPPED: Go was not found, and Toxiproxy is built by it.\n"
+        );
         return None;
     }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target directory");

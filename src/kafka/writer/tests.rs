@@ -22,7 +22,7 @@ use super::super::transaction::AttemptError;
 use super::super::wire::{OpenError, Wire};
 use super::{MAX_REFUSED_PRODUCERS, USURPED, Writer, WriterParts};
 use crate::observed::EpochCommitTimes;
-use crate::store::{LocalView, SledStore};
+use crate::store::tests::view_in;
 
 const CLAIM: i64 = 40;
 
@@ -102,9 +102,7 @@ struct Stage {
 impl Stage {
     fn new(script: Script) -> Stage {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Box::new(SledStore::open(dir.path(), 1 << 20).expect("opens"));
-        let view = LocalView::start(store, 1 << 20, Duration::from_secs(60), "g".into(), "id".into());
-        let (view, _) = view.expect("starts");
+        let view = view_in(dir.path());
         let held = Arc::new(Held::default());
         for partition in 0..4 {
             held.assign(Partition(partition), AssignmentEpoch(1));

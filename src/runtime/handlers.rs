@@ -1,0 +1,169 @@
+//! The handlers of a process: started together, stopped together. One whose local view is found to be
+//! damaged is stopped, and begun anew with an empty view.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::RunError;
+use super::pipeline::{Blueprint, OnHalt, Pipeline};
+use super::topics::TopicFacts;
+use crate::commands::topics::TopicsError;
+use crate::handlers::Registry;
+use crate::kafka::admin::AdminError;
+use crate::observed::HandlerView;
+use crate::settings::Settings;
+use crate::store::{ViewDir, ViewDirParts};
+
+/// How often a process rebuilds a handler's local view: a disk that damages it again and again is
+/// nothing to go on with.
+const MAX_REBUILDS: u32 = 3;
+
+/// Tells that a handler cannot go on.
+pub struct Halt {
+    /// Number of the handler.
+    handler: usize,
+    /// In which of its lives.
+    life: u32,
+    reason: String,
+}
+
+/// See the module's documentation.
+pub struct Handlers<'a> {
+    running: Vec<Running<'a>>,
+    tell_halt: UnboundedSender<Halt>,
+    deadline: Duration,
+}
+
+struct Running<'a> {
+    blueprint: Blueprint<'a>,
+    /// `None` only while it is stopped to be begun anew.
+    pipeline: Option<Pipeline>,
+    /// How often it was begun anew.
+    life: u32,
+}
+
+impl<'a> Handlers<'a> {
+    /// Starts all handlers. What can be refused comes before the first one runs.
+    ///
+    /// # Errors
+    /// When a handler, its topics or its local view cannot be used.
+    pub async fn start(
+        settings: &'a Settings,
+        registry: &Registry,
+        instance: &'a str,
+        views: &[HandlerView],
+        tell_halt: UnboundedSender<Halt>,
+    ) -> Result<Self, RunError> {
+        let mut blueprints = Vec::new();
+        for ((name, handler_settings), view) in settings.handler.iter().zip(views) {
+            let handler = registry.build(name, handler_settings)?;
+            let facts = topic_facts(settings, name).await?;
+            let view_dir = ViewDir::hold(ViewDirParts {
+                dir: settings.store.dir.join(name),
+                engine: settings.store.engine,
+                cache_bytes: settings.store.cache_bytes.bytes(),
+            });
+            blueprints.push(Blueprint {
+                settings,
+                name,
+                handler_settings,
+                handler,
+                facts,
+                instance,
+                view: view.clone(),
+                view_dir: Arc::new(view_dir.map_err(anyhow::Error::from)?),
+                on_halt: on_halt(&tell_halt, blueprints.len(), 0),
+            });
+        }
+        let mut running = Vec::new();
+        for blueprint in blueprints {
+            let pipeline = Some(Pipeline::start(&blueprint).await?);
+            running.push(Running { blueprint, pipeline, life: 0 });
+        }
+        Ok(Handlers { running, tell_halt, deadline: settings.shutdown.deadline })
+    }
+
+    /// A handler cannot go on. If its local view is damaged, it is begun anew.
+    ///
+    /// # Errors
+    /// When it is for another reason, or for this one too often.
+    pub async fn halted(&mut self, halt: Halt) -> Result<(), RunError> {
+        let one = &mut self.running[halt.handler];
+        if halt.life != one.life {
+            // Each of its threads tells; the first was enough.
+            return Ok(());
+        }
+        if !one.pipeline.as_ref().is_some_and(Pipeline::has_a_damaged_view) {
+            return Err(RunError::Halted(halt.reason));
+        }
+        if one.life == MAX_REBUILDS {
+            return Err(RunError::Halted(format!(
+                "{}. That was the {}th time in this process: is the disk sound?",
+                halt.reason,
+                one.life + 1
+            )));
+        }
+        tracing::warn!(handler = one.blueprint.name, "stopped, to be begun anew with an empty local view");
+        one.life += 1;
+        one.blueprint.on_halt = on_halt(&self.tell_halt, halt.handler, one.life);
+        stop_all(one.pipeline.take(), self.deadline).await?;
+        one.pipeline = Some(Pipeline::start(&one.blueprint).await?);
+        Ok(())
+    }
+
+    /// Drains all handlers and ends them.
+    ///
+    /// # Errors
+    /// When that is not over in time.
+    pub async fn stop(self) -> Result<(), RunError> {
+        tracing::info!(deadline = ?self.deadline, "draining");
+        stop_all(self.running.into_iter().filter_map(|one| one.pipeline), self.deadline).await?;
+        tracing::info!("drained, committed and left the group");
+        Ok(())
+    }
+}
+
+fn on_halt(tell: &UnboundedSender<Halt>, handler: usize, life: u32) -> OnHalt {
+    let tell = tell.clone();
+    Arc::new(move |reason: String| {
+        tracing::error!("{reason}");
+        // Nobody listens any more once the process ends.
+        let _ = tell.send(Halt { handler, life, reason });
+    })
+}
+
+/// A broker that is away at the start is waited for: in a deployment everything starts at once.
+async fn topic_facts(settings: &Settings, name: &str) -> Result<TopicFacts, RunError> {
+    loop {
+        let (kafka, handler, owned) =
+            (settings.kafka.clone(), settings.handler[name].clone(), name.to_owned());
+        let gathered =
+            tokio::task::spawn_blocking(move || TopicFacts::gather(&kafka, &owned, &handler)).await;
+        match gathered.map_err(anyhow::Error::from)? {
+            Ok(facts) => return Ok(facts),
+            Err(TopicsError::Admin(
+                error @ (AdminError::Unreachable { .. } | AdminError::NotVisible { .. }),
+            )) => {
+                tracing::warn!(handler = name, "{error}; trying again");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn stop_all(pipelines: impl IntoIterator<Item = Pipeline>, deadline: Duration) -> Result<(), RunError> {
+    let stopping = pipelines.into_iter().map(|pipeline| {
+        // Threads of their own: a runtime that ends waits for its blocking tasks without a deadline.
+        let (tell, told) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            pipeline.stop();
+            // Nobody listens any more once the deadline is over.
+            let _ = tell.send(());
+        });
+        told
+    });
+    let all = futures_util::future::join_all(stopping);
+    tokio::time::timeout(deadline, all).await.map(|_| ()).map_err(|_| RunError::Undrained { deadline })
+}
