@@ -26,8 +26,6 @@ pub struct ClaimRequest {
     pub resolved: bool,
     /// What that position carries proves that there is a ledger.
     pub ledger: bool,
-    /// Tells this claim from every other.
-    pub nonce: [u8; 16],
 }
 
 /// A written claim.

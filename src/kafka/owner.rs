@@ -140,20 +140,18 @@ impl Owner {
                 next: NextOffset(standing.start(self.parts.start)),
                 resolved: standing.resolved,
                 ledger: standing.ledger,
-                nonce: *uuid::Uuid::new_v4().as_bytes(),
             });
         }
         let claimed = self.claim(&claims)?;
         let targets: Vec<Target> = claimed
             .iter()
             .filter_map(|claimed| {
-                let request = claims.iter().find(|request| request.partition == claimed.partition)?;
                 let one = assigned.iter().find(|one| one.partition == claimed.partition)?;
                 one.stats.set_phase(PartitionPhase::Restoring);
                 Some(Target {
                     partition: claimed.partition,
                     assignment: one.assignment,
-                    nonce: request.nonce,
+                    claim: claimed.claim,
                     stats: one.stats.clone(),
                 })
             })

@@ -11,11 +11,12 @@ use pawl_actors::record::Partition;
 use pawl_actors::stats::PartitionStats;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::LogContext;
+use super::group;
 use super::held::Held;
 use crate::store::LocalView;
 
@@ -26,8 +27,9 @@ pub struct Target {
     pub partition: Partition,
     /// Under which assignment.
     pub assignment: AssignmentEpoch,
-    /// The nonce of the claim at which reading ends.
-    pub nonce: [u8; 16],
+    /// The claim at which reading ends: the offset of its row. One's own earlier claim, whose outcome was
+    /// unknown, does not end it: another owner's rows may lie in between.
+    pub claim: i64,
     /// Shows how much is left.
     pub stats: Arc<PartitionStats>,
 }
@@ -57,6 +59,13 @@ struct Progress {
     high: i64,
 }
 
+/// What was read of partitions that are restored.
+struct Tally {
+    records: u64,
+    bytes: u64,
+    began: Instant,
+}
+
 impl Progress {
     /// Offsets up to the end, about as many records: compaction leaves gaps.
     fn left(&self) -> i64 {
@@ -84,10 +93,31 @@ impl Restore {
             .config
             .create_with_context(LogContext::new("changelog"))
             .map_err(|error| error.to_string())?;
-        let mut progress = self.begin(&consumer, targets, view, held)?;
-        let began = Instant::now();
-        let (mut heard, mut reported, mut looked, mut records, mut bytes) = (began, began, began, 0, 0);
-        let mut last_error = None;
+        let mut tally = Tally { records: 0, bytes: 0, began: Instant::now() };
+        let mut left = targets.to_vec();
+        while !left.is_empty() {
+            let progress = self.begin(&consumer, &left, view, held)?;
+            left = self.read(&consumer, progress, &mut tally, (view, held))?;
+        }
+        let Tally { records, bytes, began } = tally;
+        tracing::info!(
+            handler = %self.handler, changelog = %self.changelog, partitions = targets.len(), records, bytes,
+            "ledger restored in {:?}", began.elapsed()
+        );
+        Ok(())
+    }
+
+    /// Reads until all are restored. Returns those that have to begin again: compaction or retention
+    /// removed where they stood.
+    fn read(
+        &self,
+        consumer: &BaseConsumer<LogContext>,
+        mut progress: BTreeMap<i32, Progress>,
+        tally: &mut Tally,
+        (view, held): (&LocalView, &Held),
+    ) -> Result<Vec<Target>, String> {
+        let now = Instant::now();
+        let (mut heard, mut reported, mut looked) = (now, now, now);
         while !progress.is_empty() {
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
@@ -98,26 +128,31 @@ impl Restore {
                 Some(Ok(message)) => {
                     heard = Instant::now();
                     if let Some(done) = take(&mut progress, &message, view)? {
-                        records += done.records;
-                        bytes += done.bytes;
+                        tally.records += done.records;
+                        tally.bytes += done.bytes;
                     }
                 }
-                Some(Err(error)) => last_error = Some(error),
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+                    return Ok(progress.into_values().map(|one| one.target).collect());
+                }
+                Some(Err(error)) => {
+                    if error.rdkafka_error_code().is_some_and(group::is_forbidden) {
+                        return Err(format!("the changelog {} cannot be read: {error}", self.changelog));
+                    }
+                    // A broker that is away will be back; only where nothing is said does nothing come.
+                    heard = Instant::now();
+                }
                 None => {}
             }
             if reported.elapsed() >= REPORT_EVERY {
                 reported = Instant::now();
-                self.report(&progress, (records, bytes), began.elapsed());
+                self.report(&progress, tally);
             }
             if heard.elapsed() > self.patience {
-                return Err(self.nothing_comes(&progress, last_error.as_ref()));
+                return Err(self.nothing_comes(&progress));
             }
         }
-        tracing::info!(
-            handler = %self.handler, changelog = %self.changelog, partitions = targets.len(), records, bytes,
-            "ledger restored in {:?}", began.elapsed()
-        );
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// Decides where to begin in each partition and begins.
@@ -179,10 +214,11 @@ impl Restore {
         })
     }
 
-    /// Tells how far all partitions are together; `done`: records and bytes of those that are restored.
-    fn report(&self, progress: &BTreeMap<i32, Progress>, done: (u64, u64), elapsed: Duration) {
-        let records = done.0 + progress.values().map(|one| one.records).sum::<u64>();
-        let bytes = done.1 + progress.values().map(|one| one.bytes).sum::<u64>();
+    /// Tells how far all partitions are together.
+    fn report(&self, progress: &BTreeMap<i32, Progress>, done: &Tally) {
+        let elapsed = done.began.elapsed();
+        let records = done.records + progress.values().map(|one| one.records).sum::<u64>();
+        let bytes = done.bytes + progress.values().map(|one| one.bytes).sum::<u64>();
         let left: i64 = progress.values().map(Progress::left).sum();
         let rate = records as f64 / elapsed.as_secs_f64();
         let mib_a_second = bytes as f64 / elapsed.as_secs_f64() / f64::from(1 << 20);
@@ -193,10 +229,7 @@ impl Restore {
         );
     }
 
-    fn nothing_comes(&self, progress: &BTreeMap<i32, Progress>, error: Option<&KafkaError>) -> String {
-        if let Some(error) = error {
-            return format!("the changelog {} cannot be read: {error}", self.changelog);
-        }
+    fn nothing_comes(&self, progress: &BTreeMap<i32, Progress>) -> String {
         let places: Vec<String> = progress
             .values()
             .map(|one| format!("{}[{}]@{}", self.changelog, one.target.partition, one.next))
@@ -223,10 +256,10 @@ fn take(
     let size = key.len() + message.payload_len();
     one.bytes += size as u64;
     one.next = message.offset() + 1;
-    let mut own = false;
+    let own = message.offset() >= one.target.claim;
     if key == CLAIM_KEY {
-        let claim = ClaimRow::decode(message.payload().unwrap_or_default());
-        own = claim.map_err(|error| format!("partition {partition}: {error}"))?.nonce == one.target.nonce;
+        ClaimRow::decode(message.payload().unwrap_or_default())
+            .map_err(|error| format!("partition {partition}: {error}"))?;
     } else {
         one.changes.push((key.to_vec(), message.payload().map(<[u8]>::to_vec)));
         one.pending_bytes += size;

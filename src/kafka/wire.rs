@@ -154,7 +154,7 @@ impl Wire for KafkaWire {
         let session = self.session.as_mut().ok_or_else(no_producer)?;
         session.begin()?;
         for (n, claim) in claims.iter().enumerate() {
-            let row = ClaimRow { instance: self.instance.clone(), nonce: claim.nonce, at: clock::now().0 };
+            let row = ClaimRow { instance: self.instance.clone(), at: clock::now().0 };
             let row = row.row(&mut BytesMut::new());
             session.row(&self.changelog, claim.partition.0, &row, Tag::Numbered(n))?;
         }

@@ -29,8 +29,6 @@ use crate::observed::HandlerView;
 use crate::settings::{Guarantee, HandlerSettings, Settings};
 use crate::store::{LocalView, SharedView, ViewDir, ViewParts};
 
-/// Longest wait for the changelog's next record.
-const RESTORE_PATIENCE: Duration = Duration::from_secs(90);
 /// How much longer than its time-out a dead instance's transaction may stay open: the broker looks
 /// for such every so often (`transaction.abort.timed.out.transaction.cleanup.interval.ms`, 10 s).
 pub const TRANSACTION_SWEEP: Duration = Duration::from_secs(30);
@@ -218,7 +216,8 @@ impl Blueprint<'_> {
 
     fn owner(&self, joints: &Joints, actors: Actors) -> OwnerParts {
         let (settings, handler_settings) = (self.settings, self.handler_settings);
-        let patience = RESTORE_PATIENCE.max(settings.kafka.transaction_timeout + TRANSACTION_SWEEP);
+        let patience =
+            settings.store.restore_timeout.max(settings.kafka.transaction_timeout + TRANSACTION_SWEEP);
         OwnerParts {
             handler: self.view.name.clone(),
             topic: handler_settings.topic.clone(),

@@ -121,6 +121,7 @@ fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
         ),
         (KeyPath::of(&["store", "buffer_bytes"]), Size([store.buffer_bytes, mib(1), gib(16)])),
         (KeyPath::of(&["store", "cache_bytes"]), Size([store.cache_bytes, mib(1), gib(64)])),
+        (KeyPath::of(&["store", "restore_timeout"]), Time([store.restore_timeout, SECOND, HOUR])),
         (KeyPath::of(&["admin", "stalled_after"]), Time([admin.stalled_after, 5 * SECOND, DAY])),
         (KeyPath::of(&["shutdown", "deadline"]), Time([shutdown.deadline, SECOND, HOUR])),
     ]

@@ -31,6 +31,12 @@ pub struct Store {
     pub buffer_bytes: ByteSize,
     /// Memory for the engine's cache; sled needs about 50 bytes for each key beside it. Bounds: 1MiB to 64GiB. Default: 64MiB.
     pub cache_bytes: ByteSize,
+    /// How long a ledger's restore may wait without reading anything while its brokers answer: an open
+    /// transaction holds it back then. At least the transactions' own time-out and 30s more are waited.
+    /// Bounds: 1s to 1h. Default: 1m 30s.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub restore_timeout: Duration,
 }
 
 /// What the local view is kept in.
@@ -115,6 +121,7 @@ impl Default for Store {
             checkpoint_interval: Duration::from_secs(10),
             buffer_bytes: ByteSize::mib(64),
             cache_bytes: ByteSize::mib(64),
+            restore_timeout: Duration::from_secs(90),
         }
     }
 }

@@ -224,3 +224,26 @@ fn a_partition_that_went_away_paused_is_read_again_when_it_comes_back() {
     clients::wait_for_end(broker, &group, &input, DEADLINE);
     assert_eq!(both[0].terminate(), 0, "{}", both[0].log());
 }
+
+#[test]
+fn a_strangers_open_transaction_in_the_changelog_is_named() {
+    let Some(broker) = support::broker() else { return };
+    let (input, output) = (support::topic(broker, "orders", 1), support::topic(broker, "billed", 1));
+    let group = support::unique("billing");
+    let settings = support::settings(broker, &input, &group, &forwarding(&output))
+        .replace("[store]\n", "transaction_timeout = \"1s\"\n[store]\nrestore_timeout = \"1s\"\n");
+    support::produce(broker, &input, events(0..10));
+    let mut pawl = Pawl::new(&settings);
+    pawl.start();
+    support::read_until(broker, &output, DEADLINE, |seen| seen.len() == 10);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let changelog = format!("{group}-changelog");
+    let stranger = clients::open_transaction(broker, &changelog, Out::new("not", "a row").at(0));
+    pawl.start().assert_refused(&["nothing was read for 31s", &changelog, "find-hanging"]);
+    // With the transaction gone it goes on where it was.
+    drop(stranger);
+    support::produce(broker, &input, events(10..20));
+    pawl.start();
+    assert_once_and_in_order(broker, &output, 20);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+}

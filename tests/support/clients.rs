@@ -197,6 +197,29 @@ pub fn produce_in_transaction(
     }
 }
 
+/// A transaction that stays open until it is dropped, which aborts it.
+pub struct OpenTransaction(ThreadedProducer<Refused>);
+
+impl Drop for OpenTransaction {
+    fn drop(&mut self) {
+        self.0.abort_transaction(DEADLINE).expect("the broker aborts");
+    }
+}
+
+/// Writes a record in a transaction of several minutes.
+pub fn open_transaction(broker: &Broker, topic: &str, record: Out) -> OpenTransaction {
+    let producer: ThreadedProducer<Refused> = config(broker.bootstrap())
+        .set("transactional.id", unique("stranger"))
+        .set("transaction.timeout.ms", "600000")
+        .create_with_context(Refused::default())
+        .expect("a producer can be created");
+    producer.init_transactions(DEADLINE).expect("the broker knows transactions");
+    producer.begin_transaction().expect("initialised");
+    send(&producer, topic, &record);
+    flush(&producer);
+    OpenTransaction(producer)
+}
+
 /// Writes records and waits until the broker has acknowledged all of them. Records without a
 /// partition go where Java's default partitioner puts them.
 pub fn produce(broker: &Broker, topic: &str, records: impl IntoIterator<Item = Out>) {

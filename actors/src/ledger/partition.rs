@@ -91,8 +91,6 @@ impl PartitionRow {
 pub struct ClaimRow {
     /// The instance that claims.
     pub instance: String,
-    /// Makes every claim's row different from every other.
-    pub nonce: [u8; 16],
     /// When, in milliseconds since the epoch, by the instance's clock; for people only.
     pub at: i64,
 }
@@ -154,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_claim_is_read_back_as_written_and_garbage_is_refused() {
-        let claim = ClaimRow { instance: "host-1".into(), nonce: [3; 16], at: 5 };
+        let claim = ClaimRow { instance: "host-1".into(), at: 5 };
         let stored = claim.row(&mut BytesMut::new()).value.expect("a value");
         assert_eq!(ClaimRow::decode(&stored), Ok(claim));
         assert!(matches!(ClaimRow::decode(&stored[..4]), Err(RowError::Damaged { .. })));

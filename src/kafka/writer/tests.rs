@@ -363,7 +363,6 @@ fn a_claim_is_made_again_until_it_stands_and_without_what_was_lost() {
         next: NextOffset(0),
         resolved: true,
         ledger: false,
-        nonce: [7; 16],
     };
     let (reply, claimed) = channel();
     stage.writer.claim(&ClaimJob { claims: vec![claim(0), claim(1)], reply }).expect("it stands in the end");

@@ -35,7 +35,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
         kafka.request_timeout = "30s"
         kafka.replication_factor = 3
         kafka.properties = { "socket.keepalive.enable" = true, "queued.min.messages" = 1000, "debug" = "cgrp" }
-        store = { dir = "/var/lib/pawl", engine = "fjall", checkpoint_interval = "1s", buffer_bytes = "1MiB", cache_bytes = 2097152 }
+        store = { dir = "/var/lib/pawl", engine = "fjall", checkpoint_interval = "1s", buffer_bytes = "1MiB", cache_bytes = 2097152, restore_timeout = "5s" }
         admin = { listen = "off", stalled_after = "2m" }
         shutdown.deadline = "10s"
         log = { format = "json", filter = "info,pawl::kafka=debug" }
@@ -80,6 +80,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
         checkpoint_interval: Duration::from_secs(1),
         buffer_bytes: ByteSize::mib(1),
         cache_bytes: ByteSize::mib(2),
+        restore_timeout: Duration::from_secs(5),
     };
     assert_eq!(settings.store, expected);
     assert_eq!(settings.admin, Admin { listen: None, stalled_after: Duration::from_secs(120) });
