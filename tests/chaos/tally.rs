@@ -49,7 +49,8 @@ pub enum Temper {
     Poison,
 }
 
-/// One in 500 is poison, one in 50 fails at first, half of the others take a while.
+/// One in 500 is poison, one in 50 fails at first, one in 250 outlasts a rebalance, half of the others take
+/// a while.
 pub fn temper(event_id: &str) -> Temper {
     let mut hasher = SipHasher13::new();
     hasher.write(event_id.as_bytes());
@@ -57,7 +58,8 @@ pub fn temper(event_id: &str) -> Temper {
     match n {
         0..2 => Temper::Poison,
         2..22 => Temper::FailsFor(1 + (n % 2) as u32),
-        22..500 => Temper::Takes(n % 40),
+        22..26 => Temper::Takes(1_500),
+        26..500 => Temper::Takes(n % 40),
         _ => Temper::Takes(0),
     }
 }
