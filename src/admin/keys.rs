@@ -139,6 +139,12 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn handler<'a>(process: &'a Process, uri: &Uri) -> Result<&'a HandlerView, Refused> {
+    // Whoever opens the endpoint for probes and scrapes does not mean to show the states of customers.
+    if !process.is_local {
+        let why = "keys are told only where admin.listen is a loopback address: ask on the machine itself, or read the \
+                   changelog (pawl keys --changelog)";
+        return Err((StatusCode::FORBIDDEN, why.into()));
+    }
     let name = decoded(uri.path().split('/').nth(2).unwrap_or_default());
     process.handlers.iter().find(|view| view.name.as_bytes() == &name[..]).ok_or_else(|| {
         let known: Vec<&str> = process.handlers.iter().map(|view| &*view.name).collect();

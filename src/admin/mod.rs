@@ -54,6 +54,8 @@ struct Process {
     handlers: Vec<HandlerView>,
     metrics: Metrics,
     stalled_after: Duration,
+    /// Only this machine can reach the endpoint.
+    is_local: bool,
 }
 
 /// Opens the endpoint's socket, apart from [`serve`], so that a wrong or taken address ends the
@@ -87,7 +89,8 @@ async fn serve_within(
     shutdown: impl Future<Output = ()>,
 ) {
     let metrics = Metrics::new(handlers.clone());
-    let routes = routes(Arc::new(Process { handlers, metrics, stalled_after }));
+    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let routes = routes(Arc::new(Process { handlers, metrics, stalled_after, is_local }));
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tokio::pin!(shutdown);
     loop {

@@ -26,7 +26,11 @@ impl Endpoint {
     }
 
     async fn start_within(request_timeout: Duration) -> Self {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        Self::start_on("127.0.0.1:0", request_timeout).await
+    }
+
+    async fn start_on(listen: &str, request_timeout: Duration) -> Self {
+        let listener = bind(listen.parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stats = Arc::<HandlerStats>::default();
         let view = HandlerView {
@@ -182,4 +186,17 @@ async fn keys_are_told_of_known_handlers_and_only_of_partitions_that_run() {
         let nothing = (200, format!(r#"{held}"found":[]}}"#));
         assert_eq!(endpoint.get(&format!("/handlers/billing/{path}")).await, nothing, "{path}");
     }
+}
+
+#[tokio::test]
+async fn keys_are_told_to_this_machine_only() {
+    let local = Endpoint::start().await;
+    assert_eq!(local.get("/handlers/billing/keys").await.0, 200);
+    let open = Endpoint::start_on("0.0.0.0:0", PATIENT).await;
+    for path in ["/handlers/billing/keys", "/handlers/billing/keys/K", "/handlers/billing/unkeyed"] {
+        let (status, why) = open.get(path).await;
+        assert_eq!(status, 403, "{path}");
+        assert!(why.contains("pawl keys --changelog"), "{why}");
+    }
+    assert_eq!(open.get("/live").await.0, 200);
 }

@@ -232,7 +232,12 @@ impl Admin {
         topic: &str,
         error: &KafkaError,
     ) -> AdminError {
-        match error.rdkafka_error_code() {
+        let code = match error {
+            // rust-rdkafka 0.39 leaves it out of its own answer to that question.
+            KafkaError::AdminOp(code) => Some(*code),
+            error => error.rdkafka_error_code(),
+        };
+        match code {
             Some(code) => self.refused(action, operation, topic, code),
             None => AdminError::Failed { action, topic: topic.into(), reason: error.to_string() },
         }

@@ -109,8 +109,8 @@ pub struct Intake {
 const BATCH: usize = 1_000;
 /// Bytes read before the actors get them: a batch of large records is a small one.
 const BATCH_BYTES: usize = 4 << 20;
-/// Seeks refused in a row, one each few milliseconds, before the group is joined anew.
-const MAX_REFUSED_SEEKS: u32 = 200;
+/// Seeks refused in a row, one each 20 ms or so, before the group is joined anew.
+const MAX_REFUSED_SEEKS: u32 = 3_000;
 /// Longest wait for a record; commands wait as long.
 const POLL: Duration = Duration::from_millis(20);
 /// Longest wait for room before a full partition is paused, so that the others can be read.
@@ -290,7 +290,7 @@ impl Intake {
             taking.refused_seeks += 1;
             if taking.refused_seeks.is_multiple_of(MAX_REFUSED_SEEKS) {
                 tracing::warn!(handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0, %error, "cannot be read from {next}");
-                self.leave_to_rejoin();
+                self.leave_to_rejoin("a partition cannot be read from where it must for a minute");
             }
         }
         // What is not yet restored need not be fetched meanwhile.
@@ -376,7 +376,9 @@ impl Intake {
             }
             // Retention was faster, or the log was cut. librdkafka reads nothing more of that partition
             // and does not say which one it is, so all are taken anew; what is missing is booked then.
-            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.leave_to_rejoin(),
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => {
+                self.leave_to_rejoin("a position lies outside of what the topic holds");
+            }
             // librdkafka goes on by itself; its context has logged the cause with a limit.
             other => tracing::debug!(handler = %self.parts.handler, "consumer: {other}"),
         }
@@ -384,13 +386,13 @@ impl Intake {
 
     /// A partition cannot be read from where it must: all are given up in good order, by the ordinary
     /// way of a revocation, and the group is joined anew.
-    fn leave_to_rejoin(&mut self) {
+    fn leave_to_rejoin(&mut self, why: &str) {
         if self.rejoining || self.leaving || self.takings.0.is_empty() {
             return;
         }
         tracing::error!(
             handler = %self.parts.handler, topic = %self.parts.topic,
-            "a position lies outside of what the topic holds; the partitions are taken anew"
+            "{why}; the partitions are taken anew"
         );
         self.rejoining = true;
         self.parts.consumer.unsubscribe();

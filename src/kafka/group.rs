@@ -69,6 +69,21 @@ impl Drop for Membership {
     }
 }
 
+/// Why the producer's open transaction has to be aborted, if it has. The records that it takes down are only
+/// reported as purged, and librdkafka tells the cause to whoever asks for something else in the same
+/// transaction: offsets of a group that there is not, which are aborted with the rest if they are taken.
+pub fn transaction_error<C: ProducerContext<NoCustomPartitioner>>(
+    producer: &impl Producer<C, NoCustomPartitioner>,
+    timeout: Duration,
+) -> Option<Refusal> {
+    const NOBODY: &CStr = c"pawl-nobody";
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("pawl-nothing", 0, Offset::Offset(0)).ok()?;
+    // SAFETY: the name is NUL-terminated and copied; the result is owned and destroyed by `Membership`.
+    let native = unsafe { sys::rd_kafka_consumer_group_metadata_new(NOBODY.as_ptr()) };
+    Membership(NonNull::new(native)?).add_offsets(producer, &offsets, timeout).err()
+}
+
 /// Why offsets were not added to a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]

@@ -87,6 +87,8 @@ struct Standing {
 }
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the topic's id, which is asked for so often that one answer may be missing.
+const ID_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a leader may tell an end below what was taken already, before it is believed.
 const END_ANSWERS: u32 = 20;
 /// How often the end of each partition is asked for, which lag is measured against.
@@ -104,16 +106,24 @@ impl Owner {
             match assignments.recv_timeout(ASK_END_EVERY) {
                 Ok(assigned) => {
                     if let Err(reason) = self.own(assigned) {
-                        (self.parts.on_halt)(format!(
-                            "{}: {}: {reason}",
-                            self.parts.handler, self.parts.topic
-                        ));
+                        self.halt(&reason);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => self.ask_ends(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.ask_ends();
+                    // Not only at the next assignment: until then records of the new topic would be read
+                    // from a position in the old one.
+                    if let Err(reason) = self.check_topic() {
+                        return self.halt(&reason);
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    fn halt(&self, reason: &str) {
+        (self.parts.on_halt)(format!("{}: {}: {reason}", self.parts.handler, self.parts.topic));
     }
 
     fn own(&self, assigned: Vec<Assigned>) -> Result<(), String> {
@@ -156,20 +166,21 @@ impl Owner {
                 })
             })
             .collect();
-        self.parts.restore.run(&targets, &self.parts.view, &self.parts.held)?;
-        for one in assigned {
-            let claim = claimed.iter().find(|claimed| claimed.partition == one.partition);
-            if let (Some(claim), Some(standing)) = (claim, standings.get(&one.partition)) {
-                self.start(one, claim.claim, *standing)?;
+        let mut restored = |partition| {
+            let one = assigned.iter().find(|one| one.partition == partition);
+            let claim = claimed.iter().find(|claimed| claimed.partition == partition);
+            match (one, claim, standings.get(&partition)) {
+                (Some(one), Some(claim), Some(standing)) => self.start(one.clone(), claim.claim, *standing),
+                _ => Ok(()),
             }
-        }
-        Ok(())
+        };
+        self.parts.restore.run(&targets, &self.parts.view, &self.parts.held, &mut restored)
     }
 
     /// The topic is still the one that was found at the start: a topic that is deleted and made anew while
     /// Pawl runs keeps its name, and all its offsets mean something else.
     fn check_topic(&self) -> Result<(), String> {
-        let found = topic_id::topic_id(self.parts.consumer.client(), &self.parts.topic, CALL_TIMEOUT);
+        let found = topic_id::topic_id(self.parts.consumer.client(), &self.parts.topic, ID_TIMEOUT);
         match found {
             Ok(Some(id)) if id != *self.parts.topic_id => Err(format!(
                 "the topic was deleted and made anew while Pawl was running: its id was {}, and is {id}. Its offsets mean \

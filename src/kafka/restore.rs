@@ -81,11 +81,18 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Restore {
-    /// Restores several partitions at once, less those that are lost meanwhile.
+    /// Restores several partitions at once, less those that are lost meanwhile; `restored` hears of each as
+    /// soon as it is, for none has to wait for the others.
     ///
     /// # Errors
     /// When the changelog cannot be read, or nothing comes for too long.
-    pub fn run(&self, targets: &[Target], view: &LocalView, held: &Held) -> Result<(), String> {
+    pub fn run(
+        &self,
+        targets: &[Target],
+        view: &LocalView,
+        held: &Held,
+        restored: &mut dyn FnMut(Partition) -> Result<(), String>,
+    ) -> Result<(), String> {
         if targets.is_empty() {
             return Ok(());
         }
@@ -97,7 +104,7 @@ impl Restore {
         let mut left = targets.to_vec();
         while !left.is_empty() {
             let progress = self.begin(&consumer, &left, view, held)?;
-            left = self.read(&consumer, progress, &mut tally, (view, held))?;
+            left = self.read(&consumer, progress, &mut tally, (view, held), restored)?;
         }
         let Tally { records, bytes, began } = tally;
         tracing::info!(
@@ -115,6 +122,7 @@ impl Restore {
         mut progress: BTreeMap<i32, Progress>,
         tally: &mut Tally,
         (view, held): (&LocalView, &Held),
+        restored: &mut dyn FnMut(Partition) -> Result<(), String>,
     ) -> Result<Vec<Target>, String> {
         let now = Instant::now();
         let (mut heard, mut reported, mut looked) = (now, now, now);
@@ -130,6 +138,7 @@ impl Restore {
                     if let Some(done) = take(&mut progress, &message, view)? {
                         tally.records += done.records;
                         tally.bytes += done.bytes;
+                        restored(done.target.partition)?;
                     }
                 }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {

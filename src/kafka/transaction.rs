@@ -16,7 +16,7 @@ use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::commit_metadata::CommitMetadata;
-use super::delivery::{Acks, Delivered, DeliveryContext, Tag, Undelivered};
+use super::delivery::{Acks, Delivered, DeliveryContext, Refused, Tag, Undelivered};
 use super::group::{self, Membership};
 use super::headers;
 use super::rebalance::IntakeContext;
@@ -178,26 +178,7 @@ impl Session {
     /// When a record is refused or the acknowledgements do not come in time.
     pub fn acked(&mut self) -> Result<Delivered, AttemptError> {
         let delivered = self.reported(self.ack_timeout).map_err(|error| match &error {
-            Undelivered::Refused(refused) => match refused.code {
-                RDKafkaErrorCode::MessageSizeTooLarge => {
-                    AttemptError::Hopeless(format!("{error}: raise max.message.bytes of {}", refused.topic))
-                }
-                RDKafkaErrorCode::InvalidRecord => AttemptError::Hopeless(format!(
-                    "{error}: a compacted topic takes no record without a key; see cleanup.policy of {}",
-                    refused.topic
-                )),
-                RDKafkaErrorCode::InvalidTimestamp => AttemptError::Hopeless(format!(
-                    "{error}: see message.timestamp.before.max.ms and message.timestamp.after.max.ms of {}",
-                    refused.topic
-                )),
-                RDKafkaErrorCode::TopicAuthorizationFailed => AttemptError::Hopeless(format!(
-                    "{error}: give this principal the right to write to {}",
-                    refused.topic
-                )),
-                RDKafkaErrorCode::MessageTimedOut => AttemptError::Unacknowledged(error.to_string()),
-                _ if self.producer.client().fatal_error().is_some() => self.gone(error.to_string()),
-                _ => AttemptError::Abortable(error.to_string()),
-            },
+            Undelivered::Refused(refused) => self.refused(refused),
             Undelivered::TimedOut { .. } => AttemptError::Unacknowledged(format!(
                 "{error}; where the link is too slow for so many, raise kafka.transaction_timeout"
             )),
@@ -258,6 +239,43 @@ impl Session {
     fn reported(&self, limit: Duration) -> Result<Delivered, Undelivered> {
         flush(&self.producer, limit);
         self.acks.of(self.sent, limit)
+    }
+
+    /// What a record that was not taken means for the attempt.
+    fn refused(&self, refused: &Refused) -> AttemptError {
+        let topic = &refused.topic;
+        match refused.code {
+            RDKafkaErrorCode::MessageSizeTooLarge => {
+                AttemptError::Hopeless(format!("{refused}: raise max.message.bytes of {topic}"))
+            }
+            RDKafkaErrorCode::InvalidRecord => AttemptError::Hopeless(format!(
+                "{refused}: a compacted topic takes no record without a key; see cleanup.policy of {topic}"
+            )),
+            RDKafkaErrorCode::InvalidTimestamp => AttemptError::Hopeless(format!(
+                "{refused}: see message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
+            )),
+            RDKafkaErrorCode::TopicAuthorizationFailed => AttemptError::Hopeless(format!(
+                "{refused}: give this principal the right to write to {topic}"
+            )),
+            RDKafkaErrorCode::MessageTimedOut => AttemptError::Unacknowledged(refused.to_string()),
+            _ if self.producer.client().fatal_error().is_some() => self.gone(refused.to_string()),
+            RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight if self.transactional => {
+                self.purged(refused)
+            }
+            _ => AttemptError::Abortable(refused.to_string()),
+        }
+    }
+
+    /// The transaction failed as a whole, and its records with it.
+    fn purged(&self, refused: &Refused) -> AttemptError {
+        match group::transaction_error(&self.producer, PURGE_TIMEOUT) {
+            Some(cause) if group::is_forbidden(cause.code) => AttemptError::Hopeless(format!(
+                "{cause}. Give this principal the right to write to each of the handler's topics; pawl check tells \
+                 which one is missing"
+            )),
+            Some(cause) => AttemptError::Abortable(cause.to_string()),
+            None => AttemptError::Abortable(refused.to_string()),
+        }
     }
 
     fn classify(&self, error: &KafkaError, text: String) -> AttemptError {

@@ -159,7 +159,12 @@ impl Wire for KafkaWire {
             session.row(&self.changelog, claim.partition.0, &row, Tag::Numbered(n))?;
         }
         let delivered = session.acked()?;
-        let number = |n| delivered.places.get(&n).map_or(-1, |(_, offset)| *offset);
+        let placed = |n: usize| delivered.places.get(&n).is_some_and(|(_, offset)| *offset >= 0);
+        if !(0..claims.len()).all(placed) {
+            // A row that was sent twice is acknowledged without its place, and the place is the claim.
+            return Err(AttemptError::Unacknowledged("a claim's place is not known".into()));
+        }
+        let number = |n| delivered.places[&n].1;
         let offsets = claims
             .iter()
             .enumerate()

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix::{Addr, WeakAddr};
@@ -28,7 +28,7 @@ const LANE_PATIENCE: Duration = Duration::from_secs(3);
 /// See the module's documentation. Empty until the handler runs.
 #[derive(Default)]
 pub struct Window {
-    view: OnceLock<Arc<LocalView>>,
+    view: RwLock<Option<Arc<LocalView>>>,
     /// Weak, lest a look keeps the actor of a partition alive that was given up.
     actors: Mutex<BTreeMap<i32, WeakAddr<PartitionActor>>>,
 }
@@ -55,15 +55,23 @@ pub struct Listed {
 
 impl fmt::Debug for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.view.get().is_some() { "Window(open)" } else { "Window(closed)" })
+        f.write_str(if self.view().is_some() { "Window(open)" } else { "Window(closed)" })
     }
 }
 
 impl Window {
-    /// The handler has its view.
+    /// The handler has its view; another one after it was begun anew.
     pub fn open(&self, view: Arc<LocalView>) {
-        // A handler is started once.
-        let _ = self.view.set(view);
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(view);
+    }
+
+    /// The handler ends, and its view with it.
+    pub fn close(&self) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn view(&self) -> Option<Arc<LocalView>> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A partition's actor has begun.
@@ -77,7 +85,7 @@ impl Window {
     /// When the view or a row cannot be read.
     pub fn list(&self, partitions: &[i32], wanted: &Wanted) -> Result<Listed, String> {
         let mut listed = Listed::default();
-        let Some(view) = self.view.get() else { return Ok(listed) };
+        let Some(view) = self.view() else { return Ok(listed) };
         let mut pages = 0;
         for &partition in partitions {
             let mut after = match &wanted.after {
@@ -87,7 +95,7 @@ impl Window {
                     listed.next = Some(Cursor::before(partition));
                     return Ok(listed);
                 }
-                _ => first(view, partition, wanted, &mut listed)?,
+                _ => first(&view, partition, wanted, &mut listed)?,
             };
             loop {
                 let room = wanted.limit.saturating_sub(listed.keys.len());
@@ -109,7 +117,7 @@ impl Window {
     /// # Errors
     /// When the view or a row cannot be read.
     pub fn page(&self, partition: i32, key: Option<&Bytes>) -> Result<Option<KeyPage>, String> {
-        let Some(view) = self.view.get() else { return Ok(None) };
+        let Some(view) = self.view() else { return Ok(None) };
         let row = |key: &[u8]| view.row(partition, key).map_err(|error| error.to_string());
         let head = row(&head_key(key.map(|key| &key[..]), &mut BytesMut::new()))?;
         let head = head.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
@@ -201,6 +209,25 @@ mod tests {
         let window = Window::default();
         window.open(view);
         window
+    }
+
+    #[test]
+    fn a_handler_that_is_begun_anew_shows_its_new_view() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let first = window(dirs[0].path(), [&["a"], &[]]);
+        let second = window(dirs[1].path(), [&["b"], &[]]);
+        let view = second.view().expect("open");
+        first.close();
+        assert!(
+            first
+                .list(&[0], &Wanted { after: None, prefix: Bytes::new(), limit: 10 })
+                .expect("readable")
+                .keys
+                .is_empty()
+        );
+        first.open(view);
+        assert_eq!(all(&first, "b", 10).len(), 1);
+        assert!(all(&first, "a", 10).is_empty());
     }
 
     fn all(window: &Window, prefix: &'static str, limit: usize) -> Vec<String> {

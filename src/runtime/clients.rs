@@ -45,6 +45,8 @@ fn membership(config: &mut ClientConfig, settings: &Settings, membership: &Membe
             let strategy = if range { "range" } else { "cooperative-sticky" };
             config.set("partition.assignment.strategy", strategy);
             client::session(config, &settings.kafka);
+            // An instance hears of a rebalance with a heartbeat, and all of them wait for the last to hear.
+            client::tune(config, &settings.kafka, &[("heartbeat.interval.ms", "300")]);
         }
         GroupProtocol::Consumer => {
             let assignor = if range { "range" } else { "uniform" };

@@ -25,6 +25,7 @@ use crate::kafka::rebalance::IntakeContext;
 use crate::kafka::restore::Restore;
 use crate::kafka::wire::KafkaWire;
 use crate::kafka::writer::{Job, Writer, WriterParts};
+use crate::looking::window::Window;
 use crate::observed::HandlerView;
 use crate::settings::{Guarantee, HandlerSettings, Settings};
 use crate::store::{LocalView, SharedView, ViewDir, ViewParts};
@@ -46,6 +47,7 @@ pub struct Pipeline {
     intake: Sender<Command>,
     writer: Sender<Job>,
     store: Arc<LocalView>,
+    window: Arc<Window>,
     arbiter: ArbiterHandle,
     consumer_thread: JoinHandle<()>,
     other_threads: Vec<JoinHandle<()>>,
@@ -114,7 +116,17 @@ impl Pipeline {
         watch(arbiter, blueprint.name, on_halt)?;
         let Joints { store, writer, intake, .. } = joints;
         let other_threads = vec![owner_thread, writer_thread];
-        Ok(Pipeline { intake, writer, store, arbiter: handle, consumer_thread, other_threads, store_thread })
+        let window = blueprint.view.keys.clone();
+        Ok(Pipeline {
+            intake,
+            writer,
+            store,
+            window,
+            arbiter: handle,
+            consumer_thread,
+            other_threads,
+            store_thread,
+        })
     }
 
     /// Whether it cannot go on because what it stored on this machine is damaged.
@@ -125,7 +137,8 @@ impl Pipeline {
     /// Drains, commits, leaves the group and ends every thread. Blocks for as long as that takes;
     /// the caller sets the deadline.
     pub fn stop(self) {
-        let Pipeline { intake, writer, store, arbiter, consumer_thread, other_threads, store_thread } = self;
+        let Pipeline { intake, writer, store, window, arbiter, consumer_thread, other_threads, store_thread } =
+            self;
         // A receiver that is gone belongs to a thread that has ended already.
         let _ = intake.send(Command::Shutdown);
         let _ = consumer_thread.join();
@@ -133,6 +146,7 @@ impl Pipeline {
         for thread in other_threads {
             let _ = thread.join();
         }
+        window.close();
         store.close();
         let _ = store_thread.join();
         arbiter.stop();

@@ -247,3 +247,32 @@ fn a_strangers_open_transaction_in_the_changelog_is_named() {
     assert_once_and_in_order(broker, &output, 20);
     assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
 }
+
+#[test]
+fn a_write_right_that_is_taken_away_ends_the_run_with_the_remedy_and_loses_nothing() {
+    let Some(broker) = support::broker() else { return };
+    let (input, output) = (support::topic(broker, "orders", 1), support::topic(broker, "billed", 1));
+    let settings = support::settings(broker, &input, &support::unique("billing"), &forwarding(&output));
+    let mut pawl = Pawl::new(&settings);
+    pawl.start().wait_ready();
+    support::produce(broker, &input, events(0..10));
+    support::read_until(broker, &output, DEADLINE, |seen| seen.len() == 10);
+    let acl = |args: &[&str]| {
+        let args =
+            [&["--bootstrap-server", broker.bootstrap(), "--topic", &output, "--force"], args].concat();
+        let done = broker.java_tool("org.apache.kafka.tools.AclCommand", &args, b"").expect("Java is there");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    };
+    acl(&["--add", "--allow-principal", "User:*", "--operation", "All"]);
+    acl(&["--add", "--deny-principal", "User:*", "--operation", "Write"]);
+    support::produce(broker, &input, events(10..20));
+    pawl.assert_refused(&[
+        "Topic authorization failed",
+        "right to write to each of the handler's topics; pawl check tells",
+        "Nothing of the epoch is visible",
+    ]);
+    acl(&["--remove", "--deny-principal", "User:*", "--operation", "Write"]);
+    pawl.start();
+    assert_once_and_in_order(broker, &output, 20);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+}

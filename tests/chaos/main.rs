@@ -42,9 +42,9 @@ pub struct Options {
     /// Records a second.
     #[arg(long, default_value_t = 400)]
     pub rate: u32,
-    /// More lines of the handler's settings.
-    #[arg(long, default_value = "")]
-    pub handler: String,
+    /// More lines of the handler's settings; if there are none, the seed decides how the group is kept.
+    #[arg(long)]
+    pub handler: Option<String>,
     /// More lines of the kafka table's settings.
     #[arg(long, default_value = "")]
     pub kafka: String,
@@ -65,6 +65,15 @@ pub enum Faults {
     /// None.
     None,
 }
+
+/// How the group is kept.
+const MEMBERSHIPS: [&str; 5] = [
+    "membership = { assignor = \"cooperative-sticky\" }",
+    "membership = { assignor = \"range\" }",
+    "membership = { protocol = \"consumer\" }",
+    "membership = { static = true }",
+    "membership = { revoke_grace = \"100ms\" }",
+];
 
 /// Findings that are told: one cause often has many.
 const TOLD: usize = 25;
@@ -93,9 +102,11 @@ fn main() {
     if args.get(1).is_some_and(|arg| arg == "instance") {
         return instance::main(&args[2..]);
     }
-    let Some(options) = options(&args) else { return };
+    let Some(mut options) = options(&args) else { return };
     let seed = options.seed.unwrap_or_else(|| rand::random::<u64>() % 1_000_000);
-    println!("chaos: seed {seed}, {:?}, {} instances", options.duration, options.instances);
+    let handler =
+        options.handler.get_or_insert_with(|| MEMBERSHIPS[seed as usize % MEMBERSHIPS.len()].into());
+    println!("chaos: seed {seed}, {:?}, {} instances, {handler}", options.duration, options.instances);
     let Some(mut world) = world::World::build(&options) else { return };
     let outcome = world.run(&options, seed);
     let findings = verdict::reach(&world, &outcome);

@@ -58,7 +58,7 @@ pub fn temper(event_id: &str) -> Temper {
     match n {
         0..2 => Temper::Poison,
         2..22 => Temper::FailsFor(1 + (n % 2) as u32),
-        22..26 => Temper::Takes(1_500),
+        22..26 => Temper::Takes(2_000),
         26..500 => Temper::Takes(n % 40),
         _ => Temper::Takes(0),
     }

@@ -156,7 +156,7 @@ fn read(broker: &Broker, topic: &str) -> Vec<Read> {
         ["--topic", topic],
         ["--isolation-level", "read_committed"],
         // Until nothing more comes.
-        ["--timeout-ms", "8000"],
+        ["--timeout-ms", "15000"],
         ["--formatter-property", "print.partition=true"],
         ["--formatter-property", "print.offset=true"],
         ["--formatter-property", "print.key=true"],

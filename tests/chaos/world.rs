@@ -28,6 +28,8 @@ pub struct World {
     pub output: String,
     proxies: Proxies,
     instances: Vec<Instance>,
+    /// The broker is there and every link is good.
+    all_good: bool,
     began: Instant,
 }
 
@@ -72,7 +74,7 @@ impl World {
             instance
         };
         let instances = (0..usize::from(options.instances)).map(instance).collect();
-        Some(World { broker, input, output, proxies, instances, began: Instant::now() })
+        Some(World { broker, input, output, proxies, instances, all_good: true, began: Instant::now() })
     }
 
     /// Does everything that is planned, then waits until all is processed and ends the instances.
@@ -127,6 +129,7 @@ impl World {
     /// Sees which instances have ended. One that ends by itself is a finding: every fault here is one that
     /// a retry heals.
     fn look(&mut self, outcome: &mut Outcome) {
+        let all_good = self.all_good;
         for n in 0..self.instances.len() {
             let instance = &mut self.instances[n];
             let Some(child) = &mut instance.child else { continue };
@@ -134,7 +137,8 @@ impl World {
             match (status, instance.ending) {
                 (Some(status), Some(_)) => {
                     // Where its link is bad the drain may not be over by its deadline, and it says so.
-                    let undrained = process::code(status) == 4
+                    let undrained = !all_good
+                        && process::code(status) == 4
                         && instance.last_words(1).contains("the drain was not over");
                     // Told in its first moments, before it listened.
                     let unborn = process::code(status) == 128 + libc::SIGTERM;
@@ -189,8 +193,12 @@ impl World {
                 }
             }
             Event::Thaw(n) => self.thaw(n),
-            Event::Link(n, quality) => self.proxies.set(n, quality),
+            Event::Link(n, quality) => {
+                self.all_good = false;
+                self.proxies.set(n, quality);
+            }
             Event::RestartBroker { hard } => {
+                self.all_good = false;
                 if hard {
                     self.broker.kill();
                 } else {
@@ -232,7 +240,9 @@ impl World {
     }
 
     /// Links are good again and nothing is frozen.
-    fn mend(&self) {
+    fn mend(&mut self) {
+        // Those that were told to end before it still have a reason to be late.
+        self.all_good = self.instances.iter().all(|instance| instance.ending.is_none());
         for n in 0..self.instances.len() {
             self.proxies.set(n, Quality::Good);
             self.thaw(n);
@@ -330,7 +340,7 @@ impl Drop for Instance {
 }
 
 fn settings(options: &Options, bootstrap: &str, name: &str, input: &str) -> String {
-    let Options { handler, kafka, .. } = options;
+    let (handler, kafka) = (options.handler.as_deref().unwrap_or_default(), &options.kafka);
     format!(
         "instance = \"{name}\"\n\
          [kafka]\nbootstrap_servers = [\"{bootstrap}\"]\nsession_timeout = \"6s\"\ntransaction_timeout = \"10s\"\n{kafka}\n\

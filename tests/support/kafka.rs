@@ -331,6 +331,8 @@ share.coordinator.state.topic.min.isr=1
 group.min.session.timeout.ms=1000
 group.initial.rebalance.delay.ms=0
 log.cleaner.dedupe.buffer.size=16777216
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
 ",
         dir = dir.display()
     )
