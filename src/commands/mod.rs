@@ -41,7 +41,7 @@ impl Failure {
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Failure {
         let exit = match error {
-            AdminError::Unreachable { .. } => Exit::Unreachable,
+            AdminError::Unreachable { .. } | AdminError::Unanswered { .. } => Exit::Unreachable,
             AdminError::Properties(_) => Exit::Usage,
             AdminError::Forbidden { .. }
             | AdminError::NotCreated { .. }

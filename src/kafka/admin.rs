@@ -114,6 +114,19 @@ pub enum AdminError {
         /// How long was waited.
         timeout: Duration,
     },
+    /// A broker is there, but did not answer this: it is slow, or does not know the question (the mock
+    /// cluster).
+    #[error(
+        "could not {action} the topic \"{topic}\": no answer within {timeout:?}; try again, or raise kafka.request_timeout"
+    )]
+    Unanswered {
+        /// What was tried.
+        action: &'static str,
+        /// The topic.
+        topic: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
     /// The broker gave another answer.
     #[error("could not {action} the topic \"{topic}\": {reason}; try again, and look at the brokers' logs")]
     Failed {
@@ -232,12 +245,15 @@ impl Admin {
         topic: &str,
         error: &KafkaError,
     ) -> AdminError {
-        let code = match error {
-            // rust-rdkafka 0.39 leaves it out of its own answer to that question.
-            KafkaError::AdminOp(code) => Some(*code),
-            error => error.rdkafka_error_code(),
-        };
-        match code {
+        match error {
+            KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut) => {
+                return AdminError::Unanswered { action, topic: topic.into(), timeout: self.timeout };
+            }
+            // rust-rdkafka 0.39 leaves this one out of its answer to the question below.
+            KafkaError::AdminOp(code) => return self.refused(action, operation, topic, *code),
+            _ => {}
+        }
+        match error.rdkafka_error_code() {
             Some(code) => self.refused(action, operation, topic, code),
             None => AdminError::Failed { action, topic: topic.into(), reason: error.to_string() },
         }

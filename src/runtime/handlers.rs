@@ -144,7 +144,9 @@ async fn topic_facts(settings: &Settings, name: &str) -> Result<TopicFacts, RunE
         match gathered.map_err(anyhow::Error::from)? {
             Ok(facts) => return Ok(facts),
             Err(TopicsError::Admin(
-                error @ (AdminError::Unreachable { .. } | AdminError::NotVisible { .. }),
+                error @ (AdminError::Unreachable { .. }
+                | AdminError::Unanswered { .. }
+                | AdminError::NotVisible { .. }),
             )) => {
                 tracing::warn!(handler = name, "{error}; trying again");
             }
