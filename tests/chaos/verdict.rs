@@ -170,7 +170,7 @@ fn read(broker: &Broker, topic: &str) -> Vec<Read> {
     all
 }
 
-/// `Partition:3	Offset:17	key	value`
+/// Partition, offset, key and value, with tabs in between.
 fn parse(line: &str) -> Read {
     let mut fields = line.splitn(4, '\t');
     let mut field = |name: &str| {
