@@ -21,6 +21,8 @@ use super::{Change, MARK_KEY, Mark, Store, StoreError, StoredRow};
 const WORKERS: usize = 1;
 /// Files kept open; fjall's own choice of 900 is close to the limit that many systems set.
 const OPEN_FILES: usize = 128;
+/// Rows that are removed in one step while a partition is cleared.
+const CLEARED_AT_ONCE: usize = 10_000;
 /// A filter of this size answers "not here" for 99 of 100 keys that a table does not hold.
 const FILTER_BITS_PER_KEY: f32 = 10.0;
 
@@ -118,13 +120,32 @@ impl Store for FjallStore {
 
     fn clear(&self, partition: i32) -> Result<(), StoreError> {
         self.guard.call("clearing the local view", || {
-            let keyspace = self.stored(partition)?;
-            self.keyspaces.lock().expect("no holder panics").remove(&partition);
-            // Not `Keyspace::clear`: it goes into the journal, and when that is replayed at the next start
-            // it would clear what was ingested since.
-            keyspace.map_or(Ok(()), |keyspace| self.db.delete_keyspace(keyspace))
+            let Some(keyspace) = self.stored(partition)? else { return Ok(()) };
+            // Row by row, and neither `Keyspace::clear` nor `delete_keyspace`: the next start but one would
+            // take what was written since for cleared or deleted as well. The mark goes first, so that
+            // what is cleared in part is not believed.
+            remove(&keyspace, &[MARK_KEY.into()])?;
+            let mut from: Bound<Box<[u8]>> = Bound::Unbounded;
+            loop {
+                let rows = keyspace
+                    .range::<&[u8], _>((from.as_ref().map(|key| &key[..]), Bound::Excluded(MARK_KEY)));
+                let keys = rows.take(CLEARED_AT_ONCE).map(|row| row.key().map(|key| Box::from(&key[..])));
+                let keys = keys.collect::<::fjall::Result<Vec<Box<[u8]>>>>()?;
+                let Some(last) = keys.last() else { return Ok::<_, ::fjall::Error>(()) };
+                from = Bound::Excluded(last.clone());
+                remove(&keyspace, &keys)?;
+            }
         })
     }
+}
+
+/// Removes rows whose keys are given in order.
+fn remove(keyspace: &Keyspace, keys: &[Box<[u8]>]) -> ::fjall::Result<()> {
+    let mut tables = keyspace.start_ingestion()?;
+    for key in keys {
+        tables.write_tombstone(&key[..])?;
+    }
+    tables.finish()
 }
 
 fn options() -> KeyspaceCreateOptions {

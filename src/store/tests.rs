@@ -25,6 +25,7 @@ with_every_engine! {
     rows_are_scanned_in_key_order_and_the_mark_is_not_a_row
     a_cleared_partition_is_empty_and_stays_so
     what_is_written_after_a_clear_survives_a_restart
+    a_clear_takes_nothing_with_it_that_is_written_after_a_restart
     rows_of_a_megabyte_are_kept
     a_damaged_directory_is_made_anew
     a_view_that_lacks_a_file_is_whole_or_made_anew
@@ -287,8 +288,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..12)
 }
 
+fn a_clear_takes_nothing_with_it_that_is_written_after_a_restart(engine: Engine) {
+    let dir = tempfile::tempdir().expect("a directory");
+    {
+        let opened = open(dir.path(), engine);
+        opened.store.write(1, &[], &mark(1)).expect("writes");
+        opened.store.clear(1).expect("clears");
+    }
+    open(dir.path(), engine).store.write(0, &[], &mark(4)).expect("writes");
+    let opened = open(dir.path(), engine);
+    assert_eq!(opened.store.mark(0).expect("reads"), Some(mark(4)));
+    assert_eq!(opened.store.mark(1).expect("reads"), None);
+}
+
 fn any_history_reads_as_a_map_does(engine: Engine) {
-    let config = ProptestConfig { cases: 24, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 64, ..ProptestConfig::default() };
     proptest!(config, |(steps in steps())| {
         let dir = tempfile::tempdir().expect("a directory");
         let mut opened = Some(open(dir.path(), engine));
