@@ -27,14 +27,17 @@ pub struct Policy {
     pub max_letter_bytes: usize,
     /// Largest ledger row that the changelog takes, counted the same way.
     pub max_row_bytes: usize,
-    /// An epoch takes partitions in until it holds so many bytes.
+    /// An epoch takes partitions in until all that are not yet decided hold so many bytes.
     pub max_epoch_bytes: u64,
     /// Calls at the handler at once.
     pub max_in_flight: usize,
     /// One attempt may take this long.
     pub attempt_timeout: Duration,
     /// Least time between two epochs.
-    pub commit_interval: Duration,
+    pub epoch_interval: Duration,
+    /// Epochs that may be closed and not yet decided: more than one where a step that is under way takes
+    /// in the next.
+    pub max_undecided: usize,
     /// A key without work is let go after this time.
     pub idle_key_after: Duration,
     /// Live keys of a partition above which idle keys are let go at once.

@@ -2,10 +2,11 @@
 //! it, at a steady rate, for several commit intervals, beside a bare rdkafka loop with a transaction
 //! in the same interval.
 //!
-//! `cargo bench --bench latency -- [--rate N] [--seconds N] [--intervals MS,MS] [--rounds N]`
+//! `cargo bench --bench latency -- [--rate N] [--seconds N] [--intervals MS,MS] [--rounds N] [--warm-up SECONDS]`
 //!
 //! All lines share one broker and one run; each has topics and a process of its own. The table is the
-//! median of the rounds.
+//! median of the rounds. A broker that has just started is several times slower, so the same load runs
+//! for a while before anything is counted.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -28,6 +29,8 @@ use support::{Broker, Pawl};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PARTITIONS: i32 = 4;
+/// Milliseconds between two commits while the broker warms up.
+const WARM_UP_INTERVAL: u64 = 10;
 
 /// What one line costs.
 #[derive(Clone, Copy, Debug)]
@@ -60,12 +63,17 @@ fn main() {
     let number = |name: &str, default: &str| option(name, default).parse::<u64>().expect("a number");
     let (rate, seconds, rounds) =
         (number("--rate", "5000"), number("--seconds", "30"), number("--rounds", "1"));
-    let intervals: Vec<u64> = option("--intervals", "0,5,10,20,50")
+    let warm_up = number("--warm-up", "60");
+    let intervals: Vec<u64> = option("--intervals", "5,10,20,50")
         .split(',')
         .map(|interval| interval.parse().expect("milliseconds"))
         .collect();
     let Some(broker) = support::broker() else { return };
     println!("{rate} records/s for {seconds} s, {PARTITIONS} partitions, {rounds} rounds");
+    if warm_up > 0 {
+        let cold = measure_line(broker, true, WARM_UP_INTERVAL, rate, warm_up);
+        println!("not counted: {warm_up} s with a cold broker, {cold}");
+    }
     let mut table: Vec<(String, Vec<Figures>)> = Vec::new();
     for round in 1..=rounds {
         for &interval in &intervals {

@@ -109,6 +109,11 @@ impl Acks {
         *self.delivered.lock().expect("no holder panics") = Delivered::default();
     }
 
+    /// How many were reported.
+    pub fn count(&self) -> usize {
+        self.delivered.lock().expect("no holder panics").count
+    }
+
     /// What became of `sent` records, which were `waited` for.
     ///
     /// # Errors

@@ -50,11 +50,6 @@ impl Held {
         None
     }
 
-    /// Everything is lost.
-    pub fn release_all(&self) {
-        self.lock().clear();
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<Partition, AssignmentEpoch>> {
         self.0.lock().expect("no holder of this lock panics")
     }

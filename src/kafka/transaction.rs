@@ -159,7 +159,7 @@ impl Session {
     /// Sends a record of a handler or a dead letter.
     ///
     /// # Errors
-    /// As [`Session::commit`].
+    /// See [`AttemptError`].
     pub fn emit(&mut self, emit: &Emit, tag: Tag) -> Result<(), AttemptError> {
         self.send(&emit.topic, emit.partition, emit.key.as_ref(), emit.value.as_ref(), (Some(emit), tag))
     }
@@ -167,9 +167,19 @@ impl Session {
     /// Sends a ledger row.
     ///
     /// # Errors
-    /// As [`Session::commit`].
+    /// See [`AttemptError`].
     pub fn row(&mut self, changelog: &str, partition: i32, row: &Row, tag: Tag) -> Result<(), AttemptError> {
         self.send(changelog, Some(partition), Some(&row.key), row.value.as_ref(), (None, tag))
+    }
+
+    /// Records sent since [`Session::begin`] or [`Session::acked`].
+    pub fn count_sent(&self) -> usize {
+        self.sent
+    }
+
+    /// How many of these were acknowledged or refused.
+    pub fn count_acked(&self) -> usize {
+        self.acks.count()
     }
 
     /// Waits until all that was sent is acknowledged.
@@ -188,23 +198,17 @@ impl Session {
         Ok(delivered)
     }
 
-    /// Commits the offsets together with all that was sent, which is acknowledged already.
+    /// Adds offsets to the transaction, while what was sent may still be under way: the coordinator is
+    /// asked meanwhile.
     ///
     /// # Errors
     /// See [`AttemptError`].
-    pub fn commit(
-        &mut self,
+    pub fn add_offsets(
+        &self,
         consumer: &BaseConsumer<IntakeContext>,
         commit: &Commit<'_>,
     ) -> Result<(), AttemptError> {
         let list = commit.list().map_err(|error| AttemptError::Hopeless(error.to_string()))?;
-        if !self.transactional {
-            return commit_plainly(consumer, &list, commit.held);
-        }
-        // Without this the commit may wait 100 ms for librdkafka's own bookkeeping of the last ack.
-        while self.producer.in_flight_count() > 0 {
-            std::thread::yield_now();
-        }
         let membership = Membership::of(consumer);
         // In this order: whoever froze between the two for longer than its session, and rejoined,
         // would else commit under its new generation what it had collected under the old one.
@@ -215,13 +219,31 @@ impl Session {
         // knows it from a heartbeat, and tells it by a callback only while it is in no rebalance.
         let membership = membership
             .ok_or_else(|| AttemptError::Fenced("this instance is no member of its group any more".into()))?;
-        membership.add_offsets(&self.producer, &list, CALL_TIMEOUT).map_err(|refusal| {
-            let text = format!("adding offsets to the transaction: {refusal}");
-            match refusal.code {
-                _ if refusal.fatal => self.gone(text),
-                code => refused_offsets(code, text),
-            }
-        })?;
+        let Err(refusal) = membership.add_offsets(&self.producer, &list, CALL_TIMEOUT) else { return Ok(()) };
+        let text = format!("adding offsets to the transaction: {refusal}");
+        let error = match refusal.code {
+            _ if refusal.fatal => self.gone(text),
+            code => refused_offsets(code, text),
+        };
+        if !matches!(error, AttemptError::Abortable(_)) {
+            return Err(error);
+        }
+        // A record that was refused meanwhile spoils the transaction, and then it is the cause.
+        match self.reported(PURGE_TIMEOUT) {
+            Err(Undelivered::Refused(refused)) => Err(self.refused(&refused)),
+            Ok(_) | Err(Undelivered::TimedOut { .. }) => Err(error),
+        }
+    }
+
+    /// Commits the transaction, of which everything is acknowledged.
+    ///
+    /// # Errors
+    /// See [`AttemptError`].
+    pub fn commit(&self) -> Result<(), AttemptError> {
+        // Without this the commit may wait 100 ms for librdkafka's own bookkeeping of the last ack.
+        while self.producer.in_flight_count() > 0 {
+            std::thread::yield_now();
+        }
         self.producer
             .commit_transaction(CALL_TIMEOUT)
             .map_err(|error| AttemptError::Unknown(format!("committing the transaction: {error}")))
@@ -322,17 +344,20 @@ fn refused_offsets(code: RDKafkaErrorCode, text: String) -> AttemptError {
 }
 
 /// `at-least-once`: everything is written already, so only the commit is repeated.
-fn commit_plainly(
+///
+/// # Errors
+/// See [`AttemptError`].
+pub fn commit_plainly(
     consumer: &BaseConsumer<IntakeContext>,
-    list: &TopicPartitionList,
-    held: &dyn Fn() -> bool,
+    commit: &Commit<'_>,
 ) -> Result<(), AttemptError> {
+    let list = commit.list().map_err(|error| AttemptError::Hopeless(error.to_string()))?;
     loop {
         // librdkafka puts the generation of the moment into the request, whatever was collected under.
-        if !held() {
+        if !(commit.held)() {
             return Err(AttemptError::Abortable("a partition was lost meanwhile".into()));
         }
-        let Err(error) = consumer.commit(list, CommitMode::Sync) else { return Ok(()) };
+        let Err(error) = consumer.commit(&list, CommitMode::Sync) else { return Ok(()) };
         let text = format!("committing offsets: {error}");
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         match refused_offsets(code, text) {
@@ -358,7 +383,7 @@ impl Share<'_> {
     /// Records of handlers and dead letters; letters are numbered from `first_letter`.
     ///
     /// # Errors
-    /// As [`Session::commit`].
+    /// See [`AttemptError`].
     pub fn effects(&self, session: &mut Session, first_letter: usize) -> Result<(), AttemptError> {
         for emit in &self.part.emits {
             session.emit(emit, Tag::Plain)?;
@@ -372,7 +397,7 @@ impl Share<'_> {
     /// Changed heads.
     ///
     /// # Errors
-    /// As [`Session::commit`].
+    /// See [`AttemptError`].
     pub fn heads(&self, session: &mut Session) -> Result<(), AttemptError> {
         for row in &self.part.rows {
             session.row(self.changelog, self.part.partition.0, row, Tag::Row)?;
@@ -383,7 +408,7 @@ impl Share<'_> {
     /// The partition row.
     ///
     /// # Errors
-    /// As [`Session::commit`].
+    /// See [`AttemptError`].
     pub fn partition_row(&self, session: &mut Session) -> Result<(), AttemptError> {
         session.row(self.changelog, self.part.partition.0, &self.part.partition_row, Tag::Row)
     }

@@ -2,6 +2,7 @@
 //! producer that it takes, and what the group has committed. What to do about a failed attempt is the
 //! writer's business.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use super::delivery::{Delivered, Tag};
 use super::group;
 use super::held::Held;
 use super::rebalance::IntakeContext;
-use super::transaction::{AttemptError, CALL_TIMEOUT, Commit, Session, Share};
+use super::transaction::{AttemptError, CALL_TIMEOUT, Commit, Session, Share, commit_plainly};
 
 /// Everything that the writer asks of the world; in its tests a script answers.
 pub trait Wire {
@@ -30,11 +31,36 @@ pub trait Wire {
     /// See [`OpenError`].
     fn open(&mut self) -> Result<(), OpenError>;
 
-    /// Writes shares of an epoch in one step.
+    /// Begins a step.
     ///
     /// # Errors
     /// See [`AttemptError`].
-    fn write(&mut self, parts: &[&PartitionEpoch], number: u64) -> Result<Delivered, AttemptError>;
+    fn begin(&mut self) -> Result<(), AttemptError>;
+
+    /// Sends shares of an epoch in the step that was begun; nothing is waited for that need not be.
+    ///
+    /// # Errors
+    /// See [`AttemptError`].
+    fn send(&mut self, parts: &[&PartitionEpoch]) -> Result<(), AttemptError>;
+
+    /// Whether the step takes in more without being longer for it: what was sent first is still under way.
+    fn takes_more(&self) -> bool;
+
+    /// Ends the step, in which these shares were sent, in this order.
+    ///
+    /// # Errors
+    /// See [`AttemptError`].
+    fn finish(&mut self, parts: &[&PartitionEpoch]) -> Result<Delivered, AttemptError>;
+
+    /// Writes shares of epochs in one step.
+    ///
+    /// # Errors
+    /// See [`AttemptError`].
+    fn write(&mut self, parts: &[&PartitionEpoch]) -> Result<Delivered, AttemptError> {
+        self.begin()?;
+        self.send(parts)?;
+        self.finish(parts)
+    }
 
     /// Writes claims in one step.
     ///
@@ -94,8 +120,8 @@ pub struct KafkaWire {
     pub changelog: String,
     /// This instance's name, written into claims.
     pub instance: String,
-    /// The producer's settings.
-    pub producer: ClientConfig,
+    /// The settings of its producers: two for transactions, else one.
+    pub producers: Vec<ClientConfig>,
     /// Whether epochs are transactions.
     pub transactional: bool,
     /// How long all acknowledgements of an epoch may take.
@@ -104,27 +130,84 @@ pub struct KafkaWire {
     pub consumer: Arc<BaseConsumer<IntakeContext>>,
     /// Which partitions may still be written for.
     pub held: Arc<Held>,
-    /// `None` before the first producer, and between two.
-    pub session: Option<Session>,
+    /// The producers as they are now.
+    pub sessions: Sessions,
+    /// What is known of the step that was begun.
+    pub step: Step,
+}
+
+/// A step on its way.
+#[derive(Default)]
+pub struct Step {
+    /// Records of what was sent first.
+    first: usize,
+    /// Letters sent so far.
+    letters: usize,
+    /// Where letters lie that were acknowledged before the rest was sent.
+    places: BTreeMap<usize, (i32, i64)>,
+}
+
+/// Producers that take turns. A coordinator refuses a producer's next transaction until the markers of
+/// its last one are written, and librdkafka asks again 20 ms later; a second producer has nothing to
+/// wait for. Transactions of both still come one after the other: the second begins when the commit
+/// of the first is decided.
+#[derive(Default)]
+pub struct Sessions {
+    all: Vec<Session>,
+    turn: usize,
+}
+
+impl Sessions {
+    /// Closes what is open and opens one for each of these settings, all at the same time.
+    fn open(
+        &mut self,
+        configs: &[ClientConfig],
+        open: impl Fn(&ClientConfig) -> Result<Session, KafkaError> + Sync,
+    ) -> Result<(), KafkaError> {
+        self.all.clear();
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let opening: Vec<_> = configs.iter().map(|config| scope.spawn(|| open(config))).collect();
+            opening.into_iter().map(|one| one.join().expect("librdkafka does not panic")).collect()
+        });
+        self.all = opened.into_iter().collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// Whose turn it is next.
+    fn next(&mut self) -> Result<&mut Session, AttemptError> {
+        self.turn = (self.turn + 1) % self.all.len().max(1);
+        self.current()
+    }
+
+    /// Whose turn it was last.
+    fn current(&mut self) -> Result<&mut Session, AttemptError> {
+        self.all.get_mut(self.turn).ok_or_else(|| AttemptError::Producer("there is no producer".into()))
+    }
 }
 
 impl Wire for KafkaWire {
     fn open(&mut self) -> Result<(), OpenError> {
-        self.session = None;
-        self.session = Some(Session::open(&self.producer, self.transactional, self.ack_timeout)?);
-        Ok(())
+        let (transactional, ack_timeout) = (self.transactional, self.ack_timeout);
+        let open = |config: &ClientConfig| Session::open(config, transactional, ack_timeout);
+        Ok(self.sessions.open(&self.producers, open)?)
     }
 
-    fn write(&mut self, parts: &[&PartitionEpoch], number: u64) -> Result<Delivered, AttemptError> {
-        let session = self.session.as_mut().ok_or_else(no_producer)?;
-        session.begin()?;
+    fn begin(&mut self) -> Result<(), AttemptError> {
+        self.step = Step::default();
+        self.sessions.next()?.begin()
+    }
+
+    fn send(&mut self, parts: &[&PartitionEpoch]) -> Result<(), AttemptError> {
+        let session = self.sessions.current()?;
         let shares = || parts.iter().map(|part| Share { part, changelog: &self.changelog });
-        let mut letters = 0;
         for share in shares() {
-            share.effects(session, letters)?;
-            letters += share.part.letters.len();
+            share.effects(session, self.step.letters)?;
+            self.step.letters += share.part.letters.len();
         }
-        let mut delivered = if self.transactional { Delivered::default() } else { session.acked()? };
+        // Without a transaction a row may only be there once what it tells of is.
+        if !self.transactional {
+            self.step.places = session.acked()?.places;
+        }
         for share in shares() {
             share.heads(session)?;
         }
@@ -134,24 +217,35 @@ impl Wire for KafkaWire {
         for share in shares() {
             share.partition_row(session)?;
         }
-        let last = session.acked()?;
-        delivered.rows_next = last.rows_next;
-        delivered.places.extend(last.places);
-        let offsets = parts
-            .iter()
-            .map(|part| {
-                let metadata =
-                    CommitMetadata { claim: part.claim, epoch: number, resolved: false, ledger: false };
-                (part.partition.0, part.next.0, metadata)
-            })
-            .collect();
+        if self.step.first == 0 {
+            self.step.first = session.count_sent();
+        }
+        Ok(())
+    }
+
+    fn takes_more(&self) -> bool {
+        let session = self.sessions.all.get(self.sessions.turn);
+        self.transactional && session.is_some_and(|session| session.count_acked() < self.step.first)
+    }
+
+    fn finish(&mut self, parts: &[&PartitionEpoch]) -> Result<Delivered, AttemptError> {
+        let session = self.sessions.current()?;
+        // Of a partition with several shares the last one counts.
+        let offsets: BTreeMap<i32, _> = parts.iter().map(|part| (part.partition.0, offset(part))).collect();
+        let offsets = offsets.into_values().collect();
         let held = || parts.iter().all(|part| self.held.is(part.partition, part.assignment));
-        session.commit(&self.consumer, &Commit { topic: &self.topic, offsets, held: &held })?;
+        let commit = Commit { topic: &self.topic, offsets, held: &held };
+        if self.transactional {
+            session.add_offsets(&self.consumer, &commit)?;
+        }
+        let mut delivered = session.acked()?;
+        delivered.places.append(&mut self.step.places);
+        if self.transactional { session.commit() } else { commit_plainly(&self.consumer, &commit) }?;
         Ok(delivered)
     }
 
     fn claim(&mut self, claims: &[&ClaimRequest]) -> Result<Vec<Claimed>, AttemptError> {
-        let session = self.session.as_mut().ok_or_else(no_producer)?;
+        let session = self.sessions.next()?;
         session.begin()?;
         for (n, claim) in claims.iter().enumerate() {
             let row = ClaimRow { instance: self.instance.clone(), at: clock::now().0 };
@@ -175,14 +269,20 @@ impl Wire for KafkaWire {
             })
             .collect();
         let held = || claims.iter().all(|claim| self.held.is(claim.partition, claim.assignment));
-        session.commit(&self.consumer, &Commit { topic: &self.topic, offsets, held: &held })?;
+        let commit = Commit { topic: &self.topic, offsets, held: &held };
+        if self.transactional {
+            session.add_offsets(&self.consumer, &commit)?;
+            session.commit()?;
+        } else {
+            commit_plainly(&self.consumer, &commit)?;
+        }
         let claimed =
             |(n, claim): (usize, &&ClaimRequest)| Claimed { partition: claim.partition, claim: number(n) };
         Ok(claims.iter().enumerate().map(claimed).collect())
     }
 
     fn abort(&mut self) -> bool {
-        self.session.as_mut().is_some_and(Session::abort)
+        self.sessions.current().is_ok_and(Session::abort)
     }
 
     fn committed(&self, partition: Partition) -> Result<Option<CommitMetadata>, KafkaError> {
@@ -199,6 +299,8 @@ impl Wire for KafkaWire {
     }
 }
 
-fn no_producer() -> AttemptError {
-    AttemptError::Producer("there is no producer".into())
+/// What the group commits for a share.
+fn offset(part: &PartitionEpoch) -> (i32, i64, CommitMetadata) {
+    let metadata = CommitMetadata { claim: part.claim, epoch: part.epoch, resolved: false, ledger: false };
+    (part.partition.0, part.next.0, metadata)
 }

@@ -48,6 +48,9 @@ pub struct WriterParts<W> {
     pub wire: W,
     /// How long a transaction may stay open.
     pub transaction_timeout: Duration,
+    /// Least time from when one transaction takes in nothing more to when the next does; zero where none
+    /// takes in anything, and the committer keeps the time.
+    pub commit_interval: Duration,
     /// Which partitions may still be written for.
     pub held: Arc<Held>,
     /// Gets committed rows.
@@ -66,6 +69,10 @@ pub struct Writer<W> {
     committer: Option<Addr<Committer>>,
     /// Position after the last known row of each changelog partition.
     rows_next: BTreeMap<i32, i64>,
+    /// What came while a transaction took in epochs, and is none.
+    waiting: Option<Job>,
+    /// When the last transaction took in nothing more.
+    closed: Option<Instant>,
     /// When another producer took over this one's transactional id, lately.
     usurped: VecDeque<Instant>,
 }
@@ -82,6 +89,8 @@ enum Written {
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// New producers in a row that the broker refuses, before the handler gives up.
 const MAX_REFUSED_PRODUCERS: u32 = 20;
+/// Where nothing more is closed for so long, a transaction waits for nothing but its acknowledgements.
+const PATIENCE: Duration = Duration::from_millis(3);
 /// Attempts in a row that were not acknowledged in time, before an epoch is written in smaller steps.
 const UNACKNOWLEDGED: u32 = 2;
 /// A broker's own abort of a transaction that took too long looks like another producer, but comes once
@@ -92,7 +101,14 @@ const USURPED: u32 = 5;
 impl<W: Wire> Writer<W> {
     /// Before its first producer.
     pub fn new(parts: WriterParts<W>) -> Self {
-        Writer { parts, committer: None, rows_next: BTreeMap::new(), usurped: VecDeque::new() }
+        Writer {
+            parts,
+            committer: None,
+            rows_next: BTreeMap::new(),
+            waiting: None,
+            closed: None,
+            usurped: VecDeque::new(),
+        }
     }
 
     /// Works until told to stop or until nothing can be achieved any more.
@@ -101,8 +117,9 @@ impl<W: Wire> Writer<W> {
         // instance's predecessor, for which every reader waits.
         let mut result = self.reopen();
         while let Ok(()) = result {
-            match jobs.recv() {
-                Ok(Job::Epoch(epoch)) => result = self.epoch(&epoch),
+            let job = self.waiting.take().map_or_else(|| jobs.recv(), Ok);
+            match job {
+                Ok(Job::Epoch(epoch)) => result = self.epoch(epoch, jobs),
                 Ok(Job::Claim(job)) => result = self.claim(&job),
                 Ok(Job::Attach(committer)) => self.committer = Some(committer),
                 Ok(Job::Stop) | Err(_) => return,
@@ -117,7 +134,7 @@ impl<W: Wire> Writer<W> {
     /// Nothing can be written any more. Whoever waits for the writer is told so, lest the drain
     /// that follows lasts until its deadline.
     fn write_nothing(&mut self, jobs: &Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
+        while let Ok(job) = self.waiting.take().map_or_else(|| jobs.recv(), Ok) {
             match job {
                 Job::Epoch(epoch) => self.decided(epoch.number, Vec::new()),
                 Job::Claim(job) => drop(job.reply.send(Vec::new())),
@@ -133,26 +150,85 @@ impl<W: Wire> Writer<W> {
         }
     }
 
-    fn epoch(&mut self, epoch: &Epoch) -> Result<(), String> {
+    fn epoch(&mut self, epoch: Epoch, jobs: &Receiver<Job>) -> Result<(), String> {
         let began = Instant::now();
-        let mut committed = Vec::new();
-        let result = self.write(epoch, &mut committed);
-        self.decided(epoch.number, committed);
+        let (mut epochs, mut committed) = (Vec::new(), Vec::new());
+        let sent = self.send(epoch, &mut epochs, jobs);
+        let result = self.write(&epochs, sent, &mut committed);
+        for epoch in &epochs {
+            let of_this = committed.iter().filter(|(number, _)| *number == epoch.number);
+            self.decided(epoch.number, of_this.map(|(_, partition)| *partition).collect());
+        }
         result?;
         self.parts.times.observe(began.elapsed());
         Ok(())
     }
 
-    /// Writes all of an epoch in one step or, where that takes too long, in several: each partition's
-    /// share is a whole of its own.
-    fn write(&mut self, epoch: &Epoch, committed: &mut Vec<Partition>) -> Result<(), String> {
-        let mut steps = VecDeque::from([epoch.partitions.iter().collect::<Vec<_>>()]);
+    /// The first attempt. Until its first record is acknowledged a transaction takes in what is closed
+    /// meanwhile: coordinator and brokers have to hear of its partitions before anything is written, and
+    /// nobody need wait for the next because of that.
+    fn send(
+        &mut self,
+        epoch: Epoch,
+        epochs: &mut Vec<Epoch>,
+        jobs: &Receiver<Job>,
+    ) -> Result<Delivered, AttemptError> {
+        let (mut next, mut begun, mut result) = (Some(epoch), false, Ok(()));
+        while let Some(mut epoch) = next {
+            epoch.partitions.retain(|part| self.parts.held.is(part.partition, part.assignment));
+            if !epoch.partitions.is_empty() {
+                if !std::mem::replace(&mut begun, true) {
+                    result = self.parts.wire.begin();
+                }
+                let parts: Vec<_> = epoch.partitions.iter().collect();
+                result = result.and_then(|()| self.parts.wire.send(&parts));
+            }
+            epochs.push(epoch);
+            next = if begun && result.is_ok() { self.joining(jobs) } else { None };
+        }
+        self.closed = Some(self.parts.wire.now());
+        result?;
+        let parts: Vec<_> = epochs.iter().flat_map(|epoch| &epoch.partitions).collect();
+        if parts.is_empty() { Ok(Delivered::default()) } else { self.parts.wire.finish(&parts) }
+    }
+
+    /// The next epoch that the open transaction takes in, if it takes any more.
+    fn joining(&mut self, jobs: &Receiver<Job>) -> Option<Epoch> {
+        let not_before = self.closed.map(|at| at + self.parts.commit_interval);
+        let early =
+            not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(self.parts.wire.now()));
+        let patience = if self.parts.wire.takes_more() { early.max(PATIENCE) } else { early };
+        if patience.is_zero() || self.waiting.is_some() {
+            return None;
+        }
+        match jobs.recv_timeout(patience) {
+            Ok(Job::Epoch(epoch)) => Some(epoch),
+            Ok(other) => {
+                self.waiting = Some(other);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Writes all of these epochs in one step or, where that takes too long, in several: each partition's
+    /// share is a whole of its own. `sent` is what became of the first attempt.
+    fn write(
+        &mut self,
+        epochs: &[Epoch],
+        sent: Result<Delivered, AttemptError>,
+        committed: &mut Vec<(u64, Partition)>,
+    ) -> Result<(), String> {
+        let all: Vec<_> = epochs.iter().flat_map(|epoch| &epoch.partitions).collect();
+        let (mut steps, mut sent) = (VecDeque::from([all]), Some(sent));
         while let Some(mut step) = steps.pop_front() {
-            match self.step(&step, epoch.number, committed)? {
+            match self.step(&step, sent.take(), committed)? {
                 Written::Done => {}
                 Written::TooLarge => {
                     let rest = step.split_off(step.len().div_ceil(2));
-                    steps.extend([step, rest]);
+                    // In this order: a partition may have a share in both.
+                    steps.push_front(rest);
+                    steps.push_front(step);
                 }
             }
         }
@@ -162,22 +238,24 @@ impl<W: Wire> Writer<W> {
     fn step(
         &mut self,
         step: &[&PartitionEpoch],
-        number: u64,
-        committed: &mut Vec<Partition>,
+        mut sent: Option<Result<Delivered, AttemptError>>,
+        committed: &mut Vec<(u64, Partition)>,
     ) -> Result<Written, String> {
         let mut recovery = Recovery::default();
         loop {
             let is_held = |part: &&PartitionEpoch| self.parts.held.is(part.partition, part.assignment);
-            let parts: Vec<&PartitionEpoch> = step.iter().copied().filter(is_held).collect();
-            if parts.is_empty() {
-                return Ok(Written::Done);
-            }
-            let delivered = match self.parts.wire.write(&parts, number) {
+            let parts: Vec<&PartitionEpoch> = match sent {
+                Some(_) => step.to_vec(),
+                None => step.iter().copied().filter(is_held).collect(),
+            };
+            let Some(last) = parts.last() else { return Ok(Written::Done) };
+            let written = sent.take().unwrap_or_else(|| self.parts.wire.write(&parts));
+            let delivered = match written {
                 Ok(delivered) => delivered,
                 Err(error) => {
-                    self.recover(&mut recovery, &error, number)?;
+                    self.recover(&mut recovery, &error, last.epoch)?;
                     let unknown = matches!(error, AttemptError::Unknown(_));
-                    if !unknown || !self.was_committed(&parts, number) {
+                    if !unknown || !self.was_committed(&parts) {
                         if recovery.unacknowledged >= UNACKNOWLEDGED && parts.len() > 1 {
                             return Ok(Written::TooLarge);
                         }
@@ -187,7 +265,7 @@ impl<W: Wire> Writer<W> {
                 }
             };
             self.committed(&parts, &delivered)?;
-            committed.extend(parts.iter().map(|part| part.partition));
+            committed.extend(parts.iter().map(|part| (part.epoch, part.partition)));
             return Ok(Written::Done);
         }
     }
@@ -293,7 +371,7 @@ impl<W: Wire> Writer<W> {
 
     /// Asks the group whether an epoch with unknown outcome was committed: any partition that is still
     /// held tells it of all.
-    fn was_committed(&self, parts: &[&PartitionEpoch], number: u64) -> bool {
+    fn was_committed(&self, parts: &[&PartitionEpoch]) -> bool {
         let mut recovery = Recovery::default();
         loop {
             let held = |part: &&&PartitionEpoch| self.parts.held.is(part.partition, part.assignment);
@@ -301,9 +379,9 @@ impl<W: Wire> Writer<W> {
             match self.parts.wire.committed(part.partition) {
                 Ok(metadata) => {
                     let reached = metadata
-                        .is_some_and(|metadata| metadata.claim == part.claim && metadata.epoch >= number);
+                        .is_some_and(|metadata| metadata.claim == part.claim && metadata.epoch >= part.epoch);
                     tracing::warn!(
-                        handler = %self.parts.handler, epoch = number,
+                        handler = %self.parts.handler, epoch = part.epoch,
                         "the commit with unknown outcome {}", if reached { "had succeeded" } else { "had not happened" }
                     );
                     return reached;

@@ -68,33 +68,45 @@ pub fn restore_config(settings: &Settings, group: &str) -> ClientConfig {
     config
 }
 
-/// The writer of a handler's epochs.
-pub fn producer_config(
+/// How many producers take turns at a handler's transactions.
+const TRANSACTIONAL_PRODUCERS: usize = 2;
+
+/// The producers of a handler's epochs.
+pub fn producer_configs(
     settings: &Settings,
     handler: &HandlerSettings,
     group: &str,
     instance: &str,
     max_batch_bytes: u64,
-) -> ClientConfig {
-    let mut config = client::producer(&settings.kafka);
-    let tuning = [
+) -> Vec<ClientConfig> {
+    let plain = |linger: &str| {
+        let mut config = client::producer(&settings.kafka);
+        let tuning = [
+            ("linger.ms", linger),
+            ("batch.num.messages", "10000"),
+            ("queue.buffering.max.messages", "200000"),
+            ("queue.buffering.max.kbytes", "131072"),
+        ];
+        client::tune(&mut config, &settings.kafka, &tuning);
+        config
+            // The broker holds a whole batch against the topic's limit, and librdkafka never splits one.
+            .set("batch.size", max_batch_bytes.clamp(1, 1_000_000).to_string())
+            // For a single record the topic's limit decides, not the client's.
+            .set("message.max.bytes", "104857600");
+        config
+    };
+    if handler.guarantee != Guarantee::ExactlyOnce {
         // Only while an epoch is being handed over: at its end all is sent at once.
-        ("linger.ms", "20"),
-        ("batch.num.messages", "10000"),
-        ("queue.buffering.max.messages", "200000"),
-        ("queue.buffering.max.kbytes", "131072"),
-    ];
-    client::tune(&mut config, &settings.kafka, &tuning);
-    config
-        // The broker holds a whole batch against the topic's limit, and librdkafka never splits one.
-        .set("batch.size", max_batch_bytes.clamp(1, 1_000_000).to_string())
-        // For a single record the topic's limit decides, not the client's.
-        .set("message.max.bytes", "104857600");
-    if handler.guarantee == Guarantee::ExactlyOnce {
-        let id = format!("{}{group}.{instance}", settings.kafka.transactional_id_prefix);
+        return vec![plain("20")];
+    }
+    let transactional = |number: usize| {
+        let id = format!("{}{group}.{instance}.{number}", settings.kafka.transactional_id_prefix);
+        // Nothing is sent before the coordinator knows of the partitions, so more gains nothing.
+        let mut config = plain("1");
         config
             .set("transactional.id", id)
             .set("transaction.timeout.ms", settings.kafka.transaction_timeout.as_millis().to_string());
-    }
-    config
+        config
+    };
+    (0..TRANSACTIONAL_PRODUCERS).map(transactional).collect()
 }

@@ -23,7 +23,7 @@ use crate::kafka::intake_bounds::IntakeBounds;
 use crate::kafka::owner::{Owner, OwnerParts};
 use crate::kafka::rebalance::IntakeContext;
 use crate::kafka::restore::Restore;
-use crate::kafka::wire::KafkaWire;
+use crate::kafka::wire::{KafkaWire, Sessions, Step};
 use crate::kafka::writer::{Job, Writer, WriterParts};
 use crate::looking::window::Window;
 use crate::observed::HandlerView;
@@ -36,6 +36,11 @@ pub const TRANSACTION_SWEEP: Duration = Duration::from_secs(30);
 /// An epoch takes partitions in until it holds so much: it has to be written within a transaction's
 /// time-out.
 const MAX_EPOCH_BYTES: u64 = 32 << 20;
+/// Least time between two epochs where a transaction takes in several: each carries a row for each of
+/// its partitions.
+const MIN_EPOCH_INTERVAL: Duration = Duration::from_millis(1);
+/// Epochs of a handler that are closed and not yet decided, at most, where a transaction takes in several.
+const MAX_UNDECIDED: usize = 8;
 /// Heads that the sweep for dead rows looks at in a second, for each partition.
 const SWEEP_ROWS_PER_SECOND: usize = 1_000;
 /// An answer of the `http` handler that exceeds its own time-out by this much is given up by the
@@ -180,12 +185,14 @@ impl Blueprint<'_> {
     }
 
     fn writer(&self, joints: &Joints) -> WriterParts<KafkaWire> {
+        let interval = self.handler_settings.commit_interval;
         WriterParts {
             handler: self.view.name.clone(),
             topic: self.handler_settings.topic.clone(),
             instance: self.instance.to_owned(),
             wire: self.wire(joints),
             transaction_timeout: self.settings.kafka.transaction_timeout,
+            commit_interval: if self.transactional() { interval } else { Duration::ZERO },
             held: joints.held.clone(),
             view: joints.store.clone(),
             intake: joints.intake.clone(),
@@ -201,12 +208,13 @@ impl Blueprint<'_> {
             topic: handler_settings.topic.clone(),
             changelog: handler_settings.changelog_topic(self.name),
             instance: instance.to_owned(),
-            producer: clients::producer_config(settings, handler_settings, group, instance, limit),
+            producers: clients::producer_configs(settings, handler_settings, group, instance, limit),
             transactional: self.transactional(),
             ack_timeout: settings.kafka.transaction_timeout,
             consumer: joints.consumer.clone(),
             held: joints.held.clone(),
-            session: None,
+            sessions: Sessions::default(),
+            step: Step::default(),
         }
     }
 
@@ -283,6 +291,12 @@ impl Blueprint<'_> {
             (None, Some(program)) => (program.max_in_flight, program.timeout),
             (None, None) => (u32::MAX, HTTP_GRACE),
         };
+        // A transaction takes in what is closed while its first records are under way, so the intake's
+        // effects are on their way long before the interval is over.
+        let (epoch_interval, max_undecided) = match settings.guarantee {
+            Guarantee::ExactlyOnce => (MIN_EPOCH_INTERVAL.max(settings.commit_interval / 4), MAX_UNDECIDED),
+            Guarantee::AtLeastOnce => (settings.commit_interval, 1),
+        };
         Policy {
             key: settings.key.clone(),
             event_id: settings.event_id.clone(),
@@ -302,7 +316,8 @@ impl Blueprint<'_> {
             max_epoch_bytes: MAX_EPOCH_BYTES,
             max_in_flight: max_in_flight as usize,
             attempt_timeout,
-            commit_interval: settings.commit_interval,
+            epoch_interval,
+            max_undecided,
             idle_key_after: settings.idle_key_after,
             max_live_keys: settings.max_live_keys as usize,
             mailbox_capacity: 2 * settings.intake.max_records as usize + 1_024,

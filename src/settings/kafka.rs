@@ -21,7 +21,7 @@ pub struct Kafka {
     pub security: Security,
     /// The name by which brokers know this client in their logs and quotas. Default: pawl.
     pub client_id: String,
-    /// What every transactional id begins with; the rest is "group.instance". An ACL can name this
+    /// What every transactional id begins with; the rest is "group.instance.number". An ACL can name this
     /// prefix. 1 to 100 characters of a-z, A-Z, 0-9, '.', '_' and '-'. Default: pawl-.
     pub transactional_id_prefix: String,
     /// How long the group waits for a silent instance before its partitions move to others. The

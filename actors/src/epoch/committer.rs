@@ -1,8 +1,9 @@
-//! The committer: closes the open epoch whenever the writer is free, but not more often than
-//! `commit_interval`, and settles it once it is committed. The busier the handler, the larger its
+//! The committer: closes the open epoch whenever the writer has room for one more, but not more often
+//! than `epoch_interval`, and settles it once it is committed. The busier the handler, the larger its
 //! epochs: a database's group commit.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,17 +44,26 @@ pub struct Committer {
     sink: EpochSink,
     stats: Arc<HandlerStats>,
     interval: Duration,
+    max_undecided: usize,
     max_bytes: u64,
     ids_age_ms: i64,
     number: u64,
-    writing: Option<Vec<(Rc<RefCell<PartitionState>>, Settlement)>>,
+    /// Oldest first.
+    undecided: VecDeque<Undecided>,
     closed_at: Option<Instant>,
     timer_set: bool,
     halting: Alarm,
 }
 
+/// An epoch that the writer has.
+struct Undecided {
+    number: u64,
+    bytes: u64,
+    settlements: Vec<(Rc<RefCell<PartitionState>>, Settlement)>,
+}
+
 impl Committer {
-    /// `sink` takes one epoch at a time; the next comes after `EpochDecided` for it.
+    /// `sink` takes up to `max_undecided` epochs; each is answered by an `EpochDecided`, in order.
     pub fn new(
         open: Rc<RefCell<OpenEpoch>>,
         sink: EpochSink,
@@ -66,25 +76,33 @@ impl Committer {
             open,
             sink,
             stats,
-            interval: policy.commit_interval,
+            interval: policy.epoch_interval,
+            max_undecided: policy.max_undecided,
             max_bytes: policy.max_epoch_bytes,
             ids_age_ms,
             number: 0,
-            writing: None,
+            undecided: VecDeque::new(),
             closed_at: None,
             timer_set: false,
             halting,
         }
     }
 
-    /// Closes now, later, or when the writer is free.
+    /// Bytes that the open epoch may hold; 0: the writer has enough.
+    fn room(&self) -> u64 {
+        let bytes: u64 = self.undecided.iter().map(|epoch| epoch.bytes).sum();
+        if self.undecided.len() < self.max_undecided { self.max_bytes.saturating_sub(bytes) } else { 0 }
+    }
+
+    /// Closes now, later, or when the writer has room.
     fn close_when_due(&mut self, ctx: &mut Context<Self>) {
-        if self.writing.is_some() || self.timer_set || self.open.borrow().is_empty() {
+        let room = self.room();
+        if room == 0 || self.timer_set || self.open.borrow().is_empty() {
             return;
         }
         let wait = self.closed_at.map_or(Duration::ZERO, |at| self.interval.saturating_sub(at.elapsed()));
         if wait.is_zero() {
-            self.close();
+            self.close(room);
         } else {
             self.timer_set = true;
             ctx.run_later(wait, |committer, ctx| {
@@ -94,8 +112,9 @@ impl Committer {
         }
     }
 
-    fn close(&mut self) {
-        let touched = self.open.borrow_mut().take(self.max_bytes);
+    fn close(&mut self, room: u64) {
+        let touched = self.open.borrow_mut().take(room);
+        let bytes = touched.iter().map(|partition| partition.borrow().open_bytes()).sum();
         self.number += 1;
         let mut out = BytesMut::with_capacity(64 * 1024);
         let mut epoch = Epoch { number: self.number, partitions: Vec::with_capacity(touched.len()) };
@@ -110,7 +129,7 @@ impl Committer {
         }
         self.closed_at = Some(Instant::now());
         if !epoch.partitions.is_empty() {
-            self.writing = Some(settlements);
+            self.undecided.push_back(Undecided { number: self.number, bytes, settlements });
             (self.sink)(epoch);
         }
     }
@@ -142,9 +161,10 @@ impl Handler<EpochDecided> for Committer {
     type Result = ();
 
     fn handle(&mut self, message: EpochDecided, ctx: &mut Self::Context) {
+        let Some(epoch) = self.undecided.pop_front_if(|epoch| epoch.number == message.number) else { return };
         self.open.borrow_mut().set_committed(message.number);
         let now = clock::now();
-        for (partition, settlement) in self.writing.take().into_iter().flatten() {
+        for (partition, settlement) in epoch.settlements {
             let mut partition = partition.borrow_mut();
             if message.committed.contains(&partition.partition()) {
                 partition.settle(&settlement, &self.stats, now);

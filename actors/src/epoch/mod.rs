@@ -28,6 +28,8 @@ pub struct Epoch {
 /// The share of one partition in an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionEpoch {
+    /// Number of the epoch.
+    pub epoch: u64,
     /// Which partition.
     pub partition: Partition,
     /// Under which assignment it was collected.

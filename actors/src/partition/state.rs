@@ -254,6 +254,7 @@ impl PartitionState {
         self.row.epoch = epoch;
         self.undecided += 1;
         let part = PartitionEpoch {
+            epoch,
             partition: self.partition,
             assignment: self.assignment,
             claim: self.row.claim,

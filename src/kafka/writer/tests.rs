@@ -20,7 +20,7 @@ use super::super::delivery::Delivered;
 use super::super::held::Held;
 use super::super::transaction::AttemptError;
 use super::super::wire::{OpenError, Wire};
-use super::{MAX_REFUSED_PRODUCERS, USURPED, Writer, WriterParts};
+use super::{Job, MAX_REFUSED_PRODUCERS, USURPED, Writer, WriterParts};
 use crate::observed::EpochCommitTimes;
 use crate::store::tests::view_in;
 
@@ -38,6 +38,8 @@ struct Script {
     /// What happens before the first answer to a write is heard of.
     meanwhile: Option<Box<dyn FnOnce()>>,
     asked: RefCell<Vec<String>>,
+    /// Whether the first record of a step is never acknowledged while more may come.
+    takes_more: bool,
     /// When the play began, and how long ago that is.
     clock: Option<(Instant, Duration)>,
 }
@@ -62,7 +64,19 @@ impl Wire for Script {
         self.opens.pop_front().map_or(Ok(()), Err)
     }
 
-    fn write(&mut self, parts: &[&PartitionEpoch], _: u64) -> Result<Delivered, AttemptError> {
+    fn begin(&mut self) -> Result<(), AttemptError> {
+        Ok(())
+    }
+
+    fn send(&mut self, _: &[&PartitionEpoch]) -> Result<(), AttemptError> {
+        Ok(())
+    }
+
+    fn takes_more(&self) -> bool {
+        self.takes_more
+    }
+
+    fn finish(&mut self, parts: &[&PartitionEpoch]) -> Result<Delivered, AttemptError> {
         let numbers: Vec<String> = parts.iter().map(|part| part.partition.to_string()).collect();
         self.attempt(format!("write {}", numbers.join(" ")))?;
         Ok(Delivered::default())
@@ -114,6 +128,7 @@ impl Stage {
             instance: "host-1".into(),
             wire: script,
             transaction_timeout: Duration::from_secs(60),
+            commit_interval: Duration::ZERO,
             held: held.clone(),
             view,
             intake: tell,
@@ -129,11 +144,16 @@ impl Stage {
 
     /// Writes epoch 7 of these partitions; what was committed.
     fn write(&mut self, partitions: &[i32]) -> Result<Vec<i32>, String> {
-        let epoch =
-            Epoch { number: 7, partitions: partitions.iter().map(|&partition| share(partition)).collect() };
-        let mut committed = Vec::new();
-        self.writer.write(&epoch, &mut committed)?;
-        Ok(committed.iter().map(|partition| partition.0).collect())
+        let committed = self.write_with(epoch(7, partitions), &channel().1)?;
+        Ok(committed.into_iter().map(|(_, partition)| partition).collect())
+    }
+
+    /// Writes an epoch, and what is waiting if the step takes it in; the shares that were committed.
+    fn write_with(&mut self, first: Epoch, jobs: &Receiver<Job>) -> Result<Vec<(u64, i32)>, String> {
+        let (mut epochs, mut committed) = (Vec::new(), Vec::new());
+        let sent = self.writer.send(first, &mut epochs, jobs);
+        self.writer.write(&epochs, sent, &mut committed)?;
+        Ok(committed.iter().map(|(number, partition)| (*number, partition.0)).collect())
     }
 
     fn asked(&self) -> String {
@@ -145,8 +165,13 @@ impl Stage {
     }
 }
 
-fn share(partition: i32) -> PartitionEpoch {
+fn epoch(number: u64, partitions: &[i32]) -> Epoch {
+    Epoch { number, partitions: partitions.iter().map(|&partition| share(number, partition)).collect() }
+}
+
+fn share(epoch: u64, partition: i32) -> PartitionEpoch {
     PartitionEpoch {
+        epoch,
         partition: Partition(partition),
         assignment: AssignmentEpoch(1),
         claim: CLAIM,
@@ -273,10 +298,71 @@ fn a_partition_lost_and_regained_is_left_out_as_well() {
 fn an_expelled_member_tells_the_intake_and_writes_nothing_more_of_what_is_released() {
     let mut stage = Stage::failing([AttemptError::Fenced("unknown member".into())]);
     let held = stage.held.clone();
-    stage.writer.parts.wire.meanwhile = Some(Box::new(move || held.release_all()));
+    stage.writer.parts.wire.meanwhile = Some(Box::new(move || {
+        [0, 1].into_iter().for_each(|partition| held.release(Partition(partition)));
+    }));
     assert_eq!(stage.write(&[0, 1]), Ok(vec![]));
     assert!(matches!(stage.intake.try_recv(), Ok(Command::Fenced)));
     assert_eq!(stage.asked(), "write 0 1, abort");
+}
+
+/// A writer whose steps take in whatever waits, and what waits.
+fn joining(errors: impl IntoIterator<Item = AttemptError>, jobs: Vec<Job>) -> (Stage, Receiver<Job>) {
+    let mut stage = Stage::failing(errors);
+    stage.writer.parts.wire.takes_more = true;
+    let (send, waiting) = channel();
+    jobs.into_iter().for_each(|job| send.send(job).expect("it is there"));
+    (stage, waiting)
+}
+
+#[test]
+fn what_is_closed_while_the_first_record_is_under_way_is_committed_with_it() {
+    let (mut stage, jobs) = joining([], vec![Job::Epoch(epoch(8, &[1])), Job::Epoch(epoch(9, &[0]))]);
+    assert_eq!(stage.write_with(epoch(7, &[0]), &jobs), Ok(vec![(7, 0), (8, 1), (9, 0)]));
+    assert_eq!(stage.asked(), "write 0 1 0");
+}
+
+#[test]
+fn epochs_that_failed_together_are_sent_again_together_less_what_was_lost() {
+    let (mut stage, jobs) = joining([abortable()], vec![Job::Epoch(epoch(8, &[0, 1]))]);
+    let held = stage.held.clone();
+    stage.writer.parts.wire.meanwhile = Some(Box::new(move || held.release(Partition(0))));
+    assert_eq!(stage.write_with(epoch(7, &[0, 1]), &jobs), Ok(vec![(7, 1), (8, 1)]));
+    assert_eq!(stage.asked(), "write 0 1 0 1, abort, write 1 1");
+}
+
+#[test]
+fn an_unknown_outcome_of_several_epochs_is_asked_for_once() {
+    let (mut stage, jobs) = joining([unknown()], vec![Job::Epoch(epoch(8, &[0]))]);
+    stage.writer.parts.wire.committed = RefCell::new(VecDeque::from([reached(CLAIM, 8)]));
+    assert_eq!(stage.write_with(epoch(7, &[0]), &jobs), Ok(vec![(7, 0), (8, 0)]));
+    assert_eq!(stage.asked(), "write 0 0, open, committed 0");
+}
+
+#[test]
+fn a_share_that_was_lost_before_it_could_join_is_left_out() {
+    let (mut stage, jobs) = joining([], vec![Job::Epoch(epoch(8, &[0])), Job::Epoch(epoch(9, &[1]))]);
+    stage.held.release(Partition(0));
+    assert_eq!(stage.write_with(epoch(6, &[0]), &jobs), Ok(vec![]));
+    assert_eq!(stage.asked(), "", "nothing is begun for nothing");
+    assert_eq!(stage.write_with(epoch(7, &[1]), &jobs), Ok(vec![(7, 1), (9, 1)]));
+}
+
+#[test]
+fn a_claim_is_not_kept_waiting_by_epochs_that_could_join() {
+    let (reply, _claimed) = channel();
+    let claim = Job::Claim(ClaimJob { claims: Vec::new(), reply });
+    let (mut stage, jobs) = joining([], vec![claim, Job::Epoch(epoch(8, &[0]))]);
+    assert_eq!(stage.write_with(epoch(7, &[0]), &jobs), Ok(vec![(7, 0)]));
+    assert!(matches!(stage.writer.waiting, Some(Job::Claim(_))), "it is next");
+    assert!(matches!(jobs.try_recv(), Ok(Job::Epoch(_))), "and then what came behind it");
+}
+
+#[test]
+fn shares_of_one_partition_stay_in_order_when_they_are_written_in_smaller_steps() {
+    let (mut stage, jobs) = joining([late(), late(), late(), late()], vec![Job::Epoch(epoch(8, &[0, 1]))]);
+    let committed = stage.write_with(epoch(7, &[0, 1]), &jobs).expect("written");
+    assert_eq!(committed, [(7, 0), (7, 1), (8, 0), (8, 1)]);
 }
 
 #[test]
@@ -292,10 +378,10 @@ fn what_no_retry_heals_ends_the_handler_with_the_reason() {
 #[test]
 fn an_epoch_that_is_too_large_for_the_link_is_written_in_smaller_steps() {
     let mut stage = Stage::failing([late(), late(), late(), late()]);
-    assert_eq!(stage.write(&[0, 1, 2, 3]), Ok(vec![2, 3, 0, 1]));
+    assert_eq!(stage.write(&[0, 1, 2, 3]), Ok(vec![0, 1, 2, 3]));
     assert_eq!(
         stage.asked(),
-        "write 0 1 2 3, open, write 0 1 2 3, open, write 0 1, open, write 0 1, open, write 2 3, write 0, write 1"
+        "write 0 1 2 3, open, write 0 1 2 3, open, write 0 1, open, write 0 1, open, write 0, write 1, write 2 3"
     );
 }
 
