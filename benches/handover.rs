@@ -69,7 +69,7 @@ fn main() {
     for round in 1..=rounds {
         shared(one, other);
         let report = |what: &str, began, moved: &[usize]| tell(round, what, &arrivals, began, moved);
-        let moved = held(one);
+        let moved = one.partitions("running");
         let began = SystemTime::now();
         assert_eq!(one.terminate(), 0, "{}", one.log());
         report("SIGTERM", began, &moved);
@@ -77,12 +77,14 @@ fn main() {
         let began = SystemTime::now();
         one.start();
         shared(one, other);
-        report("start", began, &held(one));
+        report("start", began, &one.partitions("running"));
 
-        let moved = held(one);
+        let moved = one.partitions("running");
         let began = SystemTime::now();
         one.kill();
-        support::until("the survivor's assignment", DEADLINE, || (held(other).len() == 8).then_some(()));
+        support::until("the survivor's assignment", DEADLINE, || {
+            (other.partitions("running").len() == 8).then_some(())
+        });
         support::until("its first records", DEADLINE, || {
             let arrivals = arrivals.lock().expect("no holder panics");
             let again =
@@ -104,7 +106,7 @@ fn shared(one: &mut Pawl, other: &mut Pawl) {
     one.wait_ready();
     other.wait_ready();
     support::until("half of the partitions for each", DEADLINE, || {
-        (held(one).len() == 4 && held(other).len() == 4).then_some(())
+        (one.partitions("running").len() == 4 && other.partitions("running").len() == 4).then_some(())
     });
     calm();
 }
@@ -113,16 +115,6 @@ fn shared(one: &mut Pawl, other: &mut Pawl) {
 fn calm() {
     let began = Instant::now();
     support::until("some seconds of load", DEADLINE, || (began.elapsed() > CALM).then_some(()));
-}
-
-/// The partitions that an instance has running.
-fn held(pawl: &Pawl) -> Vec<usize> {
-    let Some((_, text)) = pawl.get("/metrics") else { return Vec::new() };
-    let running = text.lines().filter(|line| {
-        line.starts_with("pawl_partition_phase") && line.contains("running") && line.ends_with(" 1")
-    });
-    let number = |line: &str| line.split("partition=\"").nth(1)?.split('"').next()?.parse().ok();
-    running.filter_map(number).collect()
 }
 
 /// Prints the longest pause of the partitions that moved and of those that stayed.

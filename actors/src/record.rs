@@ -108,14 +108,16 @@ pub struct Record {
     pub headers: Vec<Header>,
 }
 
+/// The value of the last header of this name, as Kafka's `Headers.lastHeader` has it.
+pub fn last_header<'a>(headers: &'a [Header], name: &str) -> Option<&'a Bytes> {
+    let named = headers.iter().rev().find(|header| header.name == name.as_bytes());
+    named.and_then(|header| header.value.as_ref())
+}
+
 impl Record {
     /// The value of the last header of this name, as Kafka's `Headers.lastHeader` has it.
     pub fn header(&self, name: &str) -> Option<&Bytes> {
-        self.headers
-            .iter()
-            .rev()
-            .find(|header| header.name == name.as_bytes())
-            .and_then(|header| header.value.as_ref())
+        last_header(&self.headers, name)
     }
 
     /// The same record in memory of its own. As it was read it shares pieces of memory with its

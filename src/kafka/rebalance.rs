@@ -84,12 +84,18 @@ impl IntakeContext {
         }
     }
 
-    /// Answers a revocation: these, which are all of it, are given up.
-    pub fn unassign(&self, consumer: &BaseConsumer<Self>, partitions: &[Partition]) {
-        let mut list = TopicPartitionList::new();
+    /// These partitions as librdkafka takes them.
+    pub fn list(&self, partitions: &[Partition]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             list.add_partition(&self.topic, partition.0);
         }
+        list
+    }
+
+    /// Answers a revocation: these, which are all of it, are given up.
+    pub fn unassign(&self, consumer: &BaseConsumer<Self>, partitions: &[Partition]) {
+        let list = self.list(partitions);
         let given_up = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(&list),
             RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),

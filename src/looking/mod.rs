@@ -6,7 +6,7 @@ pub mod cursor;
 pub mod window;
 
 use bytes::Bytes;
-use pawl_actors::ledger::{HEAD_PREFIX, Head, PartitionRow, RowError, UNKEYED_HEAD_KEY};
+use pawl_actors::ledger::{Head, PartitionRow, RowError, lane_of};
 use pawl_actors::order::LaneLook;
 use serde::{Deserialize, Serialize};
 
@@ -100,12 +100,23 @@ impl KeyLine {
     }
 }
 
-/// The lane whose head lies under a row key: `None` for a row that is no head, `Some(None)` for the
-/// lane of records without a usable key.
-pub fn lane_of(row_key: &[u8]) -> Option<Option<&[u8]>> {
-    match row_key.split_first() {
-        Some((&HEAD_PREFIX, key)) => Some(Some(key)),
-        _ if row_key == UNKEYED_HEAD_KEY => Some(None),
-        _ => None,
+impl KeyPage {
+    /// A page from stored rows, before any lane is asked. `row` is where the head lies in the changelog.
+    pub fn of(
+        partition: i32,
+        key: Option<Bytes>,
+        head: Option<Head>,
+        row: Option<i64>,
+        within: Option<&PartitionRow>,
+    ) -> KeyPage {
+        KeyPage {
+            partition,
+            head: head.as_ref().map(|head| KeyLine::of(partition, key.clone(), head, row)),
+            key: key.map(Raw),
+            state: head.and_then(|head| head.state).map(Raw),
+            within: within.map(Within::from),
+            lane: None,
+            lane_unknown: None,
+        }
     }
 }

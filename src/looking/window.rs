@@ -14,8 +14,7 @@ use pawl_actors::order::LaneLook;
 use pawl_actors::partition::{Look, PartitionActor};
 
 use super::cursor::Cursor;
-use super::{KeyLine, KeyPage, Within};
-use crate::shown::Raw;
+use super::{KeyLine, KeyPage};
 use crate::store::LocalView;
 
 /// Keys in one answer, at most.
@@ -123,15 +122,7 @@ impl Window {
         let head = head.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
         let within = row(PARTITION_KEY)?.map(|row| PartitionRow::decode(&row)).transpose();
         let within = within.map_err(|error| error.to_string())?;
-        Ok(Some(KeyPage {
-            partition,
-            key: key.cloned().map(Raw),
-            head: head.as_ref().map(|head| KeyLine::of(partition, key.cloned(), head, None)),
-            state: head.and_then(|head| head.state).map(Raw),
-            within: within.as_ref().map(Within::from),
-            lane: None,
-            lane_unknown: None,
-        }))
+        Ok(Some(KeyPage::of(partition, key.cloned(), head, None, within.as_ref())))
     }
 
     /// What goes on in a key's lane; `None`: it has none now.
@@ -192,6 +183,7 @@ mod tests {
     use pawl_actors::record::Offset;
 
     use super::*;
+    use crate::shown::Raw;
     use crate::store::tests::view_in;
 
     /// A window over two partitions with these keys.

@@ -15,7 +15,7 @@ use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use bytes::Bytes;
 
 use super::guard::{Cause, Guard};
-use super::{Change, MARK_KEY, Mark, Store, StoreError, StoredRow};
+use super::{Change, MARK_KEY, Mark, Store, StoreError, StoredRow, partition_name};
 
 /// Threads that merge tables.
 const WORKERS: usize = 1;
@@ -57,10 +57,10 @@ impl FjallStore {
         if let Some(keyspace) = keyspaces.get(&partition) {
             return Ok(Some(keyspace.clone()));
         }
-        if !self.db.keyspace_exists(&name(partition)) {
+        if !self.db.keyspace_exists(&partition_name(partition)) {
             return Ok(None);
         }
-        let keyspace = self.db.keyspace(&name(partition), options)?;
+        let keyspace = self.db.keyspace(&partition_name(partition), options)?;
         keyspaces.insert(partition, keyspace.clone());
         Ok(Some(keyspace))
     }
@@ -100,7 +100,7 @@ impl Store for FjallStore {
             self.db.persist(PersistMode::Buffer)?;
             let keyspace = match self.stored(partition)? {
                 Some(keyspace) => keyspace,
-                None => self.db.keyspace(&name(partition), options)?,
+                None => self.db.keyspace(&partition_name(partition), options)?,
             };
             let mut tables = keyspace.start_ingestion()?;
             for (key, value) in changes {
@@ -154,10 +154,6 @@ fn options() -> KeyspaceCreateOptions {
         .filter_policy(FilterPolicy::all(filter))
         .filter_block_pinning_policy(PinningPolicy::all(false))
         .index_block_pinning_policy(PinningPolicy::all(false))
-}
-
-fn name(partition: i32) -> String {
-    format!("p{partition}")
 }
 
 impl From<::fjall::Error> for Cause {

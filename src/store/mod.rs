@@ -18,6 +18,11 @@ pub use dir::{ViewDir, ViewDirParts};
 pub use page::Page;
 pub use view::{LocalView, SharedView, ViewParts};
 
+/// What the rows of a partition are kept under.
+fn partition_name(partition: i32) -> String {
+    format!("p{partition}")
+}
+
 /// Format of what a view holds: the keys and values of its rows, and the mark. A view of another
 /// format is rebuilt. The rows themselves carry versions of their own.
 pub const FORMAT: u32 = 1;

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 
 use super::guard::{Cause, Guard};
-use super::{Change, MARK_KEY, Mark, Store, StoreError, StoredRow};
+use super::{Change, MARK_KEY, Mark, Store, StoreError, StoredRow, partition_name};
 
 /// sled counts a page by its bytes in the log; in memory it takes up to four times as much.
 const IN_MEMORY: u64 = 4;
@@ -45,7 +45,7 @@ impl SledStore {
         if let Some(tree) = trees.get(&partition) {
             return Ok(tree.clone());
         }
-        let tree = self.db.open_tree(name(partition))?;
+        let tree = self.db.open_tree(partition_name(partition))?;
         trees.insert(partition, tree.clone());
         Ok(tree)
     }
@@ -90,13 +90,9 @@ impl Store for SledStore {
     fn clear(&self, partition: i32) -> Result<(), StoreError> {
         self.guard.call("clearing the local view", || {
             self.trees.lock().expect("no holder panics").remove(&partition);
-            self.db.drop_tree(name(partition)).map(|_| ())
+            self.db.drop_tree(partition_name(partition)).map(|_| ())
         })
     }
-}
-
-fn name(partition: i32) -> String {
-    format!("p{partition}")
 }
 
 impl From<::sled::Error> for Cause {

@@ -37,17 +37,8 @@ fn assert_once_and_in_order(broker: &Broker, output: &str, count: usize) {
     }
 }
 
-fn partitions(pawl: &Pawl, phase: &str) -> usize {
-    let Some((_, text)) = pawl.get("/metrics") else { return 0 };
-    let phase = format!("phase=\"{phase}\"");
-    let is_in = |line: &&str| {
-        line.starts_with("pawl_partition_phase") && line.contains(&phase) && line.ends_with(" 1")
-    };
-    text.lines().filter(is_in).count()
-}
-
 fn wait_running(pawl: &Pawl, count: usize) {
-    let running = || (partitions(pawl, "running") == count).then_some(());
+    let running = || (pawl.partitions("running").len() == count).then_some(());
     support::until(&format!("{count} running partitions"), DEADLINE, running);
 }
 
@@ -86,7 +77,7 @@ fn a_partition_that_is_added_is_not_taken_in_and_the_others_go_on() {
     let mut pawl = Pawl::new(&support::settings(broker, &input, &support::unique("billing"), &more));
     pawl.start().wait_ready();
     clients::add_partitions(broker, &input, 3);
-    support::until("the new partition", DEADLINE, || (partitions(&pawl, "stopped") == 1).then_some(()));
+    support::until("the new partition", DEADLINE, || (pawl.partitions("stopped").len() == 1).then_some(()));
     support::produce(broker, &input, (0..30).map(|n| Out::new(format!("K{n}"), n.to_string()).at(n % 3)));
     support::read_until(broker, &output, DEADLINE, |seen| seen.len() == 20);
     let (status, ready) = pawl.get("/ready").expect("it runs");

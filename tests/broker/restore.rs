@@ -128,7 +128,9 @@ fn damage(dir: &Path) -> usize {
         }
         match overwrite(&path) {
             Ok(()) => files += 1,
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{}: {error}", path.display()),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{}: {error}", path.display())
+            }
         }
     }
     files

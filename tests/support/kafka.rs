@@ -12,8 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::clients;
-use super::process;
+use super::{clients, fetched, process};
 
 const VERSION: &str = "4.3.1";
 /// The newest that may be restarted under load: in 4.3 the coordinator of a broker that is just starting
@@ -237,45 +236,19 @@ fn java(libs: &Path, heap: &str) -> Command {
 fn libs(version: &'static str) -> Option<PathBuf> {
     static MISSING: OnceLock<Vec<&str>> = OnceLock::new();
     let missing = MISSING.get_or_init(|| {
-        let missing: Vec<_> = ["java", "mvn"].into_iter().filter(|tool| !runs(tool)).collect();
+        let missing: Vec<_> =
+            ["java", "mvn"].into_iter().filter(|tool| !fetched::runs(tool, "-version")).collect();
         if !missing.is_empty() {
-            skip_aloud(&missing.join(" and "));
+            fetched::skip_aloud(&format!(
+                "TESTS ON A REAL BROKER ARE SKIPPED: {} not found. Install Java 17+ and Maven,\n\
+                 or name a running broker: PAWL_TEST_KAFKA=host:port cargo test --workspace",
+                missing.join(" and ")
+            ));
         }
         missing
     });
-    missing.is_empty().then(|| fetch_libs(version))
-}
-
-fn runs(tool: &str) -> bool {
-    let status = Command::new(tool).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
-}
-
-fn skip_aloud(missing: &str) {
-    let text = format!(
-        "\n*** TESTS ON A REAL BROKER ARE SKIPPED: {missing} not found. Install Java 17+ and Maven,\n\
-         *** or name a running broker: PAWL_TEST_KAFKA=host:port cargo test --workspace\n"
-    );
-    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(!ci, "{text}*** With CI=true that is a failure.");
-    // Not eprintln!, whose text the harness swallows when a test passes.
-    std::io::stderr().write_all(text.as_bytes()).expect("stderr can be written");
-}
-
-fn fetch_libs(version: &str) -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target directory");
-    let home = target.join(format!("kafka-{version}"));
-    std::fs::create_dir_all(&home).expect("the target directory can be written");
-    let lock = File::create(home.join("lock")).expect("the target directory can be written");
-    lock.lock().expect("a file can be locked");
-    let libs = home.join("libs");
-    if !libs.exists() {
-        // Moved into place when complete, so an interrupted fetch leaves nothing half done.
-        let part = home.join("part");
-        maven(version, &part);
-        std::fs::rename(&part, &libs).expect("a directory can be renamed");
-    }
-    libs
+    let fetch = || fetched::once(&format!("kafka-{version}"), "libs", |part| maven(version, part));
+    missing.is_empty().then(fetch)
 }
 
 fn maven(version: &str, to: &Path) {

@@ -13,6 +13,8 @@
 )]
 
 pub mod clients;
+pub mod fetched;
+pub mod http;
 pub mod kafka;
 pub mod orders;
 pub mod pawl;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::http::request;
 use super::kafka::Broker;
 use super::process;
 use super::wait::until;
@@ -102,7 +103,7 @@ impl Pawl {
 
     /// Asks the process's own HTTP endpoint: status and body; `None` where nobody answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        get(self.port, path).ok()
+        request(self.port, "GET", path, "").ok()
     }
 
     /// The sum of a metric's samples now, over all their labels; `None` where nobody answers.
@@ -112,6 +113,17 @@ impl Pawl {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
         });
         Some(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// The partitions in this phase.
+    pub fn partitions(&self, phase: &str) -> Vec<usize> {
+        let Some((_, text)) = self.get("/metrics") else { return Vec::new() };
+        let phase = format!("phase=\"{phase}\"");
+        let is_in = |line: &&str| {
+            line.starts_with("pawl_partition_phase") && line.contains(&phase) && line.ends_with(" 1")
+        };
+        let number = |line: &str| line.split("partition=\"").nth(1)?.split('"').next()?.parse().ok();
+        text.lines().filter(is_in).filter_map(number).collect()
     }
 
     /// Waits until it ends by itself with exit code 4, for a reason that the last line of its log tells
@@ -226,15 +238,4 @@ fn program(dir: &Path) -> Command {
         }
     }
     command
-}
-
-fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
-    let status = head.split(' ').nth(1).and_then(|text| text.parse().ok());
-    Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
 }

@@ -4,18 +4,16 @@
 //! Built by Go into a cache below the target directory, once. Without Go whoever asks gets `None`,
 //! said aloud; with `CI=true` that is a failure.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::http::request;
 use super::kafka::{Link, free_ports};
-use super::process;
 use super::wait::until;
+use super::{fetched, process};
 
 const SOURCE: &str = "github.com/Shopify/toxiproxy/v2/cmd/server@v2.12.0";
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -123,43 +121,18 @@ fn name(link: usize) -> String {
     format!("link-{link}")
 }
 
-/// One HTTP request to a port of this machine: status and body.
-fn request(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
-    let status = head.split(' ').nth(1).and_then(|text| text.parse().ok());
-    Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
-}
-
 /// Toxiproxy's server, built by the first process that needs it.
 fn program() -> Option<PathBuf> {
-    let go = Command::new("go").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !go.is_ok_and(|status| status.success()) {
-        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-        assert!(!ci, "Go was not found, and Toxiproxy is built by it; with CI=true that is a failure");
-        eprintln!(
-            "\n*** TESTS WITH BROKEN LINKS ARE SKIPPED: Go was not found, and Toxiproxy is built by it.\n"
+    if !fetched::runs("go", "version") {
+        fetched::skip_aloud(
+            "TESTS WITH BROKEN LINKS ARE SKIPPED: Go was not found, and Toxiproxy is built by it.",
         );
         return None;
     }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target directory");
-    let home = target.join("toxiproxy-2.12.0");
-    std::fs::create_dir_all(&home).expect("the target directory can be written");
-    let lock = File::create(home.join("lock")).expect("the target directory can be written");
-    lock.lock().expect("a file can be locked");
-    let program = home.join("server");
-    if !program.exists() {
-        let output = Command::new("go").args(["install", SOURCE]).env("GOBIN", &home).output();
+    let bin = fetched::once("toxiproxy-2.12.0", "bin", |part| {
+        let output = Command::new("go").args(["install", SOURCE]).env("GOBIN", part).output();
         let output = output.expect("go can be started");
         assert!(output.status.success(), "building Toxiproxy: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Some(program)
+    });
+    Some(bin.join("server"))
 }

@@ -98,7 +98,7 @@ mod tests {
             }
             let row = head.row(key.as_deref(), &mut BytesMut::new());
             prop_assert_eq!(Head::decode(&row.value.expect("a value")).expect("decodes"), head);
-            prop_assert!(super::super::is_head_key(&row.key));
+            prop_assert_eq!(super::super::lane_of(&row.key), Some(key.as_deref()));
         }
 
         #[test]

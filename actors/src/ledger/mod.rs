@@ -122,7 +122,12 @@ pub fn head_key(lane: Option<&[u8]>, out: &mut BytesMut) -> Bytes {
     }
 }
 
-/// Whether a changelog key is a head's.
-pub fn is_head_key(key: &[u8]) -> bool {
-    key.first() == Some(&HEAD_PREFIX) || key == UNKEYED_HEAD_KEY
+/// The lane whose head lies under a row key: `None` for a row that is no head, `Some(None)` for the
+/// lane of records without a usable key.
+pub fn lane_of(row_key: &[u8]) -> Option<Option<&[u8]>> {
+    match row_key.split_first() {
+        Some((&HEAD_PREFIX, key)) => Some(Some(key)),
+        _ if row_key == UNKEYED_HEAD_KEY => Some(None),
+        _ => None,
+    }
 }

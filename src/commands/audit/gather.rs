@@ -7,11 +7,10 @@
 //! already. The group's offset is asked for last: it tells whether anything was committed since.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use pawl_actors::dead_letter::header;
 use pawl_actors::partition::KeyBounds;
-use pawl_actors::record::{Header, Millis, Offset, Record, TimestampType};
+use pawl_actors::record::{Header, Millis, Offset, Record, TimestampType, last_header};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::{BorrowedMessage, Message};
 
@@ -139,12 +138,13 @@ impl<'a> Gathering<'a> {
         let bounds = self.bounds(&reader, &topic, &there, true, open)?;
         low.extend(bounds.iter().map(|(partition, bounds)| (*partition, bounds.low)));
         let group = self.handler.group(self.name);
-        read(&reader, &topic, &whole(&bounds), |message| {
+        progress::read(&reader, &topic, &whole(&bounds), |message| {
             let taken = ledgers.get(&message.partition()).and_then(|ledger| ledger.taken.as_ref());
             if let (Some(taken), Some(origin)) = (taken, self.origin(message, group)) {
                 let tally = tallies.entry(message.partition()).or_default();
                 tally.letter(origin, || record(message), taken, sorting);
             }
+            Ok(())
         })?;
         tallies.values_mut().for_each(LetterTally::close);
         Ok((tallies, low))
@@ -153,10 +153,7 @@ impl<'a> Gathering<'a> {
     /// Where a letter's original lies; `None` for a letter of another group.
     fn origin(&self, message: &BorrowedMessage<'_>, group: &str) -> Option<Origin> {
         let headers = headers::read(message, bytes::Bytes::copy_from_slice);
-        let last = |name: &str| {
-            let named = headers.iter().rev().find(|header| header.name == name.as_bytes());
-            named.and_then(|header| header.value.as_deref())
-        };
+        let last = |name: &str| last_header(&headers, name).map(|value| &value[..]);
         if last(header::ORIGINAL_CONSUMER_GROUP) != Some(group.as_bytes()) {
             return None;
         }
@@ -188,10 +185,10 @@ impl<'a> Gathering<'a> {
         };
         let ranges: Vec<Range> = bounds.iter().filter_map(range).collect();
         let mut counted: PerPartition<InputTally> = PerPartition::new();
-        read(&reader, topic, &ranges, |message| {
+        progress::read(&reader, topic, &ranges, |message| {
             let partition = message.partition();
             let Some(taken) = ledgers.get(&partition).and_then(|ledger| ledger.taken.as_ref()) else {
-                return;
+                return Ok(());
             };
             let letters = letters.entry(partition).or_default();
             let tally = counted.entry(partition).or_default();
@@ -202,6 +199,7 @@ impl<'a> Gathering<'a> {
                 (taken, letters),
                 sorting,
             );
+            Ok(())
         })?;
         Ok((bounds, counted))
     }
@@ -214,7 +212,10 @@ impl<'a> Gathering<'a> {
         let reader = TopicReader::new(self.kafka, &forward.topic, "audit");
         let bounds = self.bounds(&reader, &forward.topic, &partitions, false, open)?;
         let mut records = 0;
-        read(&reader, &forward.topic, &whole(&bounds), |_| records += 1)?;
+        progress::read(&reader, &forward.topic, &whole(&bounds), |_| {
+            records += 1;
+            Ok(())
+        })?;
         let removed = self.removes(&forward.topic)?.compacts || bounds.values().any(|bounds| bounds.low > 0);
         Ok(Some(Output { topic: forward.topic.clone(), records, removed }))
     }
@@ -292,23 +293,6 @@ fn whole(bounds: &PerPartition<Bounds>) -> Vec<Range> {
         to: Some(bounds.stable),
     };
     bounds.iter().map(range).collect()
-}
-
-/// Reads ranges with a progress bar.
-fn read(
-    reader: &TopicReader,
-    topic: &str,
-    ranges: &[Range],
-    mut each: impl FnMut(&BorrowedMessage<'_>),
-) -> Result<(), Failure> {
-    let (bar, mut seen) = (progress::bar(topic, ranges), BTreeMap::new());
-    let read = reader.read(ranges, |message| {
-        progress::step(&bar, &mut seen, message.partition(), message.offset());
-        each(message);
-        Ok::<_, Failure>(ControlFlow::Continue(()))
-    });
-    bar.finish_and_clear();
-    read
 }
 
 /// What decides the lane of a record.

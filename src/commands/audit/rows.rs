@@ -3,7 +3,6 @@
 //! the watermark are held, however many there are.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use pawl_actors::ledger::{CLAIM_KEY, ClaimRow, PARTITION_KEY, PartitionRow, RowError};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -69,19 +68,14 @@ fn pass(
     ledgers: &mut BTreeMap<i32, Ledger>,
     each: impl Fn(&mut Ledger, &BorrowedMessage<'_>) -> Result<(), RowError>,
 ) -> Result<(), Failure> {
-    let (bar, mut seen) = (progress::bar(topic, &ranges), BTreeMap::new());
-    let read = reader.read(&ranges, |message| {
+    progress::read(reader, topic, &ranges, |message| {
         let partition = message.partition();
-        progress::step(&bar, &mut seen, partition, message.offset());
         let ledger = ledgers.get_mut(&partition).expect("only these partitions are read");
         each(ledger, message).map_err(|error| {
             let place = format!("{topic}[{partition}]@{}", message.offset());
             Failure::new(Exit::Stopped, format!("{place}: {error}"))
-        })?;
-        Ok::<_, Failure>(ControlFlow::Continue(()))
-    });
-    bar.finish_and_clear();
-    read
+        })
+    })
 }
 
 impl Ledger {

@@ -9,14 +9,13 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use pawl_actors::ledger::{Head, PartitionRow, RowError};
+use pawl_actors::ledger::{Head, PartitionRow, RowError, lane_of};
 use pawl_actors::partition::{KeyBounds, lane_key};
 use pawl_actors::record::Record;
 use pawl_actors::selector::{Reader, Selector};
 
 use super::facts::{Heads, Letters};
 use crate::kafka::partitioner::java_partition;
-use crate::looking::lane_of;
 use crate::shown::Raw;
 
 /// How records are sorted into lanes.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use pawl_actors::dead_letter::{LAST, ORIGINALS, header};
-use pawl_actors::record::Header;
+use pawl_actors::record::{Header, last_header};
 use rdkafka::message::{BorrowedMessage, Message};
 use serde::Serialize;
 
@@ -77,10 +77,7 @@ impl Letter {
     }
 
     fn with_headers(mut self, headers: Vec<Header>) -> Letter {
-        let last = |name: &str| {
-            let named = headers.iter().rev().find(|header| header.name == name.as_bytes());
-            named.and_then(|header| header.value.as_deref())
-        };
+        let last = |name: &str| last_header(&headers, name).map(|value| &value[..]);
         let text = |name: &str| last(name).map(|value| String::from_utf8_lossy(value).into_owned());
         let int = |name: &str| last(name)?.try_into().ok().map(i32::from_be_bytes);
         let long = |name: &str| last(name)?.try_into().ok().map(i64::from_be_bytes);

@@ -1,7 +1,6 @@
 //! Reading keys from a changelog: committed rows, from the beginning to the end as it is when asked.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,9 +15,8 @@ use crate::exit::Exit;
 use crate::kafka::admin::Admin;
 use crate::kafka::partitioner::java_partition;
 use crate::kafka::topic_reader::{Range, TopicReader};
-use crate::looking::{KeyLine, KeyPage, Within};
+use crate::looking::{KeyLine, KeyPage};
 use crate::settings::{HandlerSettings, Kafka};
-use crate::shown::Raw;
 
 /// Keys that one pass over a partition holds at least: some 20 MB. A list that asks for more holds
 /// as many as it asks for.
@@ -148,17 +146,11 @@ impl Changelog {
         ranges: &[Range],
         mut each: impl FnMut(i32, i64, &[u8], Option<&[u8]>) -> Result<(), RowError>,
     ) -> Result<(), Failure> {
-        let bar = progress::bar(&self.topic, ranges);
-        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
-        let read = self.reader.read(ranges, |message| {
+        progress::read(&self.reader, &self.topic, ranges, |message| {
             let (partition, offset) = (message.partition(), message.offset());
-            progress::step(&bar, &mut next, partition, offset);
             each(partition, offset, message.key().unwrap_or_default(), message.payload())
-                .map_err(|error| self.unreadable(&error))?;
-            Ok::<_, Failure>(ControlFlow::Continue(()))
-        });
-        bar.finish_and_clear();
-        read
+                .map_err(|error| self.unreadable(&error))
+        })
     }
 
     fn unreadable(&self, error: &RowError) -> Failure {
@@ -170,13 +162,5 @@ fn page(partition: i32, key: Option<&Bytes>, rows: Rows) -> Result<Option<KeyPag
     let Some((offset, value)) = rows.head else { return Ok(None) };
     let head = Head::decode(&value)?;
     let within = rows.partition.map(|row| PartitionRow::decode(&row)).transpose()?;
-    Ok(Some(KeyPage {
-        partition,
-        key: key.cloned().map(Raw),
-        head: Some(KeyLine::of(partition, key.cloned(), &head, Some(offset))),
-        state: head.state.map(Raw),
-        within: within.as_ref().map(Within::from),
-        lane: None,
-        lane_unknown: None,
-    }))
+    Ok(Some(KeyPage::of(partition, key.cloned(), Some(head), Some(offset), within.as_ref())))
 }

@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use pawl_actors::ledger::RowError;
+use pawl_actors::ledger::{RowError, lane_of};
 
+use crate::looking::KeyLine;
 use crate::looking::window::begins_with;
-use crate::looking::{KeyLine, lane_of};
 
 /// See the module's documentation.
 pub struct Fold {
