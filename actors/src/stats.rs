@@ -98,8 +98,13 @@ pub struct PartitionStats {
     pub ahead: Gauge,
     /// The committed watermark (a next offset); -1 before the first.
     pub watermark: Gauge,
-    /// The end of the partition as last asked of the broker; -1 when not known.
+    /// The end of the partition as readers of committed records see it, as last asked of the broker; -1
+    /// when not known.
     pub end: Gauge,
+    /// Offsets behind that end: held back by a producer's open transaction.
+    pub undecided: Gauge,
+    /// Milliseconds since the epoch when the first of these was seen to be the first.
+    pub undecided_since: Gauge,
     /// 1 when the consumer has reached the end and received nothing since, else 0.
     pub at_end: Gauge,
     /// Records of the changelog still to be read before the partition can be taken in, about: offsets
@@ -123,10 +128,16 @@ impl PartitionStats {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// Records between the committed watermark and the end of the partition: 0 once the consumer
-    /// reached the end and all it received is durable, because transaction markers and compacted
-    /// records take offsets that nobody will ever receive.
+    /// Records between the committed watermark and the end of the partition, with what an open
+    /// transaction holds back.
     pub fn lag(&self) -> Option<u64> {
+        self.backlog().map(|backlog| backlog + self.undecided.get().max(0).unsigned_abs())
+    }
+
+    /// The lag as far as it can be read: 0 once the consumer reached the end and all it received is
+    /// durable, because transaction markers and compacted records take offsets that nobody will ever
+    /// receive.
+    pub fn backlog(&self) -> Option<u64> {
         if self.at_end.get() == 1 && self.outstanding_records.get() == 0 {
             return Some(0);
         }

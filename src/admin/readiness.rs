@@ -89,7 +89,7 @@ fn judge_partition(
 ) -> PartitionReadiness {
     let (phase, lag) = (stats.phase(), stats.lag());
     let reason = match phase {
-        PartitionPhase::Running => stall(stats, lag, now, stalled_after),
+        PartitionPhase::Running => stall(stats, now, stalled_after),
         PartitionPhase::Claiming => Some("the claim is not committed yet".to_owned()),
         PartitionPhase::Restoring => Some(format!(
             "the ledger is being read from the changelog, about {} records left",
@@ -103,14 +103,22 @@ fn judge_partition(
 
 /// Why a running partition does not get on. Where the end is not known, what was taken in and is
 /// not durable counts as its lag.
-fn stall(stats: &PartitionStats, lag: Option<u64>, now: Millis, stalled_after: Duration) -> Option<String> {
-    let behind = lag.unwrap_or_else(|| stats.outstanding_records.get().max(0).unsigned_abs());
-    let quiet_millis = now.0.saturating_sub(stats.last_progress.get()).max(0).unsigned_abs();
-    let quiet = Duration::from_millis(quiet_millis);
-    (behind > 0 && quiet > stalled_after).then(|| {
-        let seconds = Duration::from_secs(quiet.as_secs());
-        format!("no progress for {} with a lag of {behind}", humantime::format_duration(seconds))
-    })
+fn stall(stats: &PartitionStats, now: Millis, stalled_after: Duration) -> Option<String> {
+    let too_long = |since: i64| {
+        let millis = now.0.saturating_sub(since).max(0).unsigned_abs();
+        let seconds = humantime::format_duration(Duration::from_secs(millis / 1_000));
+        (Duration::from_millis(millis) > stalled_after).then_some(seconds)
+    };
+    let outstanding = || stats.outstanding_records.get().max(0).unsigned_abs();
+    let (behind, undecided) = (stats.backlog().unwrap_or_else(outstanding), stats.undecided.get());
+    if let Some(quiet) = too_long(stats.last_progress.get()).filter(|_| behind > 0) {
+        return Some(format!("no progress for {quiet} with a lag of {behind}"));
+    }
+    let open = too_long(stats.undecided_since.get()).filter(|_| undecided > 0)?;
+    Some(format!(
+        "a producer's transaction is open for {open} and holds back {undecided} offsets: find it with \
+         kafka-transactions.sh find-hanging, end it with kafka-transactions.sh abort"
+    ))
 }
 
 #[cfg(test)]
@@ -206,6 +214,19 @@ mod tests {
         running(&view, 0, 5, 75);
         let reason = judged(view).partitions.remove(0).reason;
         assert_eq!(reason.as_deref(), Some("no progress for 1m 15s with a lag of 5"));
+    }
+
+    #[test]
+    fn a_transaction_that_stays_open_holds_a_partition_back_though_it_is_read_to_its_end() {
+        for (undecided, seconds_open, ready) in [(3, 75, false), (3, 59, true), (0, 75, true)] {
+            let view = joined();
+            let stats = running(&view, 0, 0, 0);
+            stats.undecided.set(undecided);
+            stats.undecided_since.set(NOW.0 - seconds_open * 1_000);
+            let handler = judged(view);
+            assert_eq!(handler.ready, ready, "{undecided} offsets for {seconds_open} s");
+            assert_eq!(handler.partitions[0].lag, Some(undecided.unsigned_abs()));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod client;
 pub mod commit_metadata;
 pub mod consumer;
 mod delivery;
+pub mod ends;
 pub mod group;
 pub mod headers;
 pub mod held;

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use actix::Addr;
+use pawl_actors::clock;
 use pawl_actors::ledger::{Books, PARTITION_KEY, PartitionRow};
 use pawl_actors::partition::Ownership;
 use pawl_actors::record::{NextOffset, Partition};
@@ -18,8 +19,9 @@ use rdkafka::error::KafkaError;
 
 use super::claim::{ClaimJob, ClaimRequest, Claimed};
 use super::consumer::{Assigned, Command};
+use super::ends::Ends;
 use super::group;
-use super::held::{ASK_EVERY, Held};
+use super::held::Held;
 use super::rebalance::IntakeContext;
 use super::restore::{Restore, Target};
 use super::topic_id;
@@ -44,6 +46,8 @@ pub struct OwnerParts {
     pub transactional: bool,
     /// Partitions of the changelog.
     pub changelog_partitions: i32,
+    /// Tells where partitions end.
+    pub ends: Ends,
     /// The handler's consumer, for questions about positions.
     pub consumer: Arc<BaseConsumer<IntakeContext>>,
     /// Which partitions are held.
@@ -89,8 +93,6 @@ struct Standing {
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the topic's id, which is asked for so often that one answer may be missing.
 const ID_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a leader may tell an end below what was taken already, before it is believed.
-const END_ANSWERS: u32 = 20;
 /// How often the end of each partition is asked for, which lag is measured against.
 const ASK_END_EVERY: Duration = Duration::from_secs(2);
 
@@ -210,8 +212,7 @@ impl Owner {
         let metadata = found.and_then(|found| found.metadata);
         let resolved = found.is_none() || metadata.is_some_and(|metadata| metadata.resolved);
         let ledger = metadata.is_some_and(|metadata| metadata.proves_a_ledger());
-        let (low, high) =
-            self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT)?;
+        let (low, high) = self.parts.ends.stable(partition)?;
         Ok(Standing { committed, resolved, ledger, low, high })
     }
 
@@ -240,7 +241,7 @@ impl Owner {
             None => self.fresh(claim, standing),
             Some(row) => self.resumed(one.partition, row, standing)?,
         };
-        self.check_end(&one, &row, standing.high)?;
+        self.parts.ends.check(&one, &self.parts.held, row.watermark, standing.high)?;
         let row = self.after_retention(one.partition, row, standing);
         tracing::info!(
             handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0, claim,
@@ -268,33 +269,6 @@ impl Owner {
              ids are lost. Restore the topic; or accept the loss, and begin with a new group or set the group's \
              offset anew with Kafka's own tool"
         )
-    }
-
-    /// A topic that ends before what was taken from it has lost its end; what is written to it until it
-    /// is as long again would never be read.
-    fn check_end(&self, one: &Assigned, row: &PartitionRow, mut high: i64) -> Result<(), String> {
-        // A leader that was just elected may not know the end yet.
-        let mut answers = 0;
-        while high < row.watermark && answers < END_ANSWERS {
-            if !self.parts.held.is(one.partition, one.assignment) {
-                return Ok(());
-            }
-            std::thread::sleep(ASK_EVERY);
-            let bounds =
-                self.parts.consumer.fetch_watermarks(&self.parts.topic, one.partition.0, CALL_TIMEOUT);
-            if let Ok((_, end)) = bounds {
-                (high, answers) = (end, answers + 1);
-            }
-        }
-        if high >= row.watermark {
-            return Ok(());
-        }
-        Err(format!(
-            "partition {}: the ledger has taken the offsets below {}, but the topic ends at {high}: it lost its end (an \
-             unclean leader election, a lost disk) or was deleted and made anew. What is written now would be taken \
-             for processed: begin with a new group",
-            one.partition, row.watermark
-        ))
     }
 
     fn fresh(&self, claim: i64, standing: Standing) -> PartitionRow {
@@ -374,10 +348,10 @@ impl Owner {
 
     fn ask_ends(&self) {
         for (partition, stats) in self.parts.stats.partitions() {
-            let bounds = self.parts.consumer.fetch_watermarks(&self.parts.topic, partition.0, CALL_TIMEOUT);
             // Nobody else answers either, and an assignment must not wait for all of them.
-            let Ok((_, high)) = bounds else { return };
-            stats.end.set(high);
+            if self.parts.ends.observe(partition, &stats, clock::now()).is_err() {
+                return;
+            }
         }
     }
 }

@@ -42,7 +42,8 @@ pub struct Restore {
     pub changelog: String,
     /// A view older than this may have missed removals that compaction has forgotten since.
     pub max_view_age: Duration,
-    /// Longest wait without a single record; longer than any transaction of a dead instance stays open.
+    /// Longest wait without a single record of a partition whose leader answers; longer than any transaction
+    /// of a dead instance stays open.
     pub patience: Duration,
     /// Name of the handler, for the log.
     pub handler: Arc<str>,
@@ -57,6 +58,10 @@ struct Progress {
     bytes: u64,
     next: i64,
     high: i64,
+    /// When something was last heard of it.
+    heard: Instant,
+    /// Whether all that may be read was read, and the claim was not among it.
+    at_end: bool,
 }
 
 /// What was read of partitions that are restored.
@@ -125,7 +130,7 @@ impl Restore {
         restored: &mut dyn FnMut(Partition) -> Result<(), String>,
     ) -> Result<Vec<Target>, String> {
         let now = Instant::now();
-        let (mut heard, mut reported, mut looked) = (now, now, now);
+        let (mut reported, mut looked) = (now, now);
         while !progress.is_empty() {
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
@@ -134,12 +139,14 @@ impl Restore {
             }
             match consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) => {
-                    heard = Instant::now();
                     if let Some(done) = take(&mut progress, &message, view)? {
                         tally.records += done.records;
                         tally.bytes += done.bytes;
                         restored(done.target.partition)?;
                     }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    progress.entry(partition).and_modify(|one| one.at_end = true);
                 }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
                     return Ok(progress.into_values().map(|one| one.target).collect());
@@ -148,8 +155,6 @@ impl Restore {
                     if error.rdkafka_error_code().is_some_and(group::is_forbidden) {
                         return Err(format!("the changelog {} cannot be read: {error}", self.changelog));
                     }
-                    // A broker that is away will be back; only where nothing is said does nothing come.
-                    heard = Instant::now();
                 }
                 None => {}
             }
@@ -157,9 +162,7 @@ impl Restore {
                 reported = Instant::now();
                 self.report(&progress, tally);
             }
-            if heard.elapsed() > self.patience {
-                return Err(self.nothing_comes(&progress));
-            }
+            self.ask_the_silent(consumer, &mut progress)?;
         }
         Ok(Vec::new())
     }
@@ -198,6 +201,8 @@ impl Restore {
                     bytes: 0,
                     next: from,
                     high,
+                    heard: Instant::now(),
+                    at_end: false,
                 },
             );
         }
@@ -223,6 +228,23 @@ impl Restore {
         })
     }
 
+    /// Asks the leader of a partition of which nothing came for too long: one that is away will be back, one
+    /// that answers has nothing that may be read. What is not read to its end is on its way.
+    fn ask_the_silent(
+        &self,
+        consumer: &BaseConsumer<LogContext>,
+        progress: &mut BTreeMap<i32, Progress>,
+    ) -> Result<(), String> {
+        for (partition, one) in progress.iter_mut().filter(|(_, one)| one.heard.elapsed() > self.patience) {
+            let answers = || consumer.fetch_watermarks(&self.changelog, *partition, CALL_TIMEOUT).is_ok();
+            if one.at_end && answers() {
+                return Err(self.nothing_comes(one));
+            }
+            one.heard = Instant::now();
+        }
+        Ok(())
+    }
+
     /// Tells how far all partitions are together.
     fn report(&self, progress: &BTreeMap<i32, Progress>, done: &Tally) {
         let elapsed = done.began.elapsed();
@@ -238,16 +260,11 @@ impl Restore {
         );
     }
 
-    fn nothing_comes(&self, progress: &BTreeMap<i32, Progress>) -> String {
-        let places: Vec<String> = progress
-            .values()
-            .map(|one| format!("{}[{}]@{}", self.changelog, one.target.partition, one.next))
-            .collect();
+    fn nothing_comes(&self, one: &Progress) -> String {
         format!(
-            "nothing was read for {:?} at {}: an open transaction holds readers back there. Find it with \
+            "nothing was read for {:?} at {}[{}]@{}: an open transaction holds readers back there. Find it with \
              kafka-transactions.sh find-hanging, end it with kafka-transactions.sh abort",
-            self.patience,
-            places.join(", ")
+            self.patience, self.changelog, one.target.partition, one.next
         )
     }
 }
@@ -265,6 +282,7 @@ fn take(
     let size = key.len() + message.payload_len();
     one.bytes += size as u64;
     one.next = message.offset() + 1;
+    (one.heard, one.at_end) = (Instant::now(), false);
     let own = message.offset() >= one.target.claim;
     if key == CLAIM_KEY {
         ClaimRow::decode(message.payload().unwrap_or_default())

@@ -62,7 +62,7 @@ fn membership(config: &mut ClientConfig, settings: &Settings, membership: &Membe
 pub fn restore_config(settings: &Settings, group: &str) -> ClientConfig {
     let mut config = client::consumer(&settings.kafka, group);
     client::session(&mut config, &settings.kafka);
-    config.set("auto.offset.reset", "error");
+    config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
     let tuning = [("queued.min.messages", "100000"), ("queued.max.messages.kbytes", "32768"), FETCH_AGAIN];
     client::tune(&mut config, &settings.kafka, &tuning);
     config

@@ -18,6 +18,7 @@ use rdkafka::consumer::BaseConsumer;
 use super::clients;
 use super::topics::TopicFacts;
 use crate::kafka::consumer::{Assigned, Command, Intake, IntakeParts};
+use crate::kafka::ends::Ends;
 use crate::kafka::held::Held;
 use crate::kafka::intake_bounds::IntakeBounds;
 use crate::kafka::owner::{Owner, OwnerParts};
@@ -248,6 +249,11 @@ impl Blueprint<'_> {
             fingerprint: handler_settings.identity_fingerprint(),
             transactional: self.transactional(),
             changelog_partitions: self.facts.changelog_partitions,
+            ends: Ends {
+                topic: handler_settings.topic.clone(),
+                consumer: joints.consumer.clone(),
+                config: clients::restore_config(settings, &self.view.group),
+            },
             consumer: joints.consumer.clone(),
             held: joints.held.clone(),
             stats: self.view.stats.clone(),

@@ -240,6 +240,50 @@ fn a_strangers_open_transaction_in_the_changelog_is_named() {
 }
 
 #[test]
+fn a_producers_transaction_that_stays_open_in_the_input_shows_as_lag_and_in_ready() {
+    let Some(broker) = support::broker() else { return };
+    let (input, output) = (support::topic(broker, "orders", 1), support::topic(broker, "billed", 1));
+    let settings = support::settings(broker, &input, &support::unique("billing"), &forwarding(&output));
+    let mut pawl = Pawl::new(&format!("{settings}\n[admin]\nstalled_after = \"5s\"\n"));
+    support::produce(broker, &input, events(0..10));
+    pawl.start().wait_ready();
+    support::read_until(broker, &output, DEADLINE, |seen| seen.len() == 10);
+    let lag = || pawl.metric("kafka_consumergroup_lag");
+    support::until("no lag", DEADLINE, || (lag() == Some(0.0)).then_some(()));
+    let stranger = clients::open_transaction(broker, &input, Out::new("o-0", "undecided"));
+    support::until("the undecided record", DEADLINE, || (lag() == Some(1.0)).then_some(()));
+    let told = support::until("/ready to say no", DEADLINE, || {
+        pawl.get("/ready").filter(|(status, _)| *status == 503).map(|(_, text)| text)
+    });
+    assert!(told.contains("holds back 1 offsets") && told.contains("find-hanging"), "{told}");
+    drop(stranger);
+    pawl.wait_ready();
+    support::produce(broker, &input, events(10..20));
+    assert_once_and_in_order(broker, &output, 20);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+}
+
+#[test]
+fn a_topic_that_lost_its_end_is_refused_with_the_remedy() {
+    let Some(broker) = Broker::own() else { return };
+    let (input, output) = (support::topic(&broker, "orders", 1), support::topic(&broker, "billed", 1));
+    let settings = support::settings(&broker, &input, &support::unique("billing"), &forwarding(&output));
+    support::produce(&broker, &input, events(0..100));
+    let mut pawl = Pawl::new(&settings);
+    pawl.start();
+    support::read_until(&broker, &output, DEADLINE, |seen| seen.len() == 100);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    // As after a lost disk, or when a replica that was behind became the leader.
+    broker.stop();
+    let log = broker.dir().join(format!("data/{input}-0/00000000000000000000.log"));
+    let file = std::fs::OpenOptions::new().write(true).open(&log).expect("the input's log");
+    file.set_len(0).expect("it can be cut");
+    broker.start();
+    let end = "the ledger has taken the offsets below 100, but the topic ends at 0: it lost its end";
+    pawl.start().assert_refused(&[end, "begin with a new group"]);
+}
+
+#[test]
 fn a_write_right_that_is_taken_away_ends_the_run_with_the_remedy_and_loses_nothing() {
     let Some(broker) = support::broker() else { return };
     let (input, output) = (support::topic(broker, "orders", 1), support::topic(broker, "billed", 1));

@@ -25,8 +25,8 @@ pub struct Pawl {
 }
 
 impl Pawl {
-    /// Prepares an instance with these settings (TOML without an `[admin]` table: the wrapper adds
-    /// one with a free port). Nothing runs yet.
+    /// Prepares an instance with these settings: TOML to which a free port is added, and an `[admin]` table
+    /// for it unless there is one at the end. Nothing runs yet.
     pub fn new(settings: &str) -> Pawl {
         let dir = process::scratch("pawl");
         let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback interface has free ports");
@@ -38,7 +38,8 @@ impl Pawl {
 
     /// Replaces the settings; the next start reads them.
     pub fn set(&self, settings: &str) {
-        let text = format!("{settings}\n[admin]\nlisten = \"127.0.0.1:{}\"\n", self.port);
+        let table = if settings.contains("\n[admin]\n") { "" } else { "\n[admin]\n" };
+        let text = format!("{settings}{table}listen = \"127.0.0.1:{}\"\n", self.port);
         std::fs::write(self.dir.join("pawl.toml"), text).expect("the scratch directory can be written");
     }
 
