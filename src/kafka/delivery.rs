@@ -114,6 +114,13 @@ impl Acks {
         self.delivered.lock().expect("no holder panics").count
     }
 
+    /// The record that was refused first, unless that was only for the sake of another.
+    pub fn refused_for_itself(&self) -> Option<Refused> {
+        let follows = |code| matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight);
+        let delivered = self.delivered.lock().expect("no holder panics");
+        delivered.refused.clone().filter(|refused| !follows(refused.code))
+    }
+
     /// What became of `sent` records, which were `waited` for.
     ///
     /// # Errors

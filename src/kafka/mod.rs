@@ -1,5 +1,6 @@
 //! Everything that speaks with Kafka.
 pub mod admin;
+mod attempt;
 mod chunk;
 pub mod claim;
 pub mod client;

@@ -151,12 +151,10 @@ impl Restore {
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
                     return Ok(progress.into_values().map(|one| one.target).collect());
                 }
-                Some(Err(error)) => {
-                    if error.rdkafka_error_code().is_some_and(group::is_forbidden) {
-                        return Err(format!("the changelog {} cannot be read: {error}", self.changelog));
-                    }
+                Some(Err(error)) if error.rdkafka_error_code().is_some_and(group::is_forbidden) => {
+                    return Err(format!("the changelog {} cannot be read: {error}", self.changelog));
                 }
-                None => {}
+                Some(Err(_)) | None => {}
             }
             if reported.elapsed() >= REPORT_EVERY {
                 reported = Instant::now();

@@ -15,6 +15,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::attempt::{AttemptError, refused_offsets, refused_record};
 use super::commit_metadata::CommitMetadata;
 use super::delivery::{Acks, Delivered, DeliveryContext, Refused, Tag, Undelivered};
 use super::group::{self, Membership};
@@ -29,36 +30,6 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two attempts to commit offsets plainly.
 const COMMIT_AGAIN: Duration = Duration::from_millis(500);
-
-/// Why an attempt failed, by what has to be done about it.
-#[derive(Debug, thiserror::Error)]
-pub enum AttemptError {
-    /// Nothing of it is visible once the transaction is aborted; the same may be sent again.
-    #[error("{0}")]
-    Abortable(String),
-    /// Not everything was acknowledged in time. What is still under way could arrive within this
-    /// producer's next transaction and be committed with it, so it takes a new producer, whose
-    /// predecessor's records brokers refuse.
-    #[error("{0}")]
-    Unacknowledged(String),
-    /// The group does not know this member, or this generation, any more: what it held, others hold.
-    #[error("{0}")]
-    Fenced(String),
-    /// It may have been committed: ask, with a new producer. An error of a commit says nothing about
-    /// whether it happened, not even one that asks for an abort.
-    #[error("{0}")]
-    Unknown(String),
-    /// This producer can do no more.
-    #[error("{0}")]
-    Producer(String),
-    /// This producer can do no more because a newer one has its transactional id, or because the
-    /// broker ended a transaction that took too long.
-    #[error("{0}")]
-    Usurped(String),
-    /// Sending again cannot help.
-    #[error("{0}")]
-    Hopeless(String),
-}
 
 /// Offsets to commit with a batch.
 pub struct Commit<'a> {
@@ -151,7 +122,7 @@ impl Session {
                     record = back;
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                Err((error, _)) => return Err(self.classify(&error, format!("sending to {topic}: {error}"))),
+                Err((error, _)) => return Err(self.not_taken(&error, format!("sending to {topic}: {error}"))),
             }
         }
     }
@@ -221,18 +192,14 @@ impl Session {
             .ok_or_else(|| AttemptError::Fenced("this instance is no member of its group any more".into()))?;
         let Err(refusal) = membership.add_offsets(&self.producer, &list, CALL_TIMEOUT) else { return Ok(()) };
         let text = format!("adding offsets to the transaction: {refusal}");
-        let error = match refusal.code {
+        Err(match refusal.code {
             _ if refusal.fatal => self.gone(text),
-            code => refused_offsets(code, text),
-        };
-        if !matches!(error, AttemptError::Abortable(_)) {
-            return Err(error);
-        }
-        // A record that was refused meanwhile spoils the transaction, and then it is the cause.
-        match self.reported(PURGE_TIMEOUT) {
-            Err(Undelivered::Refused(refused)) => Err(self.refused(&refused)),
-            Ok(_) | Err(Undelivered::TimedOut { .. }) => Err(error),
-        }
+            code => match refused_offsets(code, text) {
+                // A record that was refused meanwhile spoils the transaction, and then it is the cause.
+                AttemptError::Abortable(text) => self.spoiled(text),
+                other => other,
+            },
+        })
     }
 
     /// Commits the transaction, of which everything is acknowledged.
@@ -252,9 +219,14 @@ impl Session {
     /// Takes back what was sent since `begin`; `false` if this producer can do no more. What is on its
     /// way is waited for, because it could else arrive within the next transaction.
     pub fn abort(&mut self) -> bool {
-        self.producer.purge(PurgeConfig::default().queue());
-        let arrived = !matches!(self.reported(PURGE_TIMEOUT), Err(Undelivered::TimedOut { .. }));
-        arrived && (!self.transactional || self.producer.abort_transaction(CALL_TIMEOUT).is_ok())
+        // What is queued the abort purges itself, and counts it as never numbered; purged by hand it would
+        // leave a gap in the sequence of the next transaction's records.
+        if !self.transactional {
+            self.producer.purge(PurgeConfig::default().queue());
+        } else if self.producer.abort_transaction(CALL_TIMEOUT).is_err() {
+            return false;
+        }
+        !matches!(self.reported(PURGE_TIMEOUT), Err(Undelivered::TimedOut { .. }))
     }
 
     /// Waits until everything that was sent is reported.
@@ -265,45 +237,45 @@ impl Session {
 
     /// What a record that was not taken means for the attempt.
     fn refused(&self, refused: &Refused) -> AttemptError {
-        let topic = &refused.topic;
-        match refused.code {
-            RDKafkaErrorCode::MessageSizeTooLarge => {
-                AttemptError::Hopeless(format!("{refused}: raise max.message.bytes of {topic}"))
-            }
-            RDKafkaErrorCode::InvalidRecord => AttemptError::Hopeless(format!(
-                "{refused}: a compacted topic takes no record without a key; see cleanup.policy of {topic}"
-            )),
-            RDKafkaErrorCode::InvalidTimestamp => AttemptError::Hopeless(format!(
-                "{refused}: see message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
-            )),
-            RDKafkaErrorCode::TopicAuthorizationFailed => AttemptError::Hopeless(format!(
-                "{refused}: give this principal the right to write to {topic}"
-            )),
-            RDKafkaErrorCode::MessageTimedOut => AttemptError::Unacknowledged(refused.to_string()),
-            _ if self.producer.client().fatal_error().is_some() => self.gone(refused.to_string()),
-            RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight if self.transactional => {
-                self.purged(refused)
-            }
-            _ => AttemptError::Abortable(refused.to_string()),
+        let follows = matches!(refused.code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight);
+        if self.transactional && follows && self.producer.client().fatal_error().is_none() {
+            return self.spoiled(refused.to_string());
         }
+        self.judged(refused.code, refused.to_string(), &refused.topic)
     }
 
-    /// The transaction failed as a whole, and its records with it.
-    fn purged(&self, refused: &Refused) -> AttemptError {
+    /// The transaction failed as a whole, and what was asked of it for that reason.
+    fn spoiled(&self, text: String) -> AttemptError {
+        if let Some(refused) = self.acks.refused_for_itself() {
+            return self.judged(refused.code, refused.to_string(), &refused.topic);
+        }
         match group::transaction_error(&self.producer, PURGE_TIMEOUT) {
-            Some(cause) if group::is_forbidden(cause.code) => AttemptError::Hopeless(format!(
-                "{cause}. Give this principal the right to write to each of the handler's topics; pawl check tells \
-                 which one is missing"
-            )),
-            Some(cause) => AttemptError::Abortable(cause.to_string()),
-            None => AttemptError::Abortable(refused.to_string()),
+            Some(cause) => self.judged(cause.code, cause.to_string(), "the topic"),
+            None => AttemptError::Abortable(text),
         }
     }
 
-    fn classify(&self, error: &KafkaError, text: String) -> AttemptError {
+    /// What the broker's refusal of a record or of a partition means for the attempt.
+    fn judged(&self, code: RDKafkaErrorCode, text: String, topic: &str) -> AttemptError {
+        match refused_record(code, text, topic) {
+            AttemptError::Abortable(text) if self.producer.client().fatal_error().is_some() => {
+                self.gone(text)
+            }
+            other => other,
+        }
+    }
+
+    /// A record that the producer itself did not take.
+    fn not_taken(&self, error: &KafkaError, text: String) -> AttemptError {
         let fatal = self.producer.client().fatal_error().is_some()
             || matches!(error, KafkaError::Transaction(cause) if cause.is_fatal());
-        if fatal { self.gone(text) } else { AttemptError::Abortable(text) }
+        if fatal {
+            self.gone(text)
+        } else if self.transactional {
+            self.spoiled(text)
+        } else {
+            AttemptError::Abortable(text)
+        }
     }
 
     /// Why this producer can do no more.
@@ -326,21 +298,6 @@ fn flush(producer: &ThreadedProducer<DeliveryContext>, limit: Duration) {
     // SAFETY: the client lives as long as the producer, which is borrowed. Reports are events that the
     // producer's own thread serves (rd_kafka_flush only waits for it then).
     unsafe { rdkafka_sys::rd_kafka_flush(producer.client().native_ptr(), millis) };
-}
-
-fn refused_offsets(code: RDKafkaErrorCode, text: String) -> AttemptError {
-    if group::is_forbidden(code) {
-        AttemptError::Hopeless(format!(
-            "{text}: give this principal the right to its group and transactional id"
-        ))
-    } else if group::is_fenced(code) {
-        AttemptError::Fenced(text)
-    } else if group::is_unanswered(code) {
-        // The offsets could arrive within this producer's next transaction.
-        AttemptError::Unacknowledged(text)
-    } else {
-        AttemptError::Abortable(text)
-    }
 }
 
 /// `at-least-once`: everything is written already, so only the commit is repeated.

@@ -15,13 +15,14 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 
+use super::attempt::AttemptError;
 use super::claim::{ClaimRequest, Claimed};
 use super::commit_metadata::CommitMetadata;
 use super::delivery::{Delivered, Tag};
 use super::group;
 use super::held::Held;
 use super::rebalance::IntakeContext;
-use super::transaction::{AttemptError, CALL_TIMEOUT, Commit, Session, Share, commit_plainly};
+use super::transaction::{CALL_TIMEOUT, Commit, Session, Share, commit_plainly};
 
 /// Everything that the writer asks of the world; in its tests a script answers.
 pub trait Wire {
@@ -95,7 +96,7 @@ pub enum OpenError {
     #[error("{0}")]
     Refused(String),
     /// A right is missing.
-    #[error("{0}: give this principal the right to its transactional id")]
+    #[error("{0}: give this principal the right to its transactional ids")]
     Forbidden(String),
 }
 

@@ -3,6 +3,7 @@
 //! A failed epoch is sent again, not computed again, less every partition that was lost meanwhile. What
 //! a retry can heal is retried without end; what it cannot ends the handler and says why.
 
+mod recovery;
 #[cfg(test)]
 mod tests;
 
@@ -13,16 +14,18 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 use pawl_actors::epoch::{Committer, Epoch, EpochDecided, Letter, PartitionEpoch};
+use pawl_actors::ledger::Row;
 use pawl_actors::record::Partition;
 
+use super::attempt::AttemptError;
 use super::claim::{ClaimJob, ClaimRequest};
 use super::consumer::Command;
 use super::delivery::Delivered;
 use super::held::Held;
-use super::transaction::AttemptError;
-use super::wire::{OpenError, Wire};
+use super::wire::Wire;
 use crate::observed::EpochCommitTimes;
 use crate::store::LocalView;
+use recovery::Recovery;
 
 /// What the writer is asked to do.
 pub enum Job {
@@ -85,18 +88,10 @@ enum Written {
     TooLarge,
 }
 
-/// Delays between attempts: from the first to the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// New producers in a row that the broker refuses, before the handler gives up.
-const MAX_REFUSED_PRODUCERS: u32 = 20;
 /// Where nothing more is closed for so long, a transaction waits for nothing but its acknowledgements.
 const PATIENCE: Duration = Duration::from_millis(3);
 /// Attempts in a row that were not acknowledged in time, before an epoch is written in smaller steps.
 const UNACKNOWLEDGED: u32 = 2;
-/// A broker's own abort of a transaction that took too long looks like another producer, but comes once
-/// in a transaction's time-out at most. So many in a time that is too short for that many prove that
-/// somebody else uses the transactional id.
-const USURPED: u32 = 5;
 
 impl<W: Wire> Writer<W> {
     /// Before its first producer.
@@ -273,22 +268,23 @@ impl<W: Wire> Writer<W> {
     /// Hands the rows of a committed epoch to the view and tells of its dead letters.
     fn committed(&mut self, parts: &[&PartitionEpoch], delivered: &Delivered) -> Result<(), String> {
         let mut number = 0;
+        let mut rows: BTreeMap<i32, Vec<&Row>> = BTreeMap::new();
         for part in parts {
             for letter in &part.letters {
                 let place = delivered.places.get(&number).copied();
                 self.tell_letter(part.partition, letter, place);
                 number += 1;
             }
+            rows.entry(part.partition.0).or_default().extend(part.rows.iter().chain([&part.partition_row]));
+        }
+        // All shares of a partition at once: their position lies behind the last of them.
+        for (partition, rows) in rows {
             // Rows whose place is unknown are read from the changelog again after a restart: the
             // position does not move, and rows in the view may be newer than it says.
-            let known = self.rows_next.entry(part.partition.0).or_insert(0);
-            *known = (*known).max(delivered.rows_next.get(&part.partition.0).copied().unwrap_or(0));
-            let next = *known;
-            let rows = part.rows.iter().chain([&part.partition_row]);
-            self.parts
-                .view
-                .push(part.partition.0, rows.map(|row| (&row.key[..], row.value.as_deref())), next)
-                .map_err(|error| error.to_string())?;
+            let known = self.rows_next.entry(partition).or_insert(0);
+            *known = (*known).max(delivered.rows_next.get(&partition).copied().unwrap_or(0));
+            let rows = rows.into_iter().map(|row| (&row.key[..], row.value.as_deref()));
+            self.parts.view.push(partition, rows, *known).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -305,93 +301,6 @@ impl<W: Wire> Writer<W> {
                 "{handler}: {topic}[{partition}]@{offset} key \"{key}\": {cause}; sent to {to}[{partition}]. See it: \
                  pawl dlt list {to}"
             ),
-        }
-    }
-
-    /// After a failed attempt: when this returns, the same may be sent again.
-    fn recover(&mut self, recovery: &mut Recovery, error: &AttemptError, epoch: u64) -> Result<(), String> {
-        match error {
-            AttemptError::Hopeless(reason) => {
-                self.parts.wire.abort();
-                return Err(format!(
-                    "{reason}. Nothing of the epoch is visible, and it is read again after a restart"
-                ));
-            }
-            // Gone only at the very end of the process.
-            AttemptError::Fenced(_) => drop(self.parts.intake.send(Command::Fenced)),
-            AttemptError::Usurped(_) => self.count_usurper()?,
-            AttemptError::Unacknowledged(_) => recovery.unacknowledged += 1,
-            AttemptError::Abortable(_) | AttemptError::Unknown(_) | AttemptError::Producer(_) => {}
-        }
-        let delay = recovery.delay();
-        tracing::warn!(handler = %self.parts.handler, epoch, "an epoch was not committed: {error}; again in {delay:?}");
-        self.parts.wire.pause(delay);
-        let usable = matches!(error, AttemptError::Abortable(_) | AttemptError::Fenced(_));
-        if usable && self.parts.wire.abort() { Ok(()) } else { self.reopen() }
-    }
-
-    fn count_usurper(&mut self) -> Result<(), String> {
-        let now = self.parts.wire.now();
-        let window = self.parts.transaction_timeout * (USURPED - 1);
-        self.usurped.retain(|at| now.duration_since(*at) < window);
-        self.usurped.push_back(now);
-        if self.usurped.len() < USURPED as usize {
-            return Ok(());
-        }
-        Err(format!(
-            "another process uses the instance name \"{}\" in this group: each ends the other's transactions, and \
-             neither gets on. Give every process its own (instance = ..., default: the host's name)",
-            self.parts.instance
-        ))
-    }
-
-    /// Opens a new producer, which decides every open transaction of the old one.
-    fn reopen(&mut self) -> Result<(), String> {
-        let (mut recovery, mut refused) = (Recovery::default(), 0);
-        loop {
-            let error = match self.parts.wire.open() {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            match &error {
-                OpenError::Unreachable(_) => {}
-                OpenError::Refused(_) if refused + 1 < MAX_REFUSED_PRODUCERS => refused += 1,
-                OpenError::Refused(reason) => {
-                    return Err(format!(
-                        "no usable producer after {MAX_REFUSED_PRODUCERS} attempts: {reason}"
-                    ));
-                }
-                OpenError::Forbidden(_) => return Err(error.to_string()),
-            }
-            let delay = recovery.delay();
-            tracing::warn!(handler = %self.parts.handler, "no producer yet: {error}; again in {delay:?}");
-            self.parts.wire.pause(delay);
-        }
-    }
-
-    /// Asks the group whether an epoch with unknown outcome was committed: any partition that is still
-    /// held tells it of all.
-    fn was_committed(&self, parts: &[&PartitionEpoch]) -> bool {
-        let mut recovery = Recovery::default();
-        loop {
-            let held = |part: &&&PartitionEpoch| self.parts.held.is(part.partition, part.assignment);
-            let Some(part) = parts.iter().find(held) else { return false };
-            match self.parts.wire.committed(part.partition) {
-                Ok(metadata) => {
-                    let reached = metadata
-                        .is_some_and(|metadata| metadata.claim == part.claim && metadata.epoch >= part.epoch);
-                    tracing::warn!(
-                        handler = %self.parts.handler, epoch = part.epoch,
-                        "the commit with unknown outcome {}", if reached { "had succeeded" } else { "had not happened" }
-                    );
-                    return reached;
-                }
-                Err(error) => {
-                    let delay = recovery.delay();
-                    tracing::warn!(handler = %self.parts.handler, "the group's offsets are not known: {error}; again in {delay:?}");
-                    self.parts.wire.pause(delay);
-                }
-            }
         }
     }
 
@@ -414,21 +323,5 @@ impl<W: Wire> Writer<W> {
                 Err(error) => self.recover(&mut recovery, &error, 0)?,
             }
         }
-    }
-}
-
-/// What one write has gone through so far.
-#[derive(Default)]
-struct Recovery {
-    attempts: u32,
-    unacknowledged: u32,
-}
-
-impl Recovery {
-    /// How long to wait until the next attempt: longer each time.
-    fn delay(&mut self) -> Duration {
-        let delay = BACKOFF.0.saturating_mul(1 << self.attempts.min(10)).min(BACKOFF.1);
-        self.attempts += 1;
-        delay
     }
 }

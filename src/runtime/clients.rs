@@ -103,6 +103,8 @@ pub fn producer_configs(
         let id = format!("{}{group}.{instance}.{number}", settings.kafka.transactional_id_prefix);
         // Nothing is sent before the coordinator knows of the partitions, so more gains nothing.
         let mut config = plain("1");
+        // A coordinator that is not done with the last transaction but one is asked again.
+        client::tune(&mut config, &settings.kafka, &[("retry.backoff.ms", "20")]);
         config
             .set("transactional.id", id)
             .set("transaction.timeout.ms", settings.kafka.transaction_timeout.as_millis().to_string());

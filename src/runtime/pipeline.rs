@@ -40,6 +40,9 @@ const MAX_EPOCH_BYTES: u64 = 32 << 20;
 /// Least time between two epochs where a transaction takes in several: each carries a row for each of
 /// its partitions.
 const MIN_EPOCH_INTERVAL: Duration = Duration::from_millis(1);
+/// Longest commit interval for which a transaction is kept open: while one is, readers of committed
+/// records wait, also for what others write to its topics.
+const MAX_OPEN: Duration = Duration::from_millis(50);
 /// Epochs of a handler that are closed and not yet decided, at most, where a transaction takes in several.
 const MAX_UNDECIDED: usize = 8;
 /// Heads that the sweep for dead rows looks at in a second, for each partition.
@@ -193,7 +196,11 @@ impl Blueprint<'_> {
             instance: self.instance.to_owned(),
             wire: self.wire(joints),
             transaction_timeout: self.settings.kafka.transaction_timeout,
-            commit_interval: if self.transactional() { interval } else { Duration::ZERO },
+            commit_interval: if self.transactional() && interval <= MAX_OPEN {
+                interval
+            } else {
+                Duration::ZERO
+            },
             held: joints.held.clone(),
             view: joints.store.clone(),
             intake: joints.intake.clone(),
@@ -299,9 +306,13 @@ impl Blueprint<'_> {
         };
         // A transaction takes in what is closed while its first records are under way, so the intake's
         // effects are on their way long before the interval is over.
+        let interval = settings.commit_interval;
         let (epoch_interval, max_undecided) = match settings.guarantee {
-            Guarantee::ExactlyOnce => (MIN_EPOCH_INTERVAL.max(settings.commit_interval / 4), MAX_UNDECIDED),
-            Guarantee::AtLeastOnce => (settings.commit_interval, 1),
+            Guarantee::ExactlyOnce if interval <= MAX_OPEN => {
+                (MIN_EPOCH_INTERVAL.max(interval / 4), MAX_UNDECIDED)
+            }
+            Guarantee::ExactlyOnce => (interval, MAX_UNDECIDED),
+            Guarantee::AtLeastOnce => (interval, 1),
         };
         Policy {
             key: settings.key.clone(),

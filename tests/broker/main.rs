@@ -9,6 +9,7 @@ mod bad_input;
 mod broker;
 mod dlt;
 mod forward;
+mod growth;
 mod keys;
 mod library;
 mod orders;

@@ -13,14 +13,15 @@ use pawl_actors::ledger::Row;
 use pawl_actors::record::{NextOffset, Partition};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::super::attempt::AttemptError;
 use super::super::claim::{ClaimJob, ClaimRequest, Claimed};
 use super::super::commit_metadata::CommitMetadata;
 use super::super::consumer::Command;
 use super::super::delivery::Delivered;
 use super::super::held::Held;
-use super::super::transaction::AttemptError;
 use super::super::wire::{OpenError, Wire};
-use super::{Job, MAX_REFUSED_PRODUCERS, USURPED, Writer, WriterParts};
+use super::recovery::{MAX_REFUSED_PRODUCERS, USURPED};
+use super::{Job, Writer, WriterParts};
 use crate::observed::EpochCommitTimes;
 use crate::store::tests::view_in;
 
@@ -434,7 +435,7 @@ fn a_broker_that_refuses_producers_ends_the_handler_sooner_or_later() {
     let mut stage = Stage::failing([late()]);
     stage.writer.parts.wire.opens = VecDeque::from([OpenError::Forbidden("not authorised".into())]);
     let reason = stage.write(&[0]).expect_err("at once");
-    assert!(reason.contains("give this principal the right to its transactional id"), "{reason}");
+    assert!(reason.contains("give this principal the right to its transactional ids"), "{reason}");
     assert_eq!(stage.asked(), "write 0, open");
 }
 

@@ -1,0 +1,104 @@
+//! Why an attempt to write failed, by what has to be done about it.
+
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::group;
+
+/// Why an attempt failed, by what has to be done about it.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// Nothing of it is visible once the transaction is aborted; the same may be sent again.
+    #[error("{0}")]
+    Abortable(String),
+    /// Not everything was acknowledged in time. What is still under way could arrive within this
+    /// producer's next transaction and be committed with it, so it takes a new producer, whose
+    /// predecessor's records brokers refuse.
+    #[error("{0}")]
+    Unacknowledged(String),
+    /// The group does not know this member, or this generation, any more: what it held, others hold.
+    #[error("{0}")]
+    Fenced(String),
+    /// It may have been committed: ask, with a new producer. An error of a commit says nothing about
+    /// whether it happened, not even one that asks for an abort.
+    #[error("{0}")]
+    Unknown(String),
+    /// This producer can do no more.
+    #[error("{0}")]
+    Producer(String),
+    /// This producer can do no more because a newer one has its transactional id, or because the
+    /// broker ended a transaction that took too long.
+    #[error("{0}")]
+    Usurped(String),
+    /// Sending again cannot help.
+    #[error("{0}")]
+    Hopeless(String),
+}
+
+/// What it means for the attempt that a record, or a partition for the transaction, was refused.
+pub fn refused_record(code: RDKafkaErrorCode, text: String, topic: &str) -> AttemptError {
+    match code {
+        RDKafkaErrorCode::MessageSizeTooLarge => {
+            AttemptError::Hopeless(format!("{text}: raise max.message.bytes of {topic}"))
+        }
+        RDKafkaErrorCode::InvalidRecord => AttemptError::Hopeless(format!(
+            "{text}: a compacted topic takes no record without a key; see cleanup.policy of {topic}"
+        )),
+        RDKafkaErrorCode::InvalidTimestamp => AttemptError::Hopeless(format!(
+            "{text}: see message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
+        )),
+        RDKafkaErrorCode::MessageTimedOut => AttemptError::Unacknowledged(text),
+        code if group::is_forbidden(code) => AttemptError::Hopeless(forbidden(code, &text)),
+        _ => AttemptError::Abortable(text),
+    }
+}
+
+/// The remedy of a missing right.
+fn forbidden(code: RDKafkaErrorCode, text: &str) -> String {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed => format!(
+            "{text}. Give this principal the right to write to each of the handler's topics; pawl check tells which \
+             one is missing"
+        ),
+        _ => format!("{text}: give this principal the right to its group and transactional ids"),
+    }
+}
+
+/// What it means for the attempt that offsets were refused.
+pub fn refused_offsets(code: RDKafkaErrorCode, text: String) -> AttemptError {
+    if group::is_forbidden(code) {
+        AttemptError::Hopeless(forbidden(code, &text))
+    } else if group::is_fenced(code) {
+        AttemptError::Fenced(text)
+    } else if group::is_unanswered(code) {
+        // The offsets could arrive within this producer's next transaction.
+        AttemptError::Unacknowledged(text)
+    } else {
+        AttemptError::Abortable(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_right_is_told_with_what_it_is_a_right_to_whoever_was_asked() {
+        let code = RDKafkaErrorCode::TopicAuthorizationFailed;
+        for error in [refused_record(code, "no".into(), "billed"), refused_offsets(code, "no".into())] {
+            let AttemptError::Hopeless(text) = error else { panic!("{error:?}") };
+            assert!(text.contains("right to write to each of the handler's topics"), "{text}");
+        }
+        let error = refused_offsets(RDKafkaErrorCode::GroupAuthorizationFailed, "no".into());
+        assert!(matches!(&error, AttemptError::Hopeless(text) if text.contains("its group")), "{error:?}");
+    }
+
+    #[test]
+    fn offsets_that_nobody_answered_for_take_a_new_producer() {
+        let error = refused_offsets(RDKafkaErrorCode::OperationTimedOut, "late".into());
+        assert!(matches!(error, AttemptError::Unacknowledged(_)), "{error:?}");
+        let error = refused_offsets(RDKafkaErrorCode::UnknownMemberId, "who".into());
+        assert!(matches!(error, AttemptError::Fenced(_)), "{error:?}");
+        let error = refused_offsets(RDKafkaErrorCode::IllegalGeneration, "old".into());
+        assert!(matches!(error, AttemptError::Abortable(_)), "{error:?}");
+    }
+}
