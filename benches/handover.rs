@@ -1,7 +1,7 @@
 //! How long partitions pause when they move: two instances, a steady load, and for every output
 //! partition the longest time in which nothing new of it could be read.
 //!
-//! `cargo bench --bench handover -- [--rounds N] [--membership "assignor = \"range\""] [--transaction-timeout 15s]`
+//! `cargo bench --bench handover -- [--rounds N] [--membership "assignor = \"range\""] [--transaction-timeout 10s]`
 //!
 //! In each round one instance ends by SIGTERM, begins again, ends by SIGKILL and begins again. After a
 //! SIGKILL its partitions wait for the end of its session, and for the end of a transaction that it may
@@ -36,7 +36,7 @@ fn main() {
     let option = |name: &str| args.iter().position(|arg| arg == name).map(|at| args[at + 1].clone());
     let rounds: u32 = option("--rounds").map_or(3, |text| text.parse().expect("a number"));
     let membership = option("--membership").unwrap_or_default();
-    let transaction_timeout = option("--transaction-timeout").unwrap_or("15s".to_owned());
+    let transaction_timeout = option("--transaction-timeout").unwrap_or("10s".to_owned());
     let Some(broker) = support::broker() else { return };
     let (input, output) =
         (support::topic(broker, "moved", PARTITIONS), support::topic(broker, "seen", PARTITIONS));

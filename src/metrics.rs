@@ -167,7 +167,7 @@ impl Handlers {
     }
 
     fn encode_commit_times(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
-        let help = "Time from closing an epoch to knowing that it is durable";
+        let help = "Time of an epoch commit, from its first epoch to knowing that all is durable";
         let (unit, histogram) = (Some(&Unit::Seconds), MetricType::Histogram);
         let mut metric = encoder.encode_descriptor("pawl_epoch_commit", help, unit, histogram)?;
         for handler in &self.0 {

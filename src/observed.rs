@@ -20,7 +20,8 @@ impl EpochCommitTimes {
         &self.0
     }
 
-    /// Counts one committed epoch by the time from closing it to knowing that it is durable.
+    /// Counts one epoch commit by the time from when the writer takes its first epoch to knowing that it is
+    /// durable.
     pub fn observe(&self, took: Duration) {
         self.0.observe(took.as_secs_f64());
     }

@@ -311,6 +311,27 @@ fn failed_record_blocks_only_its_key() {
 }
 
 #[test]
+fn epochs_are_closed_while_others_are_written_but_no_more_than_allowed() {
+    scenario(|| async {
+        let policy = Policy { max_undecided: 2, ..policy() };
+        let house = House::new(Script::default(), Rows::default(), policy).await;
+        for (offset, event) in ["a1", "a2", "a3"].into_iter().enumerate() {
+            house.take([record(offset as i64, Some("A"), event)]);
+            tokio::time::sleep(SOON).await;
+        }
+        assert_eq!(house.script.calls(), ["a1#1", "a2#1", "a3#1"], "no key waits for a commit");
+        let next = |epoch: &Epoch| epoch.partitions[0].next.0;
+        let under_way: Vec<i64> = house.epochs.lock().unwrap().iter().map(next).collect();
+        assert_eq!(under_way, [1, 2], "the third waits until the first is decided");
+        assert_eq!(house.partition_stats.outstanding_records.get(), 3, "nothing is durable yet");
+        house.pass(SOON).await;
+        assert_eq!(house.partition_row().watermark, 3);
+        assert_eq!(house.partition_row().books.applied, 3);
+        assert_eq!(house.partition_stats.outstanding_records.get(), 0);
+    });
+}
+
+#[test]
 fn used_up_attempts_end_in_a_dead_letter_and_the_key_goes_on() {
     scenario(|| async {
         let script = Script::default();

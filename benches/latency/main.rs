@@ -39,15 +39,21 @@ struct Figures {
     millis: [f64; 3],
     /// CPU of the program and of the broker, in percent of one core.
     cpu: [f64; 2],
+    /// p50 and p99 of Pawl's epoch commits, in milliseconds: upper bounds of the metric's buckets.
+    commits: Option<[f64; 2]>,
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { millis: [p50, p99, max], cpu: [own, broker] } = self;
+        let Figures { millis: [p50, p99, max], cpu: [own, broker], commits } = self;
         write!(
             f,
             "p50 {p50:>6.1} ms  p99 {p99:>6.1} ms  max {max:>6.1} ms  CPU {own:>4.0} %  broker {broker:>4.0} %"
-        )
+        )?;
+        match commits {
+            Some([p50, p99]) => write!(f, "  commits p50 <= {p50:.1} ms, p99 <= {p99:.1} ms"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -103,6 +109,9 @@ fn median(all: &[Figures]) -> Figures {
     Figures {
         millis: [0, 1, 2].map(|n| pick(&|figures| figures.millis[n])),
         cpu: [0, 1].map(|n| pick(&|figures| figures.cpu[n])),
+        commits: all[0]
+            .commits
+            .map(|_| [0, 1].map(|n| pick(&|figures| figures.commits.map_or(f64::NAN, |commits| commits[n])))),
     }
 }
 
@@ -117,12 +126,13 @@ fn measure_line(broker: &Broker, is_bare: bool, interval: u64, rate: u64, second
     let before = [measure::cpu_seconds(subject.pid()), measure::broker_cpu(broker)];
     let probed = probe::run(broker, &input, &output, rate, Duration::from_secs(seconds));
     let after = [measure::cpu_seconds(subject.pid()), measure::broker_cpu(broker)];
+    let commits = subject.commits();
     subject.end();
     for topic in [&input, &output] {
         support::clients::delete(broker, topic);
     }
     let cpu = [0, 1].map(|n| (after[n] - before[n]) / probed.took.as_secs_f64() * 100.0);
-    Figures { millis: probed.millis, cpu }
+    Figures { millis: probed.millis, cpu, commits }
 }
 
 /// What is measured, as a process of its own.
@@ -155,6 +165,13 @@ impl Subject {
             Subject::Bare(child) => child.id(),
             Subject::Pawl(pawl) => pawl.pid().expect("it runs"),
         }
+    }
+
+    fn commits(&self) -> Option<[f64; 2]> {
+        let Subject::Pawl(pawl) = self else { return None };
+        let millis =
+            |share| pawl.quantile("pawl_epoch_commit_seconds", share).map(|seconds| seconds * 1000.0);
+        Some([millis(0.5)?, millis(0.99)?])
     }
 
     fn end(self) {

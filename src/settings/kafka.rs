@@ -32,7 +32,7 @@ pub struct Kafka {
     pub session_timeout: Duration,
     /// How long a transaction may stay open before the broker aborts it: readers of the output wait
     /// as long for what a dead instance left open. The broker's transaction.max.timeout.ms is
-    /// the upper limit. Bounds: 1s to 15m. Default: 15s.
+    /// the upper limit. Bounds: 1s to 15m. Default: 10s.
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub transaction_timeout: Duration,
@@ -70,7 +70,7 @@ impl Default for Kafka {
             client_id: "pawl".into(),
             transactional_id_prefix: "pawl-".into(),
             session_timeout: Duration::from_secs(10),
-            transaction_timeout: Duration::from_secs(15),
+            transaction_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             replication_factor: -1,
             properties: BTreeMap::new(),

@@ -116,6 +116,20 @@ impl Pawl {
         Some(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
+    /// The upper bound of the histogram bucket, in seconds, that this share of the samples lies within.
+    pub fn quantile(&self, histogram: &str, share: f64) -> Option<f64> {
+        let (_, text) = self.get("/metrics")?;
+        let prefix = format!("{histogram}_bucket{{");
+        let bucket = |line: &str| {
+            let bound = line.strip_prefix(&prefix)?.split("le=\"").nth(1)?.split('"').next()?;
+            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
+            Some((bound, line.rsplit(' ').next()?.parse::<f64>().ok()?))
+        };
+        let buckets: Vec<(f64, f64)> = text.lines().filter_map(bucket).collect();
+        let all = buckets.last()?.1;
+        buckets.iter().find(|(_, count)| *count >= all * share).map(|(bound, _)| *bound)
+    }
+
     /// The partitions in this phase.
     pub fn partitions(&self, phase: &str) -> Vec<usize> {
         let Some((_, text)) = self.get("/metrics") else { return Vec::new() };
