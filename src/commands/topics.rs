@@ -177,6 +177,8 @@ pub fn ensure(
 fn changelog_configs(max_bytes: u64) -> Vec<(&'static str, String)> {
     vec![
         ("cleanup.policy", "compact".into()),
+        // Rows of an instance whose clock is hours ahead would be refused.
+        ("message.timestamp.type", "LogAppendTime".into()),
         ("delete.retention.ms", DELETE_RETENTION_MS.to_string()),
         ("segment.bytes", CHANGELOG_SEGMENT_BYTES.to_string()),
         ("max.message.bytes", max_bytes.to_string()),

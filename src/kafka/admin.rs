@@ -52,6 +52,8 @@ pub enum Created {
 /// Those configs of a topic that decide whether Pawl can rely on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfigs {
+    /// `message.timestamp.type`: "CreateTime" or "LogAppendTime".
+    pub timestamp_type: String,
     /// `cleanup.policy`, as "delete", "compact" or "compact,delete".
     pub cleanup_policy: String,
     /// `retention.ms`; `None`: without limit.
@@ -317,6 +319,7 @@ fn configs(resource: &ConfigResource) -> Result<TopicConfigs, String> {
     // Kafka writes "no limit" as -1.
     let limit = |name: &str| number(name).map(|number| u64::try_from(number).ok());
     Ok(TopicConfigs {
+        timestamp_type: text("message.timestamp.type")?,
         cleanup_policy: text("cleanup.policy")?,
         retention: limit("retention.ms")?.map(Duration::from_millis),
         retention_bytes: limit("retention.bytes")?,

@@ -41,10 +41,12 @@ pub fn refused_record(code: RDKafkaErrorCode, text: String, topic: &str) -> Atte
             AttemptError::Hopeless(format!("{text}: raise max.message.bytes of {topic}"))
         }
         RDKafkaErrorCode::InvalidRecord => AttemptError::Hopeless(format!(
-            "{text}: a compacted topic takes no record without a key; see cleanup.policy of {topic}"
+            "{text}: a compacted topic takes no record without a key; see cleanup.policy of {topic}, and whether this \
+             machine's clock is right"
         )),
         RDKafkaErrorCode::InvalidTimestamp => AttemptError::Hopeless(format!(
-            "{text}: see message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
+            "{text}: its time stamp is too far from the broker's clock; see whether this machine's is right, and \
+             message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
         )),
         RDKafkaErrorCode::MessageTimedOut => AttemptError::Unacknowledged(text),
         code if group::is_forbidden(code) => AttemptError::Hopeless(forbidden(code, &text)),

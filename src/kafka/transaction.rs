@@ -241,13 +241,19 @@ impl Session {
         if self.transactional && follows && self.producer.client().fatal_error().is_none() {
             return self.spoiled(refused.to_string());
         }
-        self.judged(refused.code, refused.to_string(), &refused.topic)
+        let mut code = refused.code;
+        // A record that is told to be invalid may be so for its time stamp: only the transaction knows.
+        if self.transactional && code == RDKafkaErrorCode::InvalidRecord {
+            let cause = group::transaction_error(&self.producer, PURGE_TIMEOUT).map(|cause| cause.code);
+            code = cause.filter(|cause| *cause == RDKafkaErrorCode::InvalidTimestamp).unwrap_or(code);
+        }
+        self.judged(code, refused.to_string(), &refused.topic)
     }
 
     /// The transaction failed as a whole, and what was asked of it for that reason.
     fn spoiled(&self, text: String) -> AttemptError {
         if let Some(refused) = self.acks.refused_for_itself() {
-            return self.judged(refused.code, refused.to_string(), &refused.topic);
+            return self.refused(&refused);
         }
         match group::transaction_error(&self.producer, PURGE_TIMEOUT) {
             Some(cause) => self.judged(cause.code, cause.to_string(), "the topic"),

@@ -79,6 +79,7 @@ fn a_handlers_topics_get_the_configs_that_its_promises_rest_on() {
     assert_eq!(letters.max_message_bytes, 3_000_000 + 64 * 1024);
     let changelog = admin.configs(&format!("{name}-changelog")).expect("it exists");
     assert_eq!(changelog.cleanup_policy, "compact");
+    assert_eq!(changelog.timestamp_type, "LogAppendTime", "a clock that is ahead must not stop the rows");
     assert_eq!(changelog.delete_retention, Duration::from_secs(7 * 24 * 3600));
     assert_eq!(changelog.max_message_bytes, 3_000_000 + 64 * 1024);
 }

@@ -21,6 +21,7 @@ const END_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Pawl {
     dir: PathBuf,
     port: u16,
+    env: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -31,7 +32,7 @@ impl Pawl {
         let dir = process::scratch("pawl");
         let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback interface has free ports");
         let port = listener.local_addr().expect("a bound socket has an address").port();
-        let pawl = Pawl { dir, port, child: None };
+        let pawl = Pawl { dir, port, env: Vec::new(), child: None };
         pawl.set(settings);
         pawl
     }
@@ -43,12 +44,18 @@ impl Pawl {
         std::fs::write(self.dir.join("pawl.toml"), text).expect("the scratch directory can be written");
     }
 
+    /// Sets a variable of its environment; the next start reads it.
+    pub fn set_env(&mut self, name: &'static str, value: &str) {
+        self.env.push((name, value.to_owned()));
+    }
+
     /// Starts `pawl run`.
     pub fn start(&mut self) -> &mut Self {
         assert!(self.child.is_none(), "this instance runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a writable log");
         let mut command = program(&self.dir);
         command.args(["run", "--config", "pawl.toml"]).stdin(Stdio::null());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdout(log.try_clone().expect("a file handle can be cloned")).stderr(log);
         self.child = Some(process::spawn(command).expect("pawl can be started"));
         self

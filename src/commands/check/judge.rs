@@ -231,6 +231,7 @@ mod tests {
 
     fn topic(name: &str, cleanup_policy: &str, max_message_bytes: u64) -> Topic {
         let configs = TopicConfigs {
+            timestamp_type: "CreateTime".into(),
             cleanup_policy: cleanup_policy.into(),
             retention: None,
             retention_bytes: None,
