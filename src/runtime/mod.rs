@@ -2,6 +2,7 @@
 //! and owns shutdown.
 
 mod clients;
+mod clock_watch;
 mod handlers;
 mod pipeline;
 mod topics;
@@ -90,6 +91,7 @@ async fn run_here(
         let stalled_after = settings.admin.stalled_after;
         actix::spawn(admin::serve(listener, views.clone(), stalled_after, std::future::pending()));
     }
+    actix::spawn(clock_watch::watch());
     tokio::pin!(stop);
     let mut handlers = tokio::select! {
         handlers = Handlers::start(settings, registry, &instance, &views, tell_halt) => handlers?,

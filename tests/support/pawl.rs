@@ -44,9 +44,9 @@ impl Pawl {
         std::fs::write(self.dir.join("pawl.toml"), text).expect("the scratch directory can be written");
     }
 
-    /// Sets a variable of its environment; the next start reads it.
-    pub fn set_env(&mut self, name: &'static str, value: &str) {
-        self.env.push((name, value.to_owned()));
+    /// Sets the variables that are added to its environment; the next start reads them.
+    pub fn set_env(&mut self, variables: &[(&'static str, &str)]) {
+        self.env = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
     /// Starts `pawl run`.
