@@ -17,7 +17,7 @@ use pawl_actors::handler::Source;
 use pawl_actors::ledger::PartitionRow;
 use pawl_actors::partition::{Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
-use pawl_actors::policy::Policy;
+use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy};
 use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
@@ -75,6 +75,11 @@ fn policy() -> Policy {
             multiplier: 1.0,
             jitter: 0.0,
         },
+        parking: ParkingPolicy {
+            lane: ParkingBounds { records: 1_000, bytes: 1 << 20 },
+            partition: ParkingBounds { records: 1_000, bytes: 1 << 20 },
+            overflow: Overflow::PauseIntake,
+        },
         dead_letter_topic: "letters".into(),
         max_emit_bytes: 1 << 20,
         max_letter_bytes: 1 << 20,
@@ -93,7 +98,7 @@ fn policy() -> Policy {
 
 fn ownership(stats: Arc<PartitionStats>) -> Ownership {
     let row = PartitionRow::new("id".into(), 0, 1, 0, [5; 16]);
-    Ownership { partition: PARTITION, assignment: ASSIGNMENT, claim: 1, row, stats }
+    Ownership { partition: PARTITION, assignment: ASSIGNMENT, claim: 1, row, parked: Vec::new(), stats }
 }
 
 /// Actors whose epochs a thread of its own commits at once.

@@ -76,6 +76,15 @@ const PARTITION_VALUES: &[PartitionValue] = &[
     ("pawl_outstanding_bytes", "Bytes of the records that are not durable yet", |stats| {
         stats.outstanding_bytes.get()
     }),
+    (
+        "pawl_parked_records",
+        "Records in the ledger that wait for a retry, or behind one that does",
+        |stats| stats.parked_records.get(),
+    ),
+    ("pawl_parked_bytes", "Bytes of the records that wait in the ledger", |stats| stats.parked_bytes.get()),
+    ("pawl_parking_full", "1 while keys wait that found no room in the ledger, else 0", |stats| {
+        i64::from(stats.parking_full().is_some())
+    }),
     ("pawl_live_keys", "Keys with a live order actor", |stats| stats.live_keys.get()),
     ("pawl_restore_records_left", "Records of the changelog still to be read, about", |stats| {
         stats.restore_left.get()

@@ -19,6 +19,8 @@ pub struct Policy {
     pub recent_ids_age: Duration,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
+    /// How much may be parked.
+    pub parking: ParkingPolicy,
     /// Topic of dead letters.
     pub dead_letter_topic: Arc<str>,
     /// Largest record that a handler may emit, in bytes of key, value and headers.
@@ -47,4 +49,34 @@ pub struct Policy {
     pub mailbox_capacity: usize,
     /// Heads that the sweep for dead rows looks at in a second, for each partition.
     pub sweep_rows_per_second: usize,
+}
+
+/// How much of what waits for a retry goes into the ledger, and what becomes of the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkingPolicy {
+    /// For each lane.
+    pub lane: ParkingBounds,
+    /// For each partition.
+    pub partition: ParkingBounds,
+    /// What becomes of a lane that may not park any more.
+    pub overflow: Overflow,
+}
+
+/// A bound on parked rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkingBounds {
+    /// How many.
+    pub records: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
+}
+
+/// What becomes of a lane that may not park any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// Its later records stay where they were read, and hold the partition's offset, until the intake's
+    /// own bounds pause the partition.
+    PauseIntake,
+    /// The record that it waits for becomes a dead letter at once.
+    DeadLetter,
 }

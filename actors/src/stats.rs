@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use crate::outcome::FailureClass;
 use crate::record::Partition;
@@ -110,14 +110,32 @@ pub struct PartitionStats {
     /// Records of the changelog still to be read before the partition can be taken in, about: offsets
     /// that compaction has removed count as well. 0 when it is restored.
     pub restore_left: Gauge,
+    /// Records in parked rows: they wait for a retry, or behind one that does.
+    pub parked_records: Gauge,
+    /// Bytes of these rows.
+    pub parked_bytes: Gauge,
     /// Keys with a live order actor.
     pub live_keys: Gauge,
     /// Milliseconds since the epoch of the last committed progress (or of the start of intake).
     pub last_progress: Gauge,
     phase: AtomicU8,
+    parking_full: Mutex<Option<String>>,
 }
 
 impl PartitionStats {
+    /// Why no more records can be parked, with the keys that fill the room; `None` while there is room.
+    pub fn parking_full(&self) -> Option<String> {
+        self.parking_full.lock().expect("no holder panics").clone()
+    }
+
+    /// Tells why no more records can be parked. `true` if it was not told before.
+    pub fn set_parking_full(&self, why: Option<String>) -> bool {
+        let mut full = self.parking_full.lock().expect("no holder panics");
+        let is_new = full.is_none() && why.is_some();
+        *full = why;
+        is_new
+    }
+
     /// Where the partition stands.
     pub fn phase(&self) -> PartitionPhase {
         PartitionPhase::from_u8(self.phase.load(Ordering::Acquire))

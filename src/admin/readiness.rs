@@ -52,6 +52,12 @@ pub struct PartitionReadiness {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Records that wait for a retry in the ledger, or behind one that does.
+    pub parked: i64,
+    /// Why no more can be parked, with the keys that fill the room. The partition is ready nevertheless: its
+    /// other keys go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parking_full: Option<String>,
 }
 
 /// Judges all handlers at the time `now`.
@@ -98,7 +104,15 @@ fn judge_partition(
         PartitionPhase::Draining => Some("it is being given up".to_owned()),
         PartitionPhase::Stopped => Some("stopped by an error, see the log".to_owned()),
     };
-    PartitionReadiness { partition: partition.0, phase: phase.name(), lag, ready: reason.is_none(), reason }
+    PartitionReadiness {
+        partition: partition.0,
+        phase: phase.name(),
+        lag,
+        ready: reason.is_none(),
+        reason,
+        parked: stats.parked_records.get(),
+        parking_full: stats.parking_full(),
+    }
 }
 
 /// Why a running partition does not get on. Where the end is not known, what was taken in and is

@@ -92,7 +92,7 @@ async fn ready_names_each_partition_and_what_it_waits_for() {
         "handlers": [{
             "name": "billing", "group": "accounts", "topic": "orders", "ready": false,
             "partitions": [{
-                "partition": 3, "phase": "restoring", "lag": null, "ready": false,
+                "partition": 3, "phase": "restoring", "lag": null, "parked": 0, "ready": false,
                 "reason": "the ledger is being read from the changelog, about 7 records left",
             }],
         }],

@@ -134,10 +134,10 @@ fn text(partitions: &[Judged], findings: &[Finding]) -> Vec<String> {
     };
     let agreed = partitions.iter().filter(|one| !wrong(one)).map(|one| {
         let Judged { handler, partition, watermark, books, .. } = one;
-        let Books { received, applied, duplicates, dead_lettered, .. } = books;
+        let Books { received, applied, duplicates, dead_lettered, parked, .. } = books;
         format!(
             "ok: {handler} partition {partition}: {received} received = {applied} applied + {duplicates} duplicates + \
-             {dead_lettered} dead-lettered; watermark {watermark}\n"
+             {dead_lettered} dead-lettered + {parked} parked; watermark {watermark}\n"
         )
     });
     let without_books = findings.iter().filter(|finding| {

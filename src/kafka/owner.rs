@@ -250,7 +250,8 @@ impl Owner {
         let next = NextOffset(row.watermark);
         let (partition, assignment, intake) = (one.partition, one.assignment, self.parts.intake.clone());
         one.stats.end.set(standing.high);
-        let ownership = Ownership { partition, assignment, claim, row, stats: one.stats };
+        let parked = self.parts.view.parked_rows(partition.0).map_err(|error| error.to_string())?;
+        let ownership = Ownership { partition, assignment, claim, row, parked, stats: one.stats };
         let window = self.parts.window.clone();
         let started = Box::new(move |actor| {
             window.begun(partition.0, &actor);

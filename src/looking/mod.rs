@@ -29,8 +29,24 @@ pub struct KeyLine {
     pub newest_id: Option<i64>,
     /// Bytes of the key's state; `None`: it has none.
     pub state_bytes: Option<usize>,
+    /// What waits for a retry in the ledger; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
     /// Offset of the row in the changelog; `None` where only the instance's own view was asked.
     pub row: Option<i64>,
+}
+
+/// Records of a key that wait for a retry, or behind one that does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// How many.
+    pub records: u64,
+    /// 1-based: the attempt that is to come, or that runs.
+    pub attempt: u32,
+    /// When it is due, milliseconds since the epoch; 0: at once.
+    pub due: i64,
+    /// What the last attempt said.
+    pub cause: String,
 }
 
 /// A key, looked at closely.
@@ -95,6 +111,12 @@ impl KeyLine {
             oldest_id: seen.map(|(oldest, _)| oldest),
             newest_id: seen.map(|(_, newest)| newest),
             state_bytes: head.state.as_ref().map(Bytes::len),
+            parked: head.parking.as_ref().map(|parking| Parked {
+                records: parking.records(),
+                attempt: parking.attempt,
+                due: parking.due,
+                cause: parking.cause.clone(),
+            }),
             row,
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::{Arbiter, ArbiterHandle};
 use pawl_actors::epoch::Epoch;
 use pawl_actors::handler::{Handler, Source};
-use pawl_actors::policy::Policy;
+use pawl_actors::policy::{self, ParkingBounds, ParkingPolicy, Policy};
 use pawl_actors::start::{Actors, World, start};
 use pawl_actors::supervisor::RetryPolicy;
 use rdkafka::consumer::BaseConsumer;
@@ -28,7 +28,7 @@ use crate::kafka::wire::{KafkaWire, Sessions, Step};
 use crate::kafka::writer::{Job, Writer, WriterParts};
 use crate::looking::window::Window;
 use crate::observed::HandlerView;
-use crate::settings::{Guarantee, HandlerSettings, Settings};
+use crate::settings::{ByteSize, Guarantee, HandlerSettings, Overflow, Parking, Settings};
 use crate::store::{LocalView, SharedView, ViewDir, ViewParts};
 
 /// How much longer than its time-out a dead instance's transaction may stay open: the broker looks
@@ -326,6 +326,7 @@ impl Blueprint<'_> {
                 multiplier: settings.retry.multiplier,
                 jitter: settings.retry.jitter,
             },
+            parking: parking(&settings.parking),
             dead_letter_topic: settings.dead_letter_topic().into(),
             max_emit_bytes: facts.max_emit_bytes,
             max_letter_bytes: facts.max_letter_bytes,
@@ -385,6 +386,19 @@ fn watch(arbiter: Arbiter, name: &str, on_halt: OnHalt) -> std::io::Result<()> {
     // It ends with the arbiter, for which nobody needs to wait.
     drop(watching);
     Ok(())
+}
+
+fn parking(settings: &Parking) -> ParkingPolicy {
+    let bounds =
+        |records: u32, bytes: ByteSize| ParkingBounds { records: records.into(), bytes: bytes.bytes() };
+    ParkingPolicy {
+        lane: bounds(settings.max_records_per_key, settings.max_bytes_per_key),
+        partition: bounds(settings.max_records, settings.max_bytes),
+        overflow: match settings.overflow {
+            Overflow::PauseIntake => policy::Overflow::PauseIntake,
+            Overflow::DeadLetter => policy::Overflow::DeadLetter,
+        },
+    }
 }
 
 fn bounds(settings: &HandlerSettings) -> IntakeBounds {

@@ -58,6 +58,8 @@ pub struct HandlerSettings {
     pub program: Option<Program>,
     /// When and how often a transient failure is tried again.
     pub retry: Retry,
+    /// How much of what waits for a retry is kept in the ledger, so that others go on behind it.
+    pub parking: Parking,
     /// What becomes of a record that failed for good.
     pub dead_letter: DeadLetter,
     /// How much is taken in ahead of the handler.
@@ -174,6 +176,36 @@ pub struct Retry {
     pub jitter: f64,
 }
 
+/// How much of what waits for a retry is kept in the ledger: the record that failed and those of its key
+/// behind it. They survive restarts and takeovers, and the partition's offset goes on behind them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parking {
+    /// Parked records of each key. Bounds: 1 to 1000000. Default: 1000.
+    pub max_records_per_key: u32,
+    /// Bytes of the parked records of each key. Bounds: 1KiB to 1GiB. Default: 4MiB.
+    pub max_bytes_per_key: ByteSize,
+    /// Parked records of each partition; they are held in memory too. Bounds: 1 to 10000000.
+    /// Default: 10000.
+    pub max_records: u32,
+    /// Bytes of the parked records of each partition. Bounds: 1MiB to 16GiB. Default: 16MiB.
+    pub max_bytes: ByteSize,
+    /// What becomes of a key that may park no more. Default: pause-intake.
+    pub overflow: Overflow,
+}
+
+/// What becomes of a key that may park no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overflow {
+    /// Its later records wait where they were read and hold the partition's offset; other keys go on until
+    /// the partition reaches a bound of its intake, and is paused.
+    #[default]
+    PauseIntake,
+    /// The record that waits becomes a dead letter at once, and makes room for those behind it.
+    DeadLetter,
+}
+
 /// What becomes of a record that failed for good.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -271,6 +303,7 @@ impl Default for HandlerSettings {
             forward: None,
             program: None,
             retry: Retry::default(),
+            parking: Parking::default(),
             dead_letter: DeadLetter::default(),
             intake: Intake::default(),
             membership: Membership::default(),
@@ -308,6 +341,18 @@ impl Default for Retry {
             max: Duration::from_secs(60),
             multiplier: 2.0,
             jitter: 0.2,
+        }
+    }
+}
+
+impl Default for Parking {
+    fn default() -> Self {
+        Parking {
+            max_records_per_key: 1_000,
+            max_bytes_per_key: ByteSize::mib(4),
+            max_records: 10_000,
+            max_bytes: ByteSize::mib(16),
+            overflow: Overflow::default(),
         }
     }
 }

@@ -129,8 +129,8 @@ fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
 
 fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
     use Limit::{Real, Size, Time, Whole};
-    let HandlerSettings { retry, intake, .. } = handler;
-    let (in_retry, in_intake) = (base.name("retry"), base.name("intake"));
+    let HandlerSettings { retry, parking, intake, .. } = handler;
+    let (in_retry, in_parking, in_intake) = (base.name("retry"), base.name("parking"), base.name("intake"));
     vec![
         (base.name("recent_ids"), Whole([handler.recent_ids.into(), 0, 10_000])),
         (base.name("recent_ids_age"), Time([handler.recent_ids_age, MINUTE, YEAR])),
@@ -146,6 +146,13 @@ fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
         (in_retry.name("max"), Time([retry.max, MILLI, DAY])),
         (in_retry.name("multiplier"), Real([retry.multiplier, 1.0, 100.0])),
         (in_retry.name("jitter"), Real([retry.jitter, 0.0, 1.0])),
+        (in_parking.name("max_records_per_key"), Whole([parking.max_records_per_key.into(), 1, 1_000_000])),
+        (
+            in_parking.name("max_bytes_per_key"),
+            Size([parking.max_bytes_per_key, ByteSize::kib(1), ByteSize::gib(1)]),
+        ),
+        (in_parking.name("max_records"), Whole([parking.max_records.into(), 1, 10_000_000])),
+        (in_parking.name("max_bytes"), Size([parking.max_bytes, ByteSize::mib(1), ByteSize::gib(16)])),
         (in_intake.name("max_records"), Whole([intake.max_records.into(), 1, 10_000_000])),
         (in_intake.name("max_bytes"), Size([intake.max_bytes, ByteSize::mib(1), ByteSize::gib(16)])),
         (in_intake.name("max_finished_ahead"), Whole([intake.max_finished_ahead.into(), 1, 100_000_000])),

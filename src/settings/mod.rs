@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use byte_size::ByteSize;
 pub use handler::{
     Assignor, DeadLetter, Forward, GroupProtocol, Guarantee, HandlerSettings, Http, Intake, Membership,
-    Program, Retry, Start, Then,
+    Overflow, Parking, Program, Retry, Start, Then,
 };
 pub use kafka::{Kafka, Security};
 pub use problem::{Place, Problem, SettingsError};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pawl_actors::clock;
-use pawl_actors::ledger::PARTITION_KEY;
+use pawl_actors::ledger::{BEFORE_PARKED, PARTITION_KEY};
 use pawl_actors::pipeline::{LedgerView, ViewError};
 use pawl_actors::record::Partition;
 
@@ -20,6 +20,9 @@ use super::{Change, FORMAT, Mark, Store, StoreError, StoredRow};
 
 /// Between two looks at a clock that is about to be due.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// Parked rows that are looked for at a time.
+const PARKED_PAGE: usize = 10_000;
 
 /// Where a view lies, whose it is, and how much it gathers.
 pub struct ViewParts {
@@ -192,6 +195,20 @@ impl LocalView {
         };
         let stored = self.judge(self.store.scan(partition, Some(after), limit))?;
         Ok(page::merge(buffered, stored, limit))
+    }
+
+    /// All parked rows, in key order and as of the last push: as many as the settings let a partition park.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn parked_rows(&self, partition: i32) -> Result<Vec<StoredRow>, StoreError> {
+        let (mut rows, mut after) = (Vec::new(), Some(Bytes::from_static(BEFORE_PARKED)));
+        while let Some(from) = after {
+            let page = self.page(partition, &from, PARKED_PAGE)?;
+            rows.extend(page.rows);
+            after = page.next;
+        }
+        Ok(rows)
     }
 
     /// Where reading the changelog can go on; `None` if the view must be built from the beginning.

@@ -126,9 +126,14 @@ fn a_key_in_flight_and_one_that_waits_for_a_retry_show_it_while_their_instance_r
     let text = keys(&pawl, &["show", "BUSY"]);
     let expected = "lane         waits for a retry: offset 2, attempt 2 is next; 1 record behind it\n";
     assert!(text.stdout.contains(expected), "{text:?}");
-    assert!(text.stdout.contains("nothing at or above the partition's watermark 1\n"), "{text:?}");
+    let taken = "taken        offset 3, at or above the partition's watermark 1: ";
+    assert!(text.stdout.contains(taken), "{text:?}");
+    let parked = "parked       2 records; attempt 2 of the first is due ";
+    assert!(text.stdout.contains(parked) && text.stdout.contains("service answered 503"), "{text:?}");
     let changelog = keys(&pawl, &["show", "BUSY", "--changelog"]);
-    assert_eq!(changelog.code, 1, "nothing of it is durable: {changelog:?}");
+    assert!(changelog.stdout.contains(parked), "whoever comes next knows it: {changelog:?}");
+    let list = keys(&pawl, &["list", "--changelog"]);
+    assert!(list.stdout.contains("key BUSY  taken 3  0 ids  no state  2 parked  row "), "{list:?}");
 }
 
 /// Topics of a handler that never ran, and settings for it.

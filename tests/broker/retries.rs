@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use pawl_actors::dead_letter::header;
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
 use crate::support::service::Received;
 use crate::support::{self, Broker, Call, Out, Pawl, Reply, Service};
 
@@ -28,7 +31,7 @@ fn waits_for_nothing(call: &Call) -> bool {
 }
 
 #[test]
-fn a_key_that_retries_delays_no_other_and_loses_nothing_when_pawl_is_killed() {
+fn a_key_that_retries_delays_no_other_and_goes_on_with_its_attempts_after_a_kill() {
     let Some(broker) = support::broker() else { return };
     let (input, group) = (support::topic(broker, "orders", 1), support::unique("billing"));
     let service =
@@ -43,34 +46,99 @@ fn a_key_that_retries_delays_no_other_and_loses_nothing_when_pawl_is_killed() {
     pawl.start();
     service.wait("the others' records", 2_000, DEADLINE, waits_for_nothing);
     service.wait("some attempts", 3, DEADLINE, |call| call.received.key == "stuck");
-    let applied = || pawl.metric("pawl_records_applied_total").filter(|applied| *applied >= 2_000.0);
-    support::until("the commit of the others' records", DEADLINE, applied);
-    assert_eq!(pawl.metric("pawl_records_applied_total"), Some(2_000.0));
     let committed = || support::clients::committed(broker, &group, &input)[&0];
-    assert_eq!(committed(), 0, "the group's offset does not pass what is unfinished");
-    assert!(service.calls().iter().all(|call| call.received.key != "stuck" || call.received.offset == 0));
+    support::until("the offset behind what waits", DEADLINE, || (committed() == 2_003).then_some(()));
+    assert_eq!(pawl.metric("pawl_records_applied_total"), Some(2_000.0));
+    assert_eq!(pawl.metric("pawl_parked_records"), Some(3.0));
 
-    // What was applied above the stuck record is known from the ledger; the stuck one comes again.
+    // The stuck key goes on where it was, and nothing is even delivered again.
     pawl.kill();
-    let killed = service.calls().len();
+    let killed = attempts(&service, "stuck");
     pawl.start();
-    service.wait("an attempt after the kill", 1, DEADLINE, |call| {
-        call.begin > killed * 2 && call.received.key == "stuck"
-    });
-    let again = || pawl.metric("pawl_redelivered_total").filter(|again| *again >= 2_000.0);
-    support::until("the recognition of what was applied", DEADLINE, again);
+    let goes_on = || (attempts(&service, "stuck").len() > killed.len() + 2).then_some(());
+    support::until("attempts after the kill", DEADLINE, goes_on);
     assert_eq!(service.count(waits_for_nothing), 2_000, "nothing is applied again");
+    assert_eq!(pawl.metric("pawl_redelivered_total"), Some(0.0));
 
     service.script(|_| Reply::status(200));
-    support::until("the end", DEADLINE, || (committed() == 2_003).then_some(()));
+    let empty = || (pawl.metric("pawl_parked_records") == Some(0.0)).then_some(());
+    support::until("the end of the waiting", DEADLINE, empty);
     assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
-    let done: Vec<String> = service
-        .calls()
+    pawl.audit();
+    let calls = service.calls();
+    let stuck: Vec<&Call> = calls.iter().filter(|call| call.received.key == "stuck").collect();
+    let done: Vec<String> = stuck
         .iter()
-        .filter(|call| call.received.key == "stuck" && call.succeeded())
+        .filter(|call| call.succeeded())
         .map(|call| String::from_utf8_lossy(&call.received.body).into_owned())
         .collect();
     assert_eq!(done, ["stuck 0", "stuck 1", "stuck 2"]);
+    let first: Vec<u32> = stuck
+        .iter()
+        .filter(|call| call.received.body == b"stuck 0"[..])
+        .map(|call| call.received.attempt)
+        .collect();
+    assert_eq!(first[0], 1);
+    // An attempt whose end was not committed when Pawl was killed is made again under its number.
+    assert!(first.windows(2).all(|two| two[1] == two[0] + 1 || two[1] == two[0]), "{first:?}");
+    assert!(first.windows(2).filter(|two| two[0] == two[1]).count() <= 1, "{first:?}");
+}
+
+/// Ten keys wait 10 s before each retry, while their partitions go from one instance to the other: each
+/// of both is killed or ended five times, at points that a printed seed decides.
+#[test]
+fn a_back_off_outlives_restarts_and_takeovers_and_no_attempt_is_early_repeated_or_left_out() {
+    const BACK_OFF: Duration = Duration::from_secs(10);
+    let Some(broker) = support::broker() else { return };
+    let (input, group) = (support::topic(broker, "orders", 2), support::unique("billing"));
+    let service = Service::start(|call: &Received| Reply::status(if call.attempt < 3 { 503 } else { 200 }));
+    let retry = "{ attempts = 4, initial = \"10s\", max = \"10s\", multiplier = 1.0, jitter = 0.0 }";
+    let mut instances = ["one", "two"].map(|name| {
+        let mut pawl = posting(broker, &input, &group, &service, retry, "");
+        pawl.set_env(&[("PAWL__INSTANCE", name)]);
+        pawl
+    });
+    support::produce(broker, &input, (0..10).map(|n| Out::new(format!("K{n}"), "first")));
+    support::produce(broker, &input, (0..10).map(|n| Out::new(format!("K{n}"), "second")));
+    instances[0].start();
+    service.wait("the first attempts", 10, DEADLINE, |call| call.received.attempt == 1);
+
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    let mut chance = SmallRng::seed_from_u64(seed);
+    for round in 0..10 {
+        std::thread::sleep(Duration::from_millis(chance.random_range(100..2_500)));
+        let (now, next) = (round % 2, (round + 1) % 2);
+        instances[next].start();
+        if chance.random_bool(0.5) {
+            instances[now].kill();
+        } else {
+            assert_eq!(instances[now].terminate(), 0, "{}", instances[now].log());
+        }
+    }
+    service.wait("all effects", 20, Duration::from_secs(120), Call::succeeded);
+    let empty = || (instances[0].metric("pawl_parked_records") == Some(0.0)).then_some(());
+    support::until("the end of the waiting", DEADLINE, empty);
+    assert_eq!(instances[0].terminate(), 0, "{}", instances[0].log());
+    instances[0].audit();
+
+    let calls = service.calls();
+    for (key, body) in (0..10).flat_map(|n| [(n, "first"), (n, "second")]) {
+        let of_record =
+            |call: &&Call| call.received.key == format!("K{key}") && call.received.body == *body.as_bytes();
+        let made: Vec<&Call> = calls.iter().filter(of_record).collect();
+        let attempts: Vec<u32> = made.iter().map(|call| call.received.attempt).collect();
+        assert_eq!((attempts[0], attempts[attempts.len() - 1]), (1, 3), "{attempts:?}");
+        for two in made.windows(2) {
+            let (one, other) = (two[0].received.attempt, two[1].received.attempt);
+            // The same one again: its end was not committed before a kill. The service does not know.
+            assert!(other == one || other == one + 1, "{attempts:?}");
+            let (ended, pause) = (two[0].ended, two[0].ended.map(|ended| two[1].began - ended));
+            let early =
+                other > one && pause.is_some_and(|pause| pause + Duration::from_millis(20) < BACK_OFF);
+            assert!(!early, "attempt {other} of K{key} {body} began {pause:?} after {ended:?}");
+        }
+    }
 }
 
 #[test]

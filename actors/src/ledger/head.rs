@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{RecentIds, Row, RowError, head_key};
+use super::{Parking, RecentIds, Row, RowError, VERSION, WITH_PARKED, head_key};
 use crate::effects::StateChange;
 use crate::record::Offset;
 
@@ -16,8 +16,11 @@ pub struct Head {
     pub ids: RecentIds,
     /// The key's state, as its handler last set it.
     pub state: Option<Bytes>,
+    /// Its parked records, if it has any.
+    pub parking: Option<Box<Parking>>,
 }
 
+/// Version 2 has the parking behind it.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     taken: i64,
@@ -30,7 +33,7 @@ struct Stored<'a> {
 
 impl Default for Head {
     fn default() -> Self {
-        Head { taken: Offset(-1), ids: RecentIds::default(), state: None }
+        Head { taken: Offset(-1), ids: RecentIds::default(), state: None, parking: None }
     }
 }
 
@@ -40,19 +43,33 @@ impl Head {
     /// # Errors
     /// When the version is unknown or the bytes are not a head.
     pub fn decode(value: &[u8]) -> Result<Self, RowError> {
-        let stored: Stored<'_> = super::decode("head", value)?;
+        let (version, body) = super::version("head", WITH_PARKED, value)?;
+        let (stored, parking): (Stored<'_>, Option<Parking>) = match version {
+            VERSION => (super::body("head", body)?, None),
+            _ => super::body("head", body)?,
+        };
         let ids = RecentIds::from_stored(stored.ids.to_vec()).map_err(|reason| RowError::Damaged {
             row: "head",
             bytes: value.len(),
             reason,
         })?;
-        Ok(Head { taken: Offset(stored.taken), ids, state: stored.state.map(Bytes::copy_from_slice) })
+        Ok(Head {
+            taken: Offset(stored.taken),
+            ids,
+            state: stored.state.map(Bytes::copy_from_slice),
+            parking: parking.map(Box::new),
+        })
     }
 
     /// The row that holds this head.
     pub fn row(&self, lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
         let stored = Stored { taken: self.taken.0, ids: self.ids.stored(), state: self.state.as_deref() };
-        Row { key: head_key(lane, out), value: Some(super::encode(&stored, out)) }
+        let key = head_key(lane, out);
+        let value = match &self.parking {
+            None => super::encode(VERSION, &stored, out),
+            parking => super::encode(WITH_PARKED, &(stored, parking), out),
+        };
+        Row { key, value: Some(value) }
     }
 
     /// The row that removes this head.
@@ -63,7 +80,7 @@ impl Head {
     /// Whether only the taken offset is left: such a head says nothing that the partition's
     /// watermark does not say as well, once that has passed the taken offset.
     pub fn is_bare(&self) -> bool {
-        self.ids.is_empty() && self.state.is_none()
+        self.ids.is_empty() && self.state.is_none() && self.parking.is_none()
     }
 
     /// Takes over what a handler did to the state.
@@ -91,8 +108,17 @@ mod tests {
             ids in proptest::collection::vec(any::<[u8; 4]>(), 0..70),
             state in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
             key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
+            parked in proptest::option::of((any::<u64>(), 1u32..99, any::<i64>(), ".{0,90}")),
         ) {
-            let mut head = Head { taken: Offset(taken), ids: RecentIds::default(), state: state.map(Bytes::from) };
+            let parking = parked.map(|(first, attempt, due, cause)| {
+                Box::new(Parking { first, next: first.saturating_add(7), attempt, due, delay: 1_000, cause })
+            });
+            let mut head = Head {
+                taken: Offset(taken),
+                ids: RecentIds::default(),
+                state: state.map(Bytes::from),
+                parking,
+            };
             for id in &ids {
                 head.ids.push(IdHasher::new([1; 16]).hash(id, None, 1_000), 64);
             }
@@ -120,12 +146,18 @@ mod tests {
             Some(&[&[1, 0xd8, 4, 24][..], id, &[1, 2, b'a', b'b']].concat()[..])
         );
         assert_eq!(id[20..], [7, 0, 0, 0], "seconds, the lowest byte first");
+
+        let parking = Parking { first: 5, next: 7, attempt: 3, due: 1, delay: 300, cause: "503".into() };
+        let head = Head { taken: Offset(300), parking: Some(Box::new(parking)), ..Head::default() };
+        let row = head.row(Some(b"K"), &mut BytesMut::new());
+        let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 3][..], b"503"].concat();
+        assert_eq!(row.value.as_deref(), Some(&value[..]), "version 2");
     }
 
     #[test]
     fn a_newer_version_is_named_and_refused() {
         let error = Head::decode(&[9, 0, 0]).expect_err("version 9");
-        assert_eq!(error, RowError::UnknownVersion { row: "head", found: 9, known: 1 });
+        assert_eq!(error, RowError::UnknownVersion { row: "head", found: 9, known: 2 });
         assert!(error.to_string().contains("version 9"), "{error}");
     }
 
@@ -137,5 +169,7 @@ mod tests {
         assert!(!head.is_bare());
         head.change_state(StateChange::Clear);
         assert!(head.is_bare());
+        head.parking = Some(Box::default());
+        assert!(!head.is_bare());
     }
 }

@@ -4,20 +4,27 @@
 //! |---|---|---|---|
 //! | claim | `00` | one a partition | who owns the partition; its offset is the claim's number |
 //! | partition | `01` | one a partition | the one truth about the partition: watermark, books, identity |
-//! | head | `02` + record key | one a key | taken offset, recent event ids, state |
+//! | head | `02` + record key | one a key | taken offset, recent event ids, state, parked rows |
 //! | head without key | `03` | at most one a partition | the lane of records whose key is null or unreadable |
+//! | parked | `04` + record key + number | one a parked record | a record that waits for a retry |
+//! | parked without key | `05` + number | one a parked record | the same in the lane without key |
 //!
 //! Every value begins with its row version. A version that this build does not know stops the
-//! partition: guessing at a ledger would break the promises made with it.
+//! partition: guessing at a ledger would break the promises made with it. A row is written with the
+//! lowest version that can say what it says, so that an older build can go on where nothing is new.
 
 mod head;
 mod ids;
+mod parked;
 mod partition;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub use head::Head;
 pub use ids::{IdHasher, IdMatch, RecentId, RecentIds};
+pub use parked::{
+    BEFORE_PARKED, Parking, decode_parked, parked_at, parked_key, parked_row, parked_tombstone,
+};
 pub use partition::{Books, ClaimRow, PartitionRow};
 
 /// Key of the claim row.
@@ -66,12 +73,14 @@ pub enum RowError {
     },
 }
 
-/// The version that every row kind is written with.
+/// The first version of every kind of row.
 const VERSION: u8 = 1;
+/// The version of heads and partition rows that know of parked records.
+const WITH_PARKED: u8 = 2;
 
 /// Appends version and body to `out` and cuts the result off as one buffer.
-fn encode<T: serde::Serialize>(body: &T, out: &mut BytesMut) -> Bytes {
-    out.put_u8(VERSION);
+fn encode<T: serde::Serialize>(version: u8, body: &T, out: &mut BytesMut) -> Bytes {
+    out.put_u8(version);
     postcard::serialize_with_flavor(body, Appending(out)).expect("writing to memory cannot fail");
     out.split().freeze()
 }
@@ -97,17 +106,27 @@ impl postcard::ser_flavors::Flavor for Appending<'_> {
     }
 }
 
-/// Checks the version and decodes the body.
-fn decode<'a, T: serde::Deserialize<'a>>(row: &'static str, value: &'a [u8]) -> Result<T, RowError> {
+/// Cuts the version off a row of which this build knows versions up to `known`.
+fn version<'a>(row: &'static str, known: u8, value: &'a [u8]) -> Result<(u8, &'a [u8]), RowError> {
     match value.split_first() {
-        Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|error| RowError::Damaged {
-            row,
-            bytes: value.len(),
-            reason: error.to_string(),
-        }),
-        Some((&found, _)) => Err(RowError::UnknownVersion { row, found, known: VERSION }),
+        Some((&found, body)) if (VERSION..=known).contains(&found) => Ok((found, body)),
+        Some((&found, _)) => Err(RowError::UnknownVersion { row, found, known }),
         None => Err(RowError::Damaged { row, bytes: 0, reason: "it is empty".into() }),
     }
+}
+
+/// Decodes what follows the version.
+fn body<'a, T: serde::Deserialize<'a>>(row: &'static str, body: &'a [u8]) -> Result<T, RowError> {
+    postcard::from_bytes(body).map_err(|error| RowError::Damaged {
+        row,
+        bytes: body.len() + 1,
+        reason: error.to_string(),
+    })
+}
+
+/// Decodes a row of which there is only the first version.
+fn decode<'a, T: serde::Deserialize<'a>>(row: &'static str, value: &'a [u8]) -> Result<T, RowError> {
+    body(row, version(row, VERSION, value)?.1)
 }
 
 /// The changelog key of a lane's head; `None` is the lane of records without a usable key.

@@ -1,9 +1,11 @@
 //! The partition row, the one truth about a partition, and the claim that changes its owner.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{CLAIM_KEY, PARTITION_KEY, Row, RowError};
+use super::{CLAIM_KEY, PARTITION_KEY, Row, RowError, VERSION, WITH_PARKED};
 
 /// Running totals of a partition. They balance at every epoch commit: each received record is
 /// accounted for exactly once.
@@ -17,6 +19,8 @@ pub struct Books {
     pub duplicates: u64,
     /// Records that went to the dead-letter topic.
     pub dead_lettered: u64,
+    /// Records that lie in parked rows: they wait for a retry, or for one that does.
+    pub parked: u64,
     /// Offsets that an operator skipped by moving the group's committed offset forward; beside the
     /// books, because nobody knows how many records they were.
     pub skipped_offsets: u64,
@@ -27,12 +31,12 @@ pub struct Books {
 impl Books {
     /// Whether every received record is accounted for.
     pub fn balance(&self) -> bool {
-        self.received == self.applied + self.duplicates + self.dead_lettered
+        self.received == self.applied + self.duplicates + self.dead_lettered + self.parked
     }
 }
 
 /// What is durable about a partition as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionRow {
     /// Id of the input topic: offsets of a topic that was deleted and made anew mean nothing.
     pub topic_id: String,
@@ -53,6 +57,22 @@ pub struct PartitionRow {
     pub fingerprint: u64,
     /// Secret with which event ids are hashed.
     pub id_key: [u8; 16],
+}
+
+/// As version 1 has it; in version 2 the number of parked records follows.
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    #[serde(borrow)]
+    topic_id: Cow<'a, str>,
+    watermark: i64,
+    began: i64,
+    claim: i64,
+    epoch: u64,
+    partition_time: i64,
+    /// Received, applied, duplicates, dead-lettered, skipped offsets, removed offsets.
+    books: [u64; 6],
+    fingerprint: u64,
+    id_key: [u8; 16],
 }
 
 impl PartitionRow {
@@ -77,12 +97,53 @@ impl PartitionRow {
     /// # Errors
     /// When the version is unknown or the bytes are not a partition row.
     pub fn decode(value: &[u8]) -> Result<Self, RowError> {
-        super::decode("partition", value)
+        let (version, body) = super::version("partition", WITH_PARKED, value)?;
+        let (stored, parked): (Stored<'_>, u64) = match version {
+            VERSION => (super::body("partition", body)?, 0),
+            _ => super::body("partition", body)?,
+        };
+        let [received, applied, duplicates, dead_lettered, skipped_offsets, removed_offsets] = stored.books;
+        Ok(PartitionRow {
+            topic_id: stored.topic_id.into_owned(),
+            watermark: stored.watermark,
+            began: stored.began,
+            claim: stored.claim,
+            epoch: stored.epoch,
+            partition_time: stored.partition_time,
+            books: Books {
+                received,
+                applied,
+                duplicates,
+                dead_lettered,
+                parked,
+                skipped_offsets,
+                removed_offsets,
+            },
+            fingerprint: stored.fingerprint,
+            id_key: stored.id_key,
+        })
     }
 
     /// The row as it is stored.
     pub fn row(&self, out: &mut BytesMut) -> Row {
-        Row { key: Bytes::from_static(PARTITION_KEY), value: Some(super::encode(self, out)) }
+        let Books { received, applied, duplicates, dead_lettered, parked, skipped_offsets, removed_offsets } =
+            self.books;
+        let stored = Stored {
+            topic_id: Cow::Borrowed(&self.topic_id),
+            watermark: self.watermark,
+            began: self.began,
+            claim: self.claim,
+            epoch: self.epoch,
+            partition_time: self.partition_time,
+            books: [received, applied, duplicates, dead_lettered, skipped_offsets, removed_offsets],
+            fingerprint: self.fingerprint,
+            id_key: self.id_key,
+        };
+        let value = match parked {
+            0 => super::encode(VERSION, &stored, out),
+            parked => super::encode(WITH_PARKED, &(stored, parked), out),
+        };
+        Row { key: Bytes::from_static(PARTITION_KEY), value: Some(value) }
     }
 }
 
@@ -106,7 +167,7 @@ impl ClaimRow {
 
     /// The row as it is stored.
     pub fn row(&self, out: &mut BytesMut) -> Row {
-        Row { key: Bytes::from_static(CLAIM_KEY), value: Some(super::encode(self, out)) }
+        Row { key: Bytes::from_static(CLAIM_KEY), value: Some(super::encode(VERSION, self, out)) }
     }
 }
 
@@ -130,6 +191,11 @@ mod tests {
         let stored = row.row(&mut BytesMut::new());
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
         assert!(row.books.balance());
+        let parked = Books { received: 7, parked: 2, ..row.books };
+        let row = PartitionRow { books: parked, ..row };
+        let stored = row.row(&mut BytesMut::new());
+        assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
+        assert!(row.books.balance());
         assert!(!Books { received: 1, ..Books::default() }.balance());
     }
 
@@ -148,6 +214,12 @@ mod tests {
         let books = [6, 3, 2, 1, 7, 8];
         let expected = [&begin[..], &books, &[1], &[9; 16]].concat();
         assert_eq!(stored.value.as_deref(), Some(&expected[..]));
+
+        (row.books.received, row.books.parked) = (306, 300);
+        let stored = row.row(&mut BytesMut::new());
+        let books = [0xb2, 2, 3, 2, 1, 7, 8];
+        let expected = [&[2], &begin[1..], &books, &[1], &[9; 16], &[0xac, 2]].concat();
+        assert_eq!(stored.value.as_deref(), Some(&expected[..]), "version 2");
     }
 
     #[test]

@@ -10,15 +10,14 @@ use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Ha
 use futures_util::FutureExt;
 
 use super::{LaneCell, Taken, Turn};
-use crate::dead_letter::Defunct;
 use crate::effects::{Effects, StateChange};
-use crate::epoch::Letter;
 use crate::handler::{Answer, Call};
 use crate::ledger::RecentIds;
 use crate::outcome::{Failure, Outcome, code};
 use crate::partition::PartitionState;
 use crate::pipeline::Pipeline;
-use crate::supervisor::{Disposition, Failed, Halt, Verdict};
+use crate::record::Offset;
+use crate::supervisor::{Failed, Verdict};
 
 /// A record for this key.
 #[derive(Message)]
@@ -44,6 +43,8 @@ pub struct Judged {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Wake {
+    /// The record that waits for it.
+    pub offset: Offset,
     /// The attempt to start.
     pub attempt: u32,
 }
@@ -55,12 +56,12 @@ pub struct Stop;
 
 /// See the module's documentation.
 pub struct OrderActor {
-    cell: Rc<LaneCell>,
-    partition: Rc<RefCell<PartitionState>>,
-    pipeline: Rc<Pipeline>,
+    pub(super) cell: Rc<LaneCell>,
+    pub(super) partition: Rc<RefCell<PartitionState>>,
+    pub(super) pipeline: Rc<Pipeline>,
     /// The failure that waits for its verdict.
-    failure: Option<Box<Failure>>,
-    parked: bool,
+    pub(super) failure: Option<Box<Failure>>,
+    waiting: bool,
 }
 
 impl OrderActor {
@@ -73,7 +74,10 @@ impl OrderActor {
         OrderActor::create(|ctx| {
             // Here and not in `started`, which runs after the first messages have arrived.
             ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
-            OrderActor { cell, partition, pipeline, failure: None, parked: false }
+            let waits = cell.lane.borrow().waits_for().is_some();
+            let mut actor = OrderActor { cell, partition, pipeline, failure: None, waiting: false };
+            actor.set_waiting(waits);
+            actor
         })
     }
 
@@ -97,11 +101,11 @@ impl OrderActor {
                 self.touch();
                 true
             }
-            Turn::Duplicate { receipt, conflict } => {
+            Turn::Duplicate { hold, conflict } => {
                 if conflict {
                     self.tell_conflict();
                 }
-                self.partition.borrow_mut().duplicate(receipt);
+                self.partition.borrow_mut().duplicate(self.cell.lane.borrow().key.as_deref(), hold);
                 self.head_changed();
                 true
             }
@@ -192,7 +196,7 @@ impl OrderActor {
                 let max_ids = self.pipeline.policy.recent_ids;
                 let done = self.cell.lane.borrow_mut().applied(attempt, state, max_ids);
                 let Some(done) = done else { return false };
-                self.partition.borrow_mut().applied(done.receipt, emit);
+                self.partition.borrow_mut().applied(self.cell.lane.borrow().key.as_deref(), done.hold, emit);
                 self.head_changed();
                 true
             }
@@ -248,63 +252,7 @@ impl OrderActor {
         self.pipeline.supervisor.do_send(failed);
     }
 
-    fn dead_letter(&mut self, attempt: u32, disposition: Disposition) -> bool {
-        if !self.partition.borrow().may_end() {
-            return false;
-        }
-        let Some(failure) = self.failure.take() else { return false };
-        let Some(letter) = self.letter(attempt, &failure, disposition) else { return false };
-        let policy = &self.pipeline.policy;
-        if letter.emit.size() > policy.max_letter_bytes {
-            let (bytes, topic, takes) =
-                (letter.emit.size(), &policy.dead_letter_topic, policy.max_letter_bytes);
-            // As with a fatal failure; a drain would wait for a verdict otherwise.
-            self.cell.lane.borrow_mut().park(attempt);
-            self.pipeline.supervisor.do_send(Halt {
-                reason: format!(
-                    "{}: {}[{}]@{} key \"{}\": {}; its dead letter has {bytes} bytes, {topic} takes {takes}. Raise \
-                     max.message.bytes of {topic}; nothing is lost, the record is delivered again",
-                    self.pipeline.source.handler,
-                    self.pipeline.source.topic,
-                    self.partition.borrow().partition(),
-                    letter.offset,
-                    letter.key,
-                    letter.cause
-                ),
-            });
-            return false;
-        }
-        let Some(done) = self.cell.lane.borrow_mut().dead_lettered(attempt) else { return false };
-        self.partition.borrow_mut().dead_lettered(done.receipt, letter);
-        self.head_changed();
-        true
-    }
-
-    fn letter(&self, attempt: u32, failure: &Failure, disposition: Disposition) -> Option<Letter> {
-        let policy = &self.pipeline.policy;
-        let key = self.key_text();
-        let lane = self.cell.lane.borrow();
-        let record = &lane.current()?.record;
-        let defunct = Defunct {
-            record,
-            partition: self.partition.borrow().partition(),
-            source: &self.pipeline.source,
-            failure,
-            attempt,
-            disposition,
-        };
-        Some(Letter {
-            emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
-            offset: record.offset,
-            key,
-            cause: match disposition {
-                Disposition::Poison => format!("{}, permanent", failure.message),
-                Disposition::Exhausted => format!("{}, {attempt} attempts used up", failure.message),
-            },
-        })
-    }
-
-    fn head_changed(&self) {
+    pub(super) fn head_changed(&self) {
         if self.cell.lane.borrow_mut().mark_changed() {
             self.partition.borrow_mut().changed(self.cell.clone());
         }
@@ -320,7 +268,7 @@ impl OrderActor {
         self.partition.borrow().partition_time().saturating_sub(age)
     }
 
-    fn key_text(&self) -> String {
+    pub(super) fn key_text(&self) -> String {
         let lane = self.cell.lane.borrow();
         let key = lane.current().and_then(|taken| taken.record.key.as_deref()).or(lane.key.as_deref());
         key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned())
@@ -333,10 +281,12 @@ impl OrderActor {
         self.pipeline.places.borrow_mut().give_up(&self.cell);
     }
 
-    fn set_parked(&mut self, parked: bool) {
-        if parked != self.parked {
-            self.parked = parked;
-            self.pipeline.stats.parked.add(if parked { 1 } else { -1 });
+    /// Counts the lane among those that wait for a retry, or no more.
+    pub(super) fn set_waiting(&mut self, waiting: bool) {
+        if waiting != self.waiting {
+            self.waiting = waiting;
+            self.cell.overflows.set(false);
+            self.pipeline.stats.parked.add(if waiting { 1 } else { -1 });
         }
     }
 }
@@ -358,7 +308,7 @@ impl Drop for OrderActor {
     fn drop(&mut self) {
         self.pipeline.alarm.ended("an order actor");
         self.leave_handler();
-        self.set_parked(false);
+        self.set_waiting(false);
     }
 }
 
@@ -369,7 +319,7 @@ impl Handler<Take> for OrderActor {
         self.cell.pending.set(self.cell.pending.get() - 1);
         let (may_begin, oldest_ms) = (self.partition.borrow().may_begin(), self.oldest_id_ms());
         let turn = self.cell.lane.borrow_mut().take(taken, may_begin, oldest_ms);
-        if self.play(turn, ctx) {
+        if self.play(turn, ctx) || self.shelve() {
             self.drive(ctx);
         }
     }
@@ -394,10 +344,9 @@ impl Handler<Judged> for OrderActor {
 
     fn handle(&mut self, message: Judged, ctx: &mut Self::Context) {
         match message.verdict {
-            Verdict::Retry(_) => {
-                self.failure = None;
-                if self.cell.lane.borrow_mut().park(message.attempt) {
-                    self.set_parked(true);
+            Verdict::Retry(delay) => {
+                if self.park(message.attempt, delay) {
+                    self.drive(ctx);
                 }
             }
             Verdict::DeadLetter(disposition) => {
@@ -406,9 +355,7 @@ impl Handler<Judged> for OrderActor {
                 }
             }
             // The record stays unfinished, and the watermark before it; nothing wakes the lane.
-            Verdict::Halt => {
-                self.cell.lane.borrow_mut().park(message.attempt);
-            }
+            Verdict::Halt => self.cell.lane.borrow_mut().halt(message.attempt),
         }
     }
 }
@@ -417,10 +364,12 @@ impl Handler<Wake> for OrderActor {
     type Result = ();
 
     fn handle(&mut self, message: Wake, ctx: &mut Self::Context) {
-        if !self.partition.borrow().may_begin() || !self.cell.lane.borrow_mut().wake(message.attempt) {
+        if !self.partition.borrow().may_begin()
+            || !self.cell.lane.borrow_mut().wake(message.offset, message.attempt)
+        {
             return;
         }
-        self.set_parked(false);
+        self.set_waiting(false);
         self.pipeline.stats.retries.add(1);
         if self.play(Turn::Attempt(message.attempt), ctx) {
             self.drive(ctx);

@@ -1,8 +1,9 @@
 //! A key's lane: its bounded FIFO, its state and its head. Pure: it decides what is next and is
 //! told what came of it.
 //!
-//! The lane is bounded by the partition's intake: it can hold no more than what the partition has
-//! taken in and not yet made durable.
+//! The lane is bounded by the partition's intake and by what may be parked: it can hold no more than
+//! what the partition has taken in and not yet made durable, and what lies in its parked rows. Those in
+//! rows come first: a record is parked only after all earlier ones of its key.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -12,10 +13,24 @@ use bytes::{Bytes, BytesMut};
 
 use super::Doing;
 use crate::effects::StateChange;
-use crate::ledger::{Head, IdMatch, RecentId, Row};
+use crate::ledger::{Head, IdMatch, Parking, RecentId, Row, parked_row};
 use crate::outcome::Failure;
 use crate::partition::Receipt;
-use crate::record::{NextOffset, Offset, Record};
+use crate::record::{Millis, NextOffset, Offset, Record};
+
+/// What is known of a record beyond this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing: it holds the watermark of its partition, and is delivered again after a crash.
+    Intake(Receipt),
+    /// It lies in a parked row, or will with the open epoch.
+    Row {
+        /// The row's number.
+        number: u64,
+        /// Bytes of the row.
+        bytes: u32,
+    },
+}
 
 /// A record in a lane.
 #[derive(Debug)]
@@ -23,7 +38,7 @@ pub struct Taken {
     /// The record.
     pub record: Arc<Record>,
     /// What finishes it.
-    pub receipt: Receipt,
+    pub hold: Hold,
     /// Its event id, hashed with its payload.
     pub id: Option<RecentId>,
     /// Its event id as the record carries it.
@@ -52,6 +67,8 @@ enum State {
     Judged { attempt: u32 },
     /// The supervisor will wake the lane for this attempt.
     Parked { attempt: u32 },
+    /// The handler ends because of its record.
+    Halted,
 }
 
 /// What comes next in a lane.
@@ -64,7 +81,7 @@ pub enum Turn {
     /// A producer's duplicate: finish it.
     Duplicate {
         /// What finishes it.
-        receipt: Receipt,
+        hold: Hold,
         /// The id came before with another payload.
         conflict: bool,
     },
@@ -85,6 +102,10 @@ pub struct Lane {
     queue: VecDeque<Taken>,
     current: Option<Taken>,
     state: State,
+    /// What the head will say of the parked rows once there is one.
+    wait: Option<Box<Parking>>,
+    /// Bytes of the parked rows.
+    parked_bytes: u64,
     /// Whether the head changed since the last closed epoch.
     changed: bool,
     /// The last epoch that carries the head.
@@ -101,13 +122,37 @@ impl Lane {
             queue: VecDeque::new(),
             current: None,
             state: State::Idle,
+            wait: None,
+            parked_bytes: 0,
             changed: false,
             carried_by: 0,
         }
     }
 
+    /// A lane that waits for a retry, with the records of all the rows that its head names.
+    pub fn parked(key: Option<Rc<[u8]>>, head: Head, mut records: VecDeque<Taken>) -> Self {
+        let attempt = head.parking.as_ref().map_or(1, |parking| parking.attempt);
+        let current = records.pop_front();
+        let bytes = |taken: &Taken| match taken.hold {
+            Hold::Row { bytes, .. } => u64::from(bytes),
+            Hold::Intake(_) => 0,
+        };
+        Lane {
+            state: State::Parked { attempt },
+            parked_bytes: current.iter().chain(&records).map(bytes).sum(),
+            current,
+            queue: records,
+            ..Lane::new(key, Some(head))
+        }
+    }
+
     /// Takes a record in: it begins at once if the lane is free and `may_begin`, else it queues.
     pub fn take(&mut self, taken: Taken, may_begin: bool, oldest_ms: i64) -> Turn {
+        if let Hold::Intake(receipt) = taken.hold
+            && taken.record.offset <= self.head.taken
+        {
+            return Turn::Redelivered(receipt);
+        }
         if may_begin && self.state == State::Idle && self.queue.is_empty() {
             return self.begin(taken, oldest_ms);
         }
@@ -139,13 +184,10 @@ impl Lane {
     }
 
     fn begin(&mut self, next: Taken, oldest_ms: i64) -> Turn {
-        if next.record.offset <= self.head.taken {
-            return Turn::Redelivered(next.receipt);
-        }
         let known = next.id.as_ref().map_or(IdMatch::New, |id| self.head.ids.find(id, oldest_ms));
         if next.defect.is_none() && known != IdMatch::New {
-            self.head.taken = next.record.offset;
-            return Turn::Duplicate { receipt: next.receipt, conflict: known == IdMatch::Conflict };
+            self.finish(&next);
+            return Turn::Duplicate { hold: next.hold, conflict: known == IdMatch::Conflict };
         }
         let defective = next.defect.is_some();
         self.current = Some(next);
@@ -167,19 +209,113 @@ impl Lane {
         current
     }
 
-    /// The verdict is to try again later; `false` if nothing waits for this verdict.
-    pub fn park(&mut self, attempt: u32) -> bool {
-        let judged = self.state == State::Judged { attempt };
-        if judged {
-            self.state = State::Parked { attempt: attempt + 1 };
-            self.current = self.current.take().map(Taken::detached);
+    /// The verdict is to try again after `delay_ms`; `false` if nothing waits for this verdict. What is
+    /// to be durable of it is for [`Lane::shelve`].
+    pub fn park(&mut self, attempt: u32, now: Millis, delay_ms: u64, cause: &str) -> bool {
+        if self.state != (State::Judged { attempt }) {
+            return false;
         }
-        judged
+        self.state = State::Parked { attempt: attempt + 1 };
+        self.current = self.current.take().map(Taken::detached);
+        let due = Millis(now.0.saturating_add_unsigned(delay_ms));
+        let parking = self.head.parking.as_mut().unwrap_or_else(|| self.wait.get_or_insert_default());
+        parking.wait(attempt + 1, due, delay_ms, cause);
+        true
     }
 
-    /// The time of a retry has come; `false` if nothing waits for it.
-    pub fn wake(&mut self, attempt: u32) -> bool {
-        let parked = self.state == State::Parked { attempt };
+    /// The record stays as it is, and whatever is behind it: nothing wakes the lane any more.
+    pub fn halt(&mut self, attempt: u32) {
+        if self.state == (State::Judged { attempt }) {
+            self.state = State::Halted;
+        }
+    }
+
+    /// The lane waits no longer: a verdict on the attempt that failed last is due again. Which one that
+    /// was; `None` if it does not wait.
+    pub fn give_up_waiting(&mut self) -> Option<u32> {
+        let failed = self.waits_for()? - 1;
+        self.state = State::Judged { attempt: failed };
+        Some(failed)
+    }
+
+    /// The first record without a row, while the lane waits for a retry.
+    pub fn unparked(&self) -> Option<&Taken> {
+        let State::Parked { .. } = self.state else { return None };
+        match self.parked_records() {
+            0 => self.current.as_ref(),
+            rows => self.queue.get(usize::try_from(rows - 1).ok()?),
+        }
+    }
+
+    /// The row for the record that [`Lane::unparked`] tells, and its bytes.
+    pub fn parked_row(&self, out: &mut BytesMut) -> Option<Row> {
+        let number = self.head.parking.as_ref().map_or(0, |parking| parking.next);
+        Some(parked_row(self.key.as_deref(), number, &self.unparked()?.record, out))
+    }
+
+    /// The record that [`Lane::unparked`] tells lies in the row that [`Lane::parked_row`] gave: it holds
+    /// the watermark no more. What did is returned.
+    pub fn shelve(&mut self, row_bytes: u32) -> Option<Receipt> {
+        self.unparked()?;
+        let parking = match &mut self.head.parking {
+            Some(parking) => parking,
+            none => none.insert(self.wait.take().unwrap_or_default()),
+        };
+        let (number, rows) = (parking.next, parking.records());
+        parking.next += 1;
+        let taken = match rows {
+            0 => self.current.as_mut()?,
+            rows => self.queue.get_mut(usize::try_from(rows - 1).ok()?)?,
+        };
+        self.head.taken = taken.record.offset;
+        self.parked_bytes += u64::from(row_bytes);
+        match std::mem::replace(&mut taken.hold, Hold::Row { number, bytes: row_bytes }) {
+            Hold::Intake(receipt) => Some(receipt),
+            Hold::Row { .. } => unreachable!("records with rows come first"),
+        }
+    }
+
+    /// How many records lie in parked rows.
+    pub fn parked_records(&self) -> u64 {
+        self.head.parking.as_ref().map_or(0, |parking| parking.records())
+    }
+
+    /// Bytes of the parked rows.
+    pub fn parked_bytes(&self) -> u64 {
+        self.parked_bytes
+    }
+
+    /// What is known of the wait for a retry.
+    pub fn parking(&self) -> Option<&Parking> {
+        self.head.parking.as_deref().or(self.wait.as_deref())
+    }
+
+    /// The attempt that a waiting lane is to be woken for.
+    pub fn waits_for(&self) -> Option<u32> {
+        match self.state {
+            State::Parked { attempt } => Some(attempt),
+            _ => None,
+        }
+    }
+
+    /// A result of this record is known: its row, if it has one, is of no use any more.
+    fn finish(&mut self, done: &Taken) {
+        self.wait = None;
+        self.head.taken = self.head.taken.max(done.record.offset);
+        let Hold::Row { bytes, .. } = done.hold else { return };
+        self.parked_bytes -= u64::from(bytes);
+        if let Some(parking) = &mut self.head.parking {
+            parking.advance();
+            if parking.records() == 0 {
+                self.head.parking = None;
+            }
+        }
+    }
+
+    /// The time of a retry has come; `false` if that record does not wait for it.
+    pub fn wake(&mut self, offset: Offset, attempt: u32) -> bool {
+        let current = self.current.as_ref().is_some_and(|taken| taken.record.offset == offset);
+        let parked = current && self.state == State::Parked { attempt };
         if parked {
             self.state = State::InFlight { attempt };
         }
@@ -190,7 +326,6 @@ impl Lane {
     /// that runs: a late answer changes nothing.
     pub fn applied(&mut self, attempt: u32, state: StateChange, max_ids: usize) -> Option<Taken> {
         let done = self.end(State::InFlight { attempt })?;
-        self.head.taken = done.record.offset;
         self.head.change_state(state);
         if let Some(id) = done.id {
             self.head.ids.push(id, max_ids);
@@ -200,9 +335,7 @@ impl Lane {
 
     /// The verdict is a dead letter; `None` if nothing waits for this verdict.
     pub fn dead_lettered(&mut self, attempt: u32) -> Option<Taken> {
-        let done = self.end(State::Judged { attempt })?;
-        self.head.taken = done.record.offset;
-        Some(done)
+        self.end(State::Judged { attempt })
     }
 
     fn end(&mut self, expected: State) -> Option<Taken> {
@@ -210,7 +343,9 @@ impl Lane {
             return None;
         }
         self.state = State::Idle;
-        self.current.take()
+        let done = self.current.take()?;
+        self.finish(&done);
+        Some(done)
     }
 
     /// Forgets the records that have not begun: they will be delivered again.
@@ -222,7 +357,7 @@ impl Lane {
     pub fn running_attempt(&self) -> Option<u32> {
         match self.state {
             State::InFlight { attempt } => Some(attempt),
-            State::Idle | State::Judged { .. } | State::Parked { .. } => None,
+            _ => None,
         }
     }
 
@@ -230,6 +365,7 @@ impl Lane {
     pub fn doing(&self) -> (Doing, Option<u32>) {
         match self.state {
             State::Idle => (Doing::Idle, None),
+            State::Halted => (Doing::Halted, None),
             State::InFlight { attempt } => (Doing::InFlight, Some(attempt)),
             State::Judged { attempt } => (Doing::Judged, Some(attempt)),
             State::Parked { attempt } => (Doing::Parked, Some(attempt)),
@@ -298,147 +434,5 @@ impl Lane {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::IdHasher;
-    use crate::outcome::code;
-    use crate::record::{Millis, TimestampType};
-    use crate::watermark::Watermark;
-
-    struct Bench {
-        lane: Lane,
-        watermark: Watermark,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let lane = Lane::new(Some(Rc::from(&b"ORD-1"[..])), None);
-            Bench { lane, watermark: Watermark::new(NextOffset(0)) }
-        }
-
-        fn take(&mut self, offset: i64, event_id: &str) {
-            assert_eq!(self.offer(offset, event_id, false), Turn::Wait, "it queues");
-        }
-
-        fn offer(&mut self, offset: i64, event_id: &str, begin: bool) -> Turn {
-            let record = Record {
-                offset: Offset(offset),
-                timestamp: Millis(0),
-                timestamp_type: TimestampType::CreateTime,
-                key: Some(Bytes::from_static(b"ORD-1")),
-                value: None,
-                headers: Vec::new(),
-            };
-            let ticket = self.watermark.receive(record.offset).expect("offsets grow in these tests");
-            let receipt = Receipt { ticket, bytes: 0 };
-            let id = Some(IdHasher::new([0; 16]).hash(event_id.as_bytes(), None, 0));
-            let taken = Taken { record: Arc::new(record), receipt, id, event_id: None, defect: None };
-            self.lane.take(taken, begin, 0)
-        }
-    }
-
-    #[test]
-    fn one_record_of_a_key_is_at_the_handler() {
-        let mut bench = Bench::new();
-        bench.take(0, "a");
-        bench.take(1, "b");
-        assert_eq!(bench.lane.turn(0), Turn::Attempt(1));
-        assert_eq!(bench.lane.turn(0), Turn::Wait, "the second waits for the first");
-        assert!(bench.lane.applied(1, StateChange::Keep, 64).is_some());
-        assert_eq!(bench.lane.turn(0), Turn::Attempt(1));
-        assert_eq!(bench.lane.current().map(|taken| taken.record.offset), Some(Offset(1)));
-    }
-
-    #[test]
-    fn a_record_begins_at_once_only_in_a_free_lane() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.offer(0, "a", true), Turn::Attempt(1));
-        assert_eq!(bench.offer(1, "b", true), Turn::Wait, "one is at the handler");
-        assert!(bench.lane.applied(1, StateChange::Keep, 64).is_some());
-        assert_eq!(bench.offer(2, "c", true), Turn::Wait, "one came before it");
-        assert_eq!(bench.lane.turn(0), Turn::Attempt(1));
-        assert_eq!(bench.lane.current().map(|taken| taken.record.offset), Some(Offset(1)));
-    }
-
-    #[test]
-    fn an_id_is_marked_only_by_applying_it() {
-        let mut bench = Bench::new();
-        bench.take(0, "a");
-        bench.take(1, "a");
-        assert_eq!(bench.lane.turn(0), Turn::Attempt(1));
-        assert!(bench.lane.failed(1));
-        assert!(bench.lane.dead_lettered(1).is_some());
-        assert_eq!(bench.lane.turn(0), Turn::Attempt(1), "a dead-lettered id was never applied");
-        assert!(bench.lane.applied(1, StateChange::Keep, 64).is_some());
-        bench.take(2, "a");
-        assert!(matches!(bench.lane.turn(0), Turn::Duplicate { conflict: false, .. }));
-        assert_eq!(bench.lane.taken(), Offset(2));
-    }
-
-    #[test]
-    fn a_taken_offset_is_recognised_when_it_is_delivered_again() {
-        let head = Head { taken: Offset(5), ..Head::default() };
-        let mut bench = Bench { lane: Lane::new(None, Some(head)), watermark: Watermark::new(NextOffset(0)) };
-        bench.take(5, "a");
-        bench.take(6, "b");
-        assert!(matches!(bench.lane.turn(0), Turn::Redelivered(_)));
-        assert_eq!(bench.lane.turn(0), Turn::Attempt(1));
-    }
-
-    #[test]
-    fn a_late_or_repeated_answer_changes_nothing() {
-        let mut bench = Bench::new();
-        bench.take(0, "a");
-        bench.lane.turn(0);
-        assert!(!bench.lane.failed(2), "no second attempt runs yet");
-        assert!(bench.lane.failed(1));
-        assert!(bench.lane.applied(1, StateChange::Keep, 64).is_none(), "it has failed already");
-        assert_eq!(bench.lane.doing(), (Doing::Judged, Some(1)));
-        assert!(bench.lane.park(1));
-        assert!(!bench.lane.park(1));
-        assert_eq!(bench.lane.doing(), (Doing::Parked, Some(2)), "the attempt that is to come");
-        assert!(!bench.lane.wake(1));
-        assert!(bench.lane.wake(2));
-        assert!(bench.lane.applied(1, StateChange::Keep, 64).is_none());
-        assert!(bench.lane.applied(2, StateChange::Keep, 64).is_some());
-        assert!(bench.lane.is_empty());
-    }
-
-    #[test]
-    fn a_defective_record_waits_for_its_verdict_like_a_failed_one() {
-        let mut bench = Bench::new();
-        bench.take(0, "a");
-        bench.lane.queue[0].defect = Some(Box::new(Failure::permanent(code::UNDECODABLE, "x")));
-        assert_eq!(bench.lane.turn(0), Turn::Defective);
-        assert!(bench.lane.is_judged());
-        assert!(bench.lane.dead_lettered(1).is_some());
-    }
-
-    #[test]
-    fn a_head_that_holds_nothing_is_never_written_or_is_removed() {
-        let mut bench = Bench::new();
-        let mut out = BytesMut::new();
-        bench.take(0, "a");
-        bench.lane.turn(0);
-        bench.lane.applied(1, StateChange::Keep, 0);
-        assert!(bench.lane.mark_changed());
-        assert!(!bench.lane.mark_changed(), "already among the changed");
-        assert_eq!(
-            bench.lane.close(1, NextOffset(1), 0, &mut out),
-            None,
-            "below the watermark, never stored"
-        );
-
-        bench.take(1, "b");
-        bench.lane.turn(0);
-        bench.lane.applied(1, StateChange::Keep, 0);
-        let row = bench.lane.close(2, NextOffset(1), 0, &mut out).expect("above the watermark");
-        assert!(row.value.is_some());
-        assert!(!bench.lane.may_go(1), "epoch 2 carries it");
-        assert!(bench.lane.may_go(2));
-        assert!(bench.lane.has_dead_row(NextOffset(2), 0));
-        let row = bench.lane.close(3, NextOffset(2), 0, &mut out).expect("the stored row is removed");
-        assert_eq!(row.value, None);
-        assert!(!bench.lane.has_dead_row(NextOffset(2), 0));
-    }
-}
+#[path = "lane_tests.rs"]
+mod tests;

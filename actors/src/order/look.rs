@@ -16,6 +16,8 @@ pub enum Doing {
     Judged,
     /// Its record waits for a retry.
     Parked,
+    /// Its record ended the handler.
+    Halted,
 }
 
 /// A lane at a moment.

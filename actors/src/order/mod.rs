@@ -2,12 +2,14 @@
 
 mod actor;
 mod lane;
+mod letters;
 mod look;
+mod shelf;
 
 use std::cell::{Cell, RefCell};
 
 pub use actor::{Go, Judged, OrderActor, Stop, Take, Wake};
-pub use lane::{Lane, Taken, Turn};
+pub use lane::{Hold, Lane, Taken, Turn};
 pub use look::{Doing, LaneLook};
 
 /// Whether a lane has a place at the handler.
@@ -30,6 +32,8 @@ pub struct LaneCell {
     pub place: Cell<Place>,
     /// Whether a call is at the handler.
     pub calling: Cell<bool>,
+    /// Whether it holds records that found no room among the parked ones.
+    pub overflows: Cell<bool>,
     /// Messages to the order actor that it has not yet handled.
     pub pending: Cell<u32>,
 }
@@ -41,6 +45,7 @@ impl LaneCell {
             lane: RefCell::new(lane),
             place: Cell::new(Place::None),
             calling: Cell::new(false),
+            overflows: Cell::new(false),
             pending: Cell::new(0),
         }
     }
@@ -60,6 +65,14 @@ impl LaneCell {
             offset: lane.current().map(|taken| taken.record.offset.0),
             queued: lane.queued() + self.pending.get() as usize,
         }
+    }
+
+    /// How many records of it are parked, and its key for people; `None` if none is.
+    pub fn parked(&self) -> Option<(u64, String)> {
+        let lane = self.lane.borrow();
+        let key =
+            lane.key.as_ref().map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned());
+        (lane.parked_records() > 0).then(|| (lane.parked_records(), key))
     }
 
     /// Whether the key can be let go.

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use super::lane_key::{KeyBounds, lane_key, undecodable};
 use super::live::{Live, LiveKeys};
-use super::{Ownership, PartitionState, Receipt};
+use super::{Ownership, PartitionState, Receipt, Shelf, restoring};
 use crate::clock;
 use crate::epoch::AssignmentEpoch;
-use crate::ledger::{HEAD_PREFIX, Head, head_key};
-use crate::order::{Lane, LaneCell, LaneLook, OrderActor, Take, Taken};
+use crate::ledger::{Head, head_key, lane_of};
+use crate::order::{Hold, Lane, LaneCell, LaneLook, OrderActor, Take, Taken};
 use crate::pipeline::Pipeline;
 use crate::record::{NextOffset, Record};
 use crate::selector::Reader;
@@ -66,9 +66,9 @@ const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(2);
 
 /// See the module's documentation.
 pub struct PartitionActor {
-    pipeline: Rc<Pipeline>,
-    state: Rc<RefCell<PartitionState>>,
-    live: LiveKeys,
+    pub(super) pipeline: Rc<Pipeline>,
+    pub(super) state: Rc<RefCell<PartitionState>>,
+    pub(super) live: LiveKeys,
     sweep: u64,
     /// Where the sweep for dead rows goes on.
     swept_to: Option<Bytes>,
@@ -78,13 +78,14 @@ pub struct PartitionActor {
 
 impl PartitionActor {
     /// Starts an actor at the restored watermark.
-    pub fn start(pipeline: Rc<Pipeline>, ownership: Ownership) -> Addr<Self> {
+    pub fn start(pipeline: Rc<Pipeline>, mut ownership: Ownership) -> Addr<Self> {
         ownership.stats.last_progress.set(clock::now().0);
         ownership.stats.set_phase(PartitionPhase::Running);
+        let parked = std::mem::take(&mut ownership.parked);
         let state = Rc::new(RefCell::new(PartitionState::new(ownership)));
         PartitionActor::create(|ctx| {
             ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
-            PartitionActor {
+            let mut partition = PartitionActor {
                 pipeline,
                 state,
                 live: LiveKeys::default(),
@@ -92,13 +93,17 @@ impl PartitionActor {
                 swept_to: None,
                 draining: None,
                 halted: false,
+            };
+            if let Err(reason) = partition.restore(parked) {
+                partition.halt(reason);
             }
+            partition
         })
     }
 
     /// Hands a record to the order actor of its key.
     fn dispatch(&mut self, record: Record, receipt: Receipt) {
-        let (key, taken) = self.sort(record, receipt);
+        let (key, taken) = self.sort(record, Hold::Intake(receipt));
         let key = key.as_deref();
         let sweep = self.sweep;
         let live = match self.live.get_mut(key) {
@@ -116,7 +121,7 @@ impl PartitionActor {
     }
 
     /// Which lane a record belongs to and what marks its repetition.
-    fn sort(&self, record: Record, receipt: Receipt) -> (Option<Bytes>, Taken) {
+    pub(super) fn sort(&self, record: Record, hold: Hold) -> (Option<Bytes>, Taken) {
         let policy = &self.pipeline.policy;
         let mut reader = Reader::new(&record);
         let bounds = KeyBounds { recent_ids: policy.recent_ids, max_row_bytes: policy.max_row_bytes };
@@ -138,7 +143,7 @@ impl PartitionActor {
             }
             _ => None,
         };
-        (key, Taken { record: Arc::new(record), receipt, id, event_id, defect: defect.map(Box::new) })
+        (key, Taken { record: Arc::new(record), hold, id, event_id, defect: defect.map(Box::new) })
     }
 
     /// Starts the order actor of a key with what the ledger knows of it.
@@ -150,10 +155,18 @@ impl PartitionActor {
             .get(partition, &head_key(key, &mut BytesMut::new()))
             .map_err(|error| format!("the local view of the ledger cannot be read: {error}"))?;
         let head = stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
+        if let Some(parking) = head.as_ref().and_then(|head| head.parking.as_ref()) {
+            return Err(restoring::rows_are_missing(key, parking, 0));
+        }
         let key: Option<Rc<[u8]>> = key.map(Rc::from);
-        let cell = Rc::new(LaneCell::new(Lane::new(key.clone(), head)));
+        Ok((key.clone(), self.enliven(Lane::new(key, head))))
+    }
+
+    /// Gives a lane its order actor.
+    pub(super) fn enliven(&self, lane: Lane) -> Live {
+        let cell = Rc::new(LaneCell::new(lane));
         let actor = OrderActor::start(cell.clone(), self.state.clone(), self.pipeline.clone());
-        Ok((key, Live { cell, actor, used: self.sweep }))
+        Live { cell, actor, used: self.sweep }
     }
 
     fn halt(&mut self, reason: String) {
@@ -189,8 +202,31 @@ impl PartitionActor {
             !dead_row
         });
         state.borrow().stats().live_keys.set(self.live.len() as i64);
+        self.tell_full_parking();
         if let Err(reason) = self.sweep_rows(watermark, oldest_ms) {
             self.halt(reason);
+        }
+    }
+
+    /// Says whether lanes wait that found no room in the ledger, and which keys fill it.
+    fn tell_full_parking(&self) {
+        let (state, source) = (self.state.borrow(), &self.pipeline.source);
+        let overflows = self.live.cells().any(|cell| cell.overflows.get());
+        let why = overflows.then(|| {
+            let Shelf { records, bytes } = state.shelf();
+            let mut fullest: Vec<_> = self.live.cells().filter_map(|cell| cell.parked()).collect();
+            fullest.sort_by(|(a, _), (b, _)| b.cmp(a));
+            let keys: Vec<_> =
+                fullest.iter().take(3).map(|(records, key)| format!("key \"{key}\" ({records})")).collect();
+            format!(
+                "no more records can be parked: {records} records with {bytes} bytes are, most of {}; what comes for \
+                 keys that wait holds the partition's offset",
+                keys.join(", ")
+            )
+        });
+        if state.stats().set_parking_full(why.clone()) {
+            let (handler, partition) = (&source.handler, state.partition());
+            tracing::warn!("{handler}: {}[{partition}]: {}", source.topic, why.unwrap_or_default());
         }
     }
 
@@ -205,7 +241,7 @@ impl PartitionActor {
             .map_err(|error| format!("the local view of the ledger cannot be read: {error}"))?;
         self.swept_to = (rows.len() == limit).then(|| rows.last().map(|(key, _)| key.clone())).flatten();
         for (row_key, value) in rows {
-            let key = (row_key.first() == Some(&HEAD_PREFIX)).then(|| &row_key[1..]);
+            let Some(key) = lane_of(&row_key) else { continue };
             if self.live.get_mut(key).is_some() {
                 continue;
             }

@@ -3,8 +3,9 @@
 mod actor;
 mod lane_key;
 mod live;
+mod restoring;
 mod state;
 
 pub use actor::{Abandon, Drain, Look, PartitionActor, Records};
 pub use lane_key::{KeyBounds, lane_key};
-pub use state::{Ownership, PartitionState, Receipt, Settlement};
+pub use state::{Ownership, PartitionState, Receipt, Settlement, Shelf};

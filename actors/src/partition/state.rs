@@ -4,12 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::effects::Emit;
 use crate::epoch::{AssignmentEpoch, Letter, PartitionEpoch};
-use crate::ledger::{Books, IdHasher, PartitionRow, Row};
-use crate::order::LaneCell;
+use crate::ledger::{Books, IdHasher, PartitionRow, Row, parked_tombstone};
+use crate::order::{Hold, LaneCell};
+use crate::policy::ParkingBounds;
 use crate::record::{Millis, NextOffset, Partition, Record};
 use crate::stats::{HandlerStats, PartitionStats};
 use crate::watermark::{Ticket, Watermark};
@@ -34,6 +35,8 @@ pub struct Ownership {
     pub claim: i64,
     /// The partition row as restored, or a fresh one.
     pub row: PartitionRow,
+    /// Its parked rows, keys and values, in the order of their keys.
+    pub parked: Vec<(Bytes, Bytes)>,
     /// What others observe.
     pub stats: Arc<PartitionStats>,
 }
@@ -50,6 +53,7 @@ pub struct PartitionState {
     /// Whether the open epoch already lists this partition.
     listed: bool,
     tenure: Tenure,
+    parked: Shelf,
     /// Epochs that carry it and are not yet decided.
     undecided: usize,
 }
@@ -74,14 +78,28 @@ struct Share {
     letters: Vec<Letter>,
     rows: Vec<Row>,
     lanes: Vec<Rc<LaneCell>>,
-    emitted_bytes: u64,
+    /// Removals of parked rows: written after the heads that name them no more, so that no head names
+    /// a row that is not there.
+    unparked: Vec<Row>,
+    written_bytes: u64,
     tally: Tally,
+}
+
+/// What lies in parked rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shelf {
+    /// How many records.
+    pub records: u64,
+    /// Bytes of their rows.
+    pub bytes: u64,
 }
 
 /// What becomes countable when an epoch is committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     books: Books,
+    /// Records that left their parked rows.
+    unparked: u64,
     redelivered: u64,
     records: u64,
     bytes: u64,
@@ -96,7 +114,7 @@ pub struct Settlement {
 impl PartitionState {
     /// Begins at the restored watermark.
     pub fn new(ownership: Ownership) -> Self {
-        let Ownership { partition, assignment, claim, mut row, stats } = ownership;
+        let Ownership { partition, assignment, claim, mut row, stats, .. } = ownership;
         if row.claim != claim {
             row.claim = claim;
             row.epoch = 0;
@@ -112,6 +130,7 @@ impl PartitionState {
             share: Share::default(),
             listed: false,
             tenure: Tenure::Open,
+            parked: Shelf::default(),
             undecided: 0,
         }
     }
@@ -177,31 +196,87 @@ impl PartitionState {
         self.finish(receipt);
     }
 
-    /// A record took effect.
-    pub fn applied(&mut self, receipt: Receipt, emits: Vec<Emit>) {
+    /// A record of a lane took effect.
+    pub fn applied(&mut self, lane: Option<&[u8]>, hold: Hold, emits: Vec<Emit>) {
         self.share.tally.books.applied += 1;
-        self.share.emitted_bytes += emits.iter().map(|emit| emit.size() as u64).sum::<u64>();
+        self.share.written_bytes += emits.iter().map(|emit| emit.size() as u64).sum::<u64>();
         self.share.emits.extend(emits);
-        self.book(receipt);
+        self.book(lane, hold);
     }
 
-    /// A record was a producer's duplicate.
-    pub fn duplicate(&mut self, receipt: Receipt) {
+    /// A record of a lane was a producer's duplicate.
+    pub fn duplicate(&mut self, lane: Option<&[u8]>, hold: Hold) {
         self.share.tally.books.duplicates += 1;
-        self.book(receipt);
+        self.book(lane, hold);
     }
 
-    /// A record goes to the dead-letter topic.
-    pub fn dead_lettered(&mut self, receipt: Receipt, letter: Letter) {
+    /// A record of a lane goes to the dead-letter topic.
+    pub fn dead_lettered(&mut self, lane: Option<&[u8]>, hold: Hold, letter: Letter) {
         self.share.tally.books.dead_lettered += 1;
-        self.share.emitted_bytes += letter.emit.size() as u64;
+        self.share.written_bytes += letter.emit.size() as u64;
         self.share.letters.push(letter);
-        self.book(receipt);
+        self.book(lane, hold);
     }
 
-    fn book(&mut self, receipt: Receipt) {
+    /// Whether `bounds` leave room for one more parked row of so many bytes.
+    pub fn has_room(&self, bytes: u64, bounds: &ParkingBounds) -> bool {
+        self.parked.records < bounds.records && self.parked.bytes + bytes <= bounds.bytes
+    }
+
+    /// A record goes into a parked row: the partition's offset may pass it.
+    pub fn parked(&mut self, receipt: Receipt, row: Row) {
+        let bytes = row.value.as_ref().map_or(0, |value| value.len() as u64);
         self.share.tally.books.received += 1;
+        self.share.tally.books.parked += 1;
+        self.share.written_bytes += bytes;
+        self.share.rows.push(row);
+        self.shelf_grows(bytes);
         self.finish(receipt);
+    }
+
+    /// A parked row is there.
+    pub fn shelf_grows(&mut self, bytes: u64) {
+        self.parked.records += 1;
+        self.parked.bytes += bytes;
+        self.show_shelf();
+    }
+
+    /// All parked rows are there: the books follow them, should they say something else. They may after a
+    /// crash with `at-least-once`, which writes rows before it counts them.
+    pub fn recount_parked(&mut self) {
+        let (books, found) = (&mut self.row.books, self.parked.records);
+        if books.parked != found {
+            let partition = self.partition.0;
+            tracing::warn!(partition, booked = books.parked, found, "the books follow the parked rows");
+            books.received = (books.received + found).saturating_sub(books.parked);
+            books.parked = found;
+        }
+    }
+
+    /// What lies in parked rows.
+    pub fn shelf(&self) -> Shelf {
+        self.parked
+    }
+
+    fn show_shelf(&self) {
+        self.stats.parked_records.set(self.parked.records as i64);
+        self.stats.parked_bytes.set(self.parked.bytes as i64);
+    }
+
+    fn book(&mut self, lane: Option<&[u8]>, hold: Hold) {
+        match hold {
+            Hold::Intake(receipt) => {
+                self.share.tally.books.received += 1;
+                self.finish(receipt);
+            }
+            Hold::Row { number, bytes } => {
+                self.share.tally.unparked += 1;
+                self.share.unparked.push(parked_tombstone(lane, number, &mut BytesMut::new()));
+                self.parked.records -= 1;
+                self.parked.bytes -= u64::from(bytes);
+                self.show_shelf();
+            }
+        }
     }
 
     fn finish(&mut self, receipt: Receipt) {
@@ -215,7 +290,7 @@ impl PartitionState {
         self.share.lanes.push(lane);
     }
 
-    /// A row that is written as it is: the removal of a head that nobody holds.
+    /// A row that is written as it is: the removal of one that nobody holds.
     pub fn write_row(&mut self, row: Row) {
         self.share.rows.push(row);
     }
@@ -223,7 +298,7 @@ impl PartitionState {
     /// Bytes that the open epoch holds of this partition, roughly: what its records had and what
     /// they emit.
     pub fn open_bytes(&self) -> u64 {
-        self.share.tally.bytes + self.share.emitted_bytes
+        self.share.tally.bytes + self.share.written_bytes
     }
 
     /// Puts the partition on the open epoch's list; `true` if it was not there.
@@ -243,12 +318,13 @@ impl PartitionState {
             return None;
         }
         let next = self.watermark.position();
-        let Share { emits, letters, mut rows, lanes, tally, .. } = std::mem::take(&mut self.share);
-        rows.reserve(lanes.len());
+        let Share { emits, letters, mut rows, lanes, unparked, tally, .. } = std::mem::take(&mut self.share);
+        rows.reserve(lanes.len() + unparked.len());
         for cell in lanes {
             rows.extend(cell.lane.borrow_mut().close(epoch, next, oldest_ms, out));
         }
-        add(&mut self.row.books, &tally.books);
+        rows.extend(unparked);
+        add(&mut self.row.books, &tally);
         debug_assert!(self.row.books.balance(), "books of {}: {:?}", self.partition, self.row.books);
         self.row.watermark = next.0;
         self.row.epoch = epoch;
@@ -324,9 +400,11 @@ impl PartitionState {
     }
 }
 
-fn add(books: &mut Books, more: &Books) {
+fn add(books: &mut Books, tally: &Tally) {
+    let more = &tally.books;
     books.received += more.received;
     books.applied += more.applied;
     books.duplicates += more.duplicates;
     books.dead_lettered += more.dead_lettered;
+    books.parked = books.parked + more.parked - tally.unparked;
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use rand::Rng;
@@ -59,16 +60,23 @@ pub struct SupervisorActor {
     topic: Arc<str>,
     retry: RetryPolicy,
     pipeline: Option<Rc<Pipeline>>,
-    timers: Timers<Retry>,
+    timers: Timers<Resume>,
     wake_up: Option<(Instant, SpawnHandle)>,
     halting: Alarm,
 }
 
-/// A lane that waits for its next attempt.
-#[derive(Debug)]
-struct Retry {
-    actor: Addr<OrderActor>,
-    attempt: u32,
+/// A lane waits for an attempt: wake it then.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Resume {
+    /// Who waits.
+    pub actor: Addr<OrderActor>,
+    /// The record that waits.
+    pub offset: Offset,
+    /// The attempt that it waits for.
+    pub attempt: u32,
+    /// How long.
+    pub wait: Duration,
 }
 
 impl SupervisorActor {
@@ -103,7 +111,7 @@ impl SupervisorActor {
             supervisor.wake_up = None;
             while let Some(retry) = supervisor.timers.take_due(Instant::now()) {
                 // Gone with its partition: the record is delivered again to the next owner.
-                let _ = retry.actor.try_send(Wake { attempt: retry.attempt });
+                let _ = retry.actor.try_send(Wake { offset: retry.offset, attempt: retry.attempt });
             }
             supervisor.set_wake_up(ctx);
         });
@@ -148,12 +156,20 @@ impl Handler<Failed> for SupervisorActor {
         self.tell(&failed, verdict);
         let judged = Judged { attempt: failed.attempt, verdict };
         if failed.actor.try_send(judged).is_ok()
-            && let Verdict::Retry(delay) = verdict
+            && let Verdict::Retry(wait) = verdict
         {
-            self.timers
-                .set(Instant::now() + delay, Retry { actor: failed.actor, attempt: failed.attempt + 1 });
-            self.set_wake_up(ctx);
+            let Failed { actor, offset, attempt, .. } = failed;
+            self.handle(Resume { actor, offset, attempt: attempt + 1, wait }, ctx);
         }
+    }
+}
+
+impl Handler<Resume> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, resume: Resume, ctx: &mut Self::Context) {
+        self.timers.set(Instant::now() + resume.wait, resume);
+        self.set_wake_up(ctx);
     }
 }
 

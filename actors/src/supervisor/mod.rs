@@ -5,6 +5,6 @@ mod actor;
 mod timers;
 mod verdict;
 
-pub use actor::{Attach, Failed, Halt, Own, SupervisorActor};
+pub use actor::{Attach, Failed, Halt, Own, Resume, SupervisorActor};
 pub use timers::Timers;
 pub use verdict::{Disposition, RetryPolicy, Verdict, judge};

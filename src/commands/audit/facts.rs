@@ -66,6 +66,10 @@ pub struct Heads {
     pub highest: Option<(i64, String)>,
     /// A key that Java's partitioner would not have put here; looked for only where `key` is `record`.
     pub misplaced: Option<String>,
+    /// Parked records that the keys' rows name.
+    pub parked: u64,
+    /// How many of these have no row.
+    pub unparked: u64,
 }
 
 /// A group's committed position.

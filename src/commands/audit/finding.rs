@@ -26,6 +26,8 @@ pub enum Check {
     Books,
     /// Received records with those in the input.
     Received,
+    /// Parked records with the rows that hold them.
+    Parked,
     /// Dead-lettered records with the letters.
     DeadLetters,
     /// The row's claim with the last one.

@@ -29,6 +29,7 @@ fn partition(facts: &Facts, one: &PartitionFacts) -> Vec<Finding> {
         return vec![foreign];
     }
     let mut findings = vec![balance(facts, one, &row.books), received(facts, one, row)];
+    findings.extend(parked(facts, one, row.books.parked));
     findings.extend(letters(facts, one, row));
     findings.extend(ledger::judge(facts, one, row));
     findings
@@ -36,9 +37,10 @@ fn partition(facts: &Facts, one: &PartitionFacts) -> Vec<Finding> {
 
 fn balance(facts: &Facts, one: &PartitionFacts, books: &Books) -> Finding {
     let at = Finding::at(facts, one, Check::Books);
-    let Books { received, applied, duplicates, dead_lettered, .. } = books;
+    let Books { received, applied, duplicates, dead_lettered, parked, .. } = books;
     let sum = format!(
-        "{received} received, {applied} applied + {duplicates} duplicates + {dead_lettered} dead-lettered"
+        "{received} received, {applied} applied + {duplicates} duplicates + {dead_lettered} dead-lettered + {parked} \
+         parked"
     );
     if books.balance() { at.ok(sum) } else { at.error(format!("the books do not balance: {sum}"), REPORT) }
 }
@@ -71,6 +73,26 @@ fn received(facts: &Facts, one: &PartitionFacts, row: &PartitionRow) -> Finding 
         return at.note(format!("{what}: at-least-once may count less than was done after a crash"));
     }
     at.error(what, REPORT)
+}
+
+/// Parked records against the rows that keep them; nothing where there are none.
+fn parked(facts: &Facts, one: &PartitionFacts, booked: u64) -> Option<Finding> {
+    let at = Finding::at(facts, one, Check::Parked);
+    let (named, gone) = (one.heads.parked, one.heads.unparked);
+    if gone > 0 {
+        return Some(at.error(
+            format!("keys wait for a retry of {named} records, but the changelog has no row for {gone} of them"),
+            "these records are lost unless the changelog can be restored; the partition is not taken in like this",
+        ));
+    }
+    let what = format!("{booked} parked, and keys wait for a retry of {named} records");
+    match booked == named {
+        true => (booked > 0).then(|| at.ok(what)),
+        false if !facts.transactional => {
+            Some(at.note(format!("{what}: after a crash at-least-once may count less than was done")))
+        }
+        false => Some(at.error(what, REPORT)),
+    }
 }
 
 /// Why the input cannot tell exactly what was received.

@@ -20,7 +20,7 @@ fn sound() -> Facts {
         partition: 0,
         claim: Some(Claim { number: 7, instance: "host-1".into() }),
         row: Some(row),
-        heads: Heads { highest: Some((210, "K".into())), misplaced: None },
+        heads: Heads { highest: Some((210, "K".into())), ..Heads::default() },
         group: Some(Position { next: 200, metadata: metadata(7, 5) }),
         input: Input { low: 50, high: 300, below: 93, ahead: 4, ..Input::default() },
         letters: Some(Letters { tied: 2, distinct: 2, ..Letters::default() }),
@@ -280,4 +280,25 @@ fn an_output_that_holds_less_than_was_applied_is_found() {
     check(&output(89, false), &[(Level::Error, Check::Output, "90 applied, 89 records in out")]);
     check(&output(89, true), &[(Level::Note, Check::Output, "not judged")]);
     check(&output(91, false), &[(Level::Note, Check::Output, "others write there too")]);
+}
+
+#[test]
+fn parked_records_are_held_against_the_rows_that_keep_them() {
+    let parked = |booked: u64, named: u64, gone: u64| {
+        broken(|one| {
+            let books = &mut row(one).books;
+            (books.parked, books.applied) = (booked, books.applied - booked);
+            (one.heads.parked, one.heads.unparked) = (named, gone);
+        })
+    };
+    let without_output = |mut facts: Facts| {
+        facts.output = None;
+        facts
+    };
+    check(&without_output(parked(3, 3, 0)), &[]);
+    let differ = "3 parked, and keys wait for a retry of 2 records";
+    check(&without_output(parked(3, 2, 0)), &[(Level::Error, Check::Parked, differ)]);
+    check(&without_output(at_least_once(parked(3, 2, 0))), &[(Level::Note, Check::Parked, differ)]);
+    let gone = "a retry of 3 records, but the changelog has no row for 1 of them";
+    check(&without_output(parked(3, 3, 1)), &[(Level::Error, Check::Parked, gone)]);
 }

@@ -4,12 +4,13 @@
 //! the row of its key has taken its offset: a key's records are worked in the order of their offsets,
 //! so the highest taken one stands for all before it. Held in memory: the keys that have taken
 //! something at or above the watermark (at most `intake.max_finished_ahead` and what is in work), and
-//! 8 bytes for each dead letter.
+//! 8 bytes for each dead letter, and the keys of parked rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
-use bytes::Bytes;
-use pawl_actors::ledger::{Head, PartitionRow, RowError, lane_of};
+use bytes::{Bytes, BytesMut};
+use pawl_actors::ledger::{Head, PartitionRow, RowError, lane_of, parked_at, parked_key};
 use pawl_actors::partition::{KeyBounds, lane_key};
 use pawl_actors::record::Record;
 use pawl_actors::selector::{Reader, Selector};
@@ -37,6 +38,10 @@ pub struct Taken {
     watermark: i64,
     /// Taken offsets at or above the watermark, by lane.
     ahead: HashMap<Option<Bytes>, i64>,
+    /// The parked rows that heads name.
+    named: HashMap<Option<Bytes>, Range<u64>>,
+    /// The parked rows that are there.
+    rows: HashSet<Bytes>,
     heads: Heads,
 }
 
@@ -44,7 +49,15 @@ impl Taken {
     /// Before the keys' rows are read.
     pub fn new(partition: i32, row: &PartitionRow) -> Taken {
         let PartitionRow { began, watermark, .. } = *row;
-        Taken { partition, began, watermark, ahead: HashMap::new(), heads: Heads::default() }
+        Taken {
+            partition,
+            began,
+            watermark,
+            ahead: HashMap::new(),
+            named: HashMap::new(),
+            rows: HashSet::new(),
+            heads: Heads::default(),
+        }
     }
 
     /// Takes the next row of the changelog, in the order of their writing.
@@ -52,8 +65,13 @@ impl Taken {
     /// # Errors
     /// When it cannot be read.
     pub fn row(&mut self, key: &[u8], value: Option<&[u8]>, sorting: &Sorting) -> Result<(), RowError> {
+        if parked_at(key).is_some() {
+            let key = Bytes::copy_from_slice(key);
+            let _ = if value.is_some() { self.rows.insert(key) } else { self.rows.remove(&key) };
+        }
         let Some(lane) = lane_of(key) else { return Ok(()) };
-        let taken = value.map(Head::decode).transpose()?.map(|head| head.taken.0);
+        let head = value.map(Head::decode).transpose()?;
+        let taken = head.as_ref().map(|head| head.taken.0);
         if let (Some(taken), Some(key)) = (taken, lane) {
             let shown = || Raw(Bytes::copy_from_slice(key)).shown();
             if self.heads.highest.as_ref().is_none_or(|(highest, _)| taken > *highest) {
@@ -66,6 +84,10 @@ impl Taken {
             }
         }
         let lane = lane.map(Bytes::copy_from_slice);
+        match head.and_then(|head| head.parking) {
+            Some(parking) => drop(self.named.insert(lane.clone(), parking.first..parking.next)),
+            None => drop(self.named.remove(&lane)),
+        }
         match taken.filter(|taken| *taken >= self.watermark) {
             Some(taken) => drop(self.ahead.insert(lane, taken)),
             None => drop(self.ahead.remove(&lane)),
@@ -75,7 +97,15 @@ impl Taken {
 
     /// What the keys' rows said.
     pub fn heads(&self) -> Heads {
-        self.heads.clone()
+        let mut heads = self.heads.clone();
+        let mut out = BytesMut::new();
+        for (lane, range) in &self.named {
+            heads.parked += range.end - range.start;
+            let mut there = |number| self.rows.contains(&parked_key(lane.as_deref(), number, &mut out));
+            heads.unparked +=
+                range.end - range.start - range.clone().filter(|&number| there(number)).count() as u64;
+        }
+        heads
     }
 
     /// The first offset that the books count.
@@ -204,7 +234,7 @@ impl InputTally {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
+    use pawl_actors::ledger::{Parking, parked_row, parked_tombstone};
     use pawl_actors::record::{Millis, Offset, TimestampType};
 
     use super::*;
@@ -262,6 +292,26 @@ mod tests {
         assert_eq!(tally, InputTally { below: 2, ahead: 3, second_pass: 1 }, "ahead: 20, 22 and 25");
         assert_eq!((taken.began(), taken.end()), (10, 26));
         assert_eq!(taken.heads().highest, Some((30, "c".into())));
+    }
+
+    #[test]
+    fn parked_rows_are_counted_by_the_heads_that_name_them() {
+        let sorting = sorting("record");
+        let mut taken = taken(&[(Some("b"), Some(25))], &sorting);
+        let mut out = BytesMut::new();
+        let record = record(Some("a"), "1");
+        for number in [0, 1, 4] {
+            let row = parked_row(Some(b"a"), number, &record, &mut out);
+            taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
+        }
+        let row = parked_tombstone(Some(b"a"), 0, &mut out);
+        taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
+        let parking = Parking { first: 1, next: 4, ..Parking::default() };
+        let head = Head { taken: Offset(30), parking: Some(Box::new(parking)), ..Head::default() };
+        let row = head.row(Some(b"a"), &mut out);
+        taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
+        let heads = taken.heads();
+        assert_eq!((heads.parked, heads.unparked), (3, 2), "row 1 is there, 2 and 3 are not, 4 is not named");
     }
 
     #[test]

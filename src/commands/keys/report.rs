@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use pawl_actors::order::{Doing, LaneLook};
 
-use crate::looking::{KeyLine, KeyPage, Within};
-use crate::shown::{Raw, time};
+use crate::looking::{KeyLine, KeyPage, Parked, Within};
+use crate::shown::{Raw, printable, time};
 
 /// One line for a list.
 pub fn line(line: &KeyLine) -> String {
     let key = shown(line.key.as_ref());
     let ids = if line.recent_ids == 1 { "id" } else { "ids" };
     let state = line.state_bytes.map_or("no state".into(), |bytes| format!("state {bytes} bytes"));
+    let parked = line.parked.as_ref().map_or(String::new(), |parked| format!("  {} parked", parked.records));
     let row = line.row.map_or(String::new(), |row| format!("  row {row}"));
-    format!("{}  key {key}  taken {}  {} {ids}  {state}{row}\n", line.partition, line.taken, line.recent_ids)
+    let KeyLine { partition, taken, recent_ids, .. } = line;
+    format!("{partition}  key {key}  taken {taken}  {recent_ids} {ids}  {state}{parked}{row}\n")
 }
 
 /// Everything, over several lines.
@@ -28,6 +30,9 @@ pub fn page(page: &KeyPage) -> String {
     row("taken", taken(page.head.as_ref(), page.within.as_ref()));
     if let Some(head) = &page.head {
         row("recent ids", ids(head, page.within.as_ref()));
+        if let Some(parked) = &head.parked {
+            row("parked", self::parked(parked));
+        }
         if let Some(offset) = head.row {
             row("row", format!("offset {offset} of the changelog"));
         }
@@ -61,7 +66,7 @@ fn taken(head: Option<&KeyLine>, within: Option<&Within>) -> String {
         }
         (Some(taken), Some(watermark)) => format!(
             "offset {taken}, at or above the partition's watermark {watermark}: up to there this key's records are \
-             finished, and are dropped when they are delivered again"
+             finished or parked, and are dropped when they are delivered again"
         ),
     }
 }
@@ -82,6 +87,15 @@ fn ids(head: &KeyLine, within: Option<&Within>) -> String {
     }
 }
 
+fn parked(parked: &Parked) -> String {
+    let Parked { records, attempt, due, cause } = parked;
+    let records = if *records == 1 { "1 record".to_owned() } else { format!("{records} records") };
+    let due = if *due == 0 { "due at once".to_owned() } else { format!("due {}", time(Some(*due))) };
+    let cause =
+        if cause.is_empty() { String::new() } else { format!("; the last one said: {}", printable(cause)) };
+    format!("{records}; attempt {attempt} of the first is {due}{cause}")
+}
+
 fn lane(lane: &LaneLook) -> String {
     let LaneLook { doing, attempt, offset, queued } = lane;
     let record = offset.map_or(String::new(), |offset| format!(" offset {offset}"));
@@ -91,6 +105,7 @@ fn lane(lane: &LaneLook) -> String {
         Doing::WaitsForPlace => format!("waits for a place at the handler:{record}{attempt}"),
         Doing::InFlight => format!("in flight:{record}{attempt}"),
         Doing::Judged => format!("failed, a verdict is due:{record}{attempt}"),
+        Doing::Halted => format!("its record{record} ended the handler"),
         Doing::Parked => format!("waits for a retry:{record}{attempt} is next"),
     };
     match queued {
@@ -115,8 +130,14 @@ mod tests {
             oldest_id: Some(1_700_000_000_000),
             newest_id: Some(1_700_000_060_000),
             state_bytes: Some(7),
+            parked: None,
             row: Some(42),
         }
+    }
+
+    fn parked() -> Parked {
+        let cause = "service answered 503\u{7}".into();
+        Parked { records: 3, attempt: 4, due: 1_700_000_000_000, cause }
     }
 
     fn page_of(head: Option<KeyLine>, lane: Option<LaneLook>) -> KeyPage {
@@ -135,6 +156,8 @@ mod tests {
     fn a_line_tells_what_the_ledger_holds_of_a_key() {
         let expected = "3  key ORD-1\\u{1b}  taken 881  2 ids  state 7 bytes  row 42\n";
         assert_eq!(line(&head()), expected);
+        let waiting = KeyLine { parked: Some(parked()), ..head() };
+        assert_eq!(line(&waiting), expected.replace("  row", "  3 parked  row"));
         let bare = KeyLine { key: None, recent_ids: 1, state_bytes: None, row: None, ..head() };
         assert_eq!(line(&bare), "3  key (no key)  taken 881  1 id  no state\n");
     }
@@ -154,6 +177,10 @@ mod tests {
         ] {
             assert!(text.contains(row), "{row:?} is not in\n{text}");
         }
+        let waiting = page(&page_of(Some(KeyLine { parked: Some(parked()), ..head() }), None));
+        let row = "parked       3 records; attempt 4 of the first is due 2023-11-14T22:13:20.000Z; the last one said: \
+                   service answered 503\\u{7}\n";
+        assert!(waiting.contains(row), "{row:?} is not in\n{waiting}");
         let passed = KeyPage {
             within: Some(Within { watermark: 900, partition_time: 0 }),
             ..page_of(Some(head()), None)

@@ -1,0 +1,83 @@
+//! How a lane that waits for a retry goes into the ledger: its record and those behind it become parked
+//! rows, so that the partition's offset can pass them.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::OrderActor;
+use crate::clock;
+use crate::outcome::{Failure, code};
+use crate::policy::{Overflow, ParkingBounds};
+use crate::supervisor::Disposition;
+
+impl OrderActor {
+    /// The verdict on an attempt is to wait; `true` if the lane is free for its next record all the same.
+    pub(super) fn park(&mut self, attempt: u32, delay: Duration) -> bool {
+        let cause = self.failure.take().map_or_else(String::new, |failure| failure.message);
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        if !self.cell.lane.borrow_mut().park(attempt, clock::now(), delay_ms, &cause) {
+            return false;
+        }
+        self.set_waiting(true);
+        if self.cell.lane.borrow().parked_records() > 0 {
+            self.head_changed();
+        }
+        self.shelve()
+    }
+
+    /// Writes rows for what the lane holds without one, while it waits for a retry; `true` if there is no
+    /// room for one, and the lane is free because of that.
+    pub(super) fn shelve(&mut self) -> bool {
+        if !self.partition.borrow().may_end() {
+            return false;
+        }
+        let mut out = BytesMut::new();
+        loop {
+            let Some(row) = self.cell.lane.borrow().parked_row(&mut out) else {
+                self.cell.overflows.set(false);
+                return false;
+            };
+            let bytes = row.value.as_ref().map_or(0, bytes::Bytes::len);
+            if let Some(why) = self.has_no_room(row.key.len() + bytes, bytes as u64) {
+                return self.overflow(&why);
+            }
+            let receipt = self.cell.lane.borrow_mut().shelve(u32::try_from(bytes).unwrap_or(u32::MAX));
+            let Some(receipt) = receipt else { return false };
+            self.partition.borrow_mut().parked(receipt, row);
+            self.head_changed();
+        }
+    }
+
+    /// Why a row of so many bytes cannot be written.
+    fn has_no_room(&self, row_bytes: usize, bytes: u64) -> Option<String> {
+        let policy = &self.pipeline.policy;
+        let (lane, bounds) = (self.cell.lane.borrow(), &policy.parking.lane);
+        let ParkingBounds { records: most, bytes: most_bytes } = policy.parking.partition;
+        if row_bytes > policy.max_row_bytes {
+            Some(format!("its row has {row_bytes} bytes, the changelog takes {}", policy.max_row_bytes))
+        } else if lane.parked_records() >= bounds.records {
+            Some(format!("{} records of its key are parked already", bounds.records))
+        } else if lane.parked_bytes() + bytes > bounds.bytes {
+            Some(format!("records of its key with {} bytes are parked already", lane.parked_bytes()))
+        } else if !self.partition.borrow().has_room(bytes, &policy.parking.partition) {
+            Some(format!("the partition has parked {most} records or {most_bytes} bytes already"))
+        } else {
+            None
+        }
+    }
+
+    fn overflow(&mut self, why: &str) -> bool {
+        if self.pipeline.policy.parking.overflow == Overflow::PauseIntake {
+            self.cell.overflows.set(true);
+            return false;
+        }
+        let cause =
+            self.cell.lane.borrow().parking().map_or_else(String::new, |parking| parking.cause.clone());
+        let Some(attempt) = self.cell.lane.borrow_mut().give_up_waiting() else { return false };
+        self.set_waiting(false);
+        let message = format!("{cause}; there is no room to wait for another attempt: {why}");
+        self.failure = Some(Box::new(Failure::permanent(code::OVERFLOW, message)));
+        self.dead_letter(attempt, Disposition::Exhausted)
+    }
+}

@@ -1,0 +1,91 @@
+//! How the lanes that waited for a retry under the last owner wait on under this one: the same attempt,
+//! due at the same time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::PartitionActor;
+use crate::clock;
+use crate::ledger::{Head, Parking, decode_parked, head_key, parked_at, parked_tombstone};
+use crate::order::{Hold, Lane, Taken};
+use crate::supervisor::Resume;
+
+/// The rows of a lane, by number.
+type Rows = BTreeMap<u64, Bytes>;
+
+impl PartitionActor {
+    /// Starts an order actor for each lane that has parked rows. Rows that no head names are removed.
+    ///
+    /// # Errors
+    /// When the view or a row cannot be read, or a head names a row that is not there.
+    pub(super) fn restore(&mut self, parked: Vec<(Bytes, Bytes)>) -> Result<(), String> {
+        let mut lanes: BTreeMap<Option<Bytes>, Rows> = BTreeMap::new();
+        for (row_key, value) in parked {
+            let Some((lane, number)) = parked_at(&row_key) else { continue };
+            lanes.entry(lane.map(|key| row_key.slice_ref(key))).or_default().insert(number, value);
+        }
+        for (key, rows) in lanes {
+            self.restore_lane(key.as_deref(), rows)?;
+        }
+        self.state.borrow_mut().recount_parked();
+        Ok(())
+    }
+
+    fn restore_lane(&mut self, key: Option<&[u8]>, mut rows: Rows) -> Result<(), String> {
+        let partition = self.state.borrow().partition();
+        let stored = self.pipeline.view.get(partition, &head_key(key, &mut BytesMut::new()));
+        let stored = stored.map_err(|error| error.to_string())?;
+        let mut head = stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
+        let range = head.as_ref().and_then(|head| head.parking.as_ref());
+        let range = range.map_or(0..0, |parking| parking.first..parking.next);
+        for number in rows.keys().filter(|number| !range.contains(number)) {
+            self.remove_row(key, *number);
+        }
+        rows.retain(|number, _| range.contains(number));
+        let Some(head) = head.take_if(|head| head.parking.is_some()) else { return Ok(()) };
+        let parking = head.parking.clone().unwrap_or_default();
+        if rows.len() as u64 != parking.records() {
+            return Err(rows_are_missing(key, &parking, rows.len()));
+        }
+        let records: VecDeque<Taken> =
+            rows.into_iter().map(|(number, value)| self.read(number, &value)).collect::<Result<_, _>>()?;
+        let offset = records.front().map(|taken| taken.record.offset);
+        let key: Option<Rc<[u8]>> = key.map(Rc::from);
+        let live = self.enliven(Lane::parked(key.clone(), head, records));
+        if let Some(offset) = offset {
+            let (attempt, wait) = (parking.attempt, Duration::from_millis(parking.left(clock::now())));
+            // At most one for each lane, as with failures.
+            self.pipeline.supervisor.do_send(Resume { actor: live.actor.clone(), offset, attempt, wait });
+        }
+        self.live.insert(key, live);
+        Ok(())
+    }
+
+    fn read(&self, number: u64, value: &[u8]) -> Result<Taken, String> {
+        let record = decode_parked(value).map_err(|error| error.to_string())?;
+        let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        self.state.borrow_mut().shelf_grows(u64::from(bytes));
+        Ok(self.sort(record, Hold::Row { number, bytes }).1)
+    }
+
+    fn remove_row(&self, key: Option<&[u8]>, number: u64) {
+        self.state.borrow_mut().write_row(parked_tombstone(key, number, &mut BytesMut::new()));
+        self.pipeline.open.borrow_mut().touch(&self.state);
+    }
+}
+
+/// For the person who reads it: a head names rows that the changelog does not hold.
+pub(super) fn rows_are_missing(key: Option<&[u8]>, parking: &Parking, found: usize) -> String {
+    let key = key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned());
+    format!(
+        "the ledger says that {} records of key \"{key}\" wait for a retry (rows {} to {}), but {found} of them are \
+         there: something else than Pawl has deleted records of the changelog. Restore the changelog, or begin with \
+         a new group",
+        parking.records(),
+        parking.first,
+        parking.next.saturating_sub(1),
+    )
+}
