@@ -22,7 +22,7 @@ use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampTy
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
 use pawl_actors::stats::{HandlerStats, PartitionStats};
-use pawl_actors::supervisor::{Own, RetryPolicy};
+use pawl_actors::supervisor::{BreakerPolicy, Own, RetryPolicy};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,6 +75,7 @@ fn policy() -> Policy {
             multiplier: 1.0,
             jitter: 0.0,
         },
+        breaker: BreakerPolicy { keys: 5, probe_every: Duration::from_secs(1) },
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 1_000, bytes: 1 << 20 },
             partition: ParkingBounds { records: 1_000, bytes: 1 << 20 },

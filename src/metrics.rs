@@ -52,6 +52,7 @@ const HANDLER_COUNTS: &[HandlerCount] = &[
     ("pawl_redelivered", "Records delivered again that the ledger knew", |stats| stats.redelivered.get()),
     ("pawl_retries", "Attempts beyond the first", |stats| stats.retries.get()),
     ("pawl_dead_letters", "Records written to the dead-letter topic", |stats| stats.dead_letters.get()),
+    ("pawl_breaker_opened", "How often the breaker has opened", |stats| stats.breaker.opened.get()),
     ("pawl_rebalances", "Assignments and revocations", |stats| stats.rebalances.get()),
     ("pawl_event_id_conflicts", "Event ids that came again with another payload", |stats| {
         stats.id_conflicts.get()
@@ -63,6 +64,9 @@ type HandlerValue = (&'static str, &'static str, fn(&HandlerStats) -> i64);
 
 const HANDLER_VALUES: &[HandlerValue] = &[
     ("pawl_in_flight", "Calls at the handler now", |stats| stats.in_flight.get()),
+    ("pawl_breaker_open", "1 while the handler is taken for down, else 0", |stats| {
+        i64::from(stats.breaker.open().is_some())
+    }),
     ("pawl_parked", "Lanes that wait for a retry now", |stats| stats.parked.get()),
 ];
 

@@ -79,4 +79,10 @@ impl Answer {
 pub trait Handler: Send + Sync + 'static {
     /// Starts one attempt.
     fn handle(&self, call: Call) -> Answer;
+
+    /// Asks whether what the handler depends on is there, while the breaker is open. `None`, the default:
+    /// nobody but the handler itself can tell, and attempts at records are made instead, one after the other.
+    fn probe(&self) -> Option<Pin<Box<dyn Future<Output = bool>>>> {
+        None
+    }
 }

@@ -5,9 +5,11 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Addr;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::epoch::OpenEpoch;
 use crate::handler::{Handler, Source};
@@ -15,7 +17,7 @@ use crate::order::{Go, LaneCell, OrderActor, Place};
 use crate::policy::Policy;
 use crate::record::Partition;
 use crate::stats::HandlerStats;
-use crate::supervisor::SupervisorActor;
+use crate::supervisor::{Breaker, SupervisorActor};
 
 /// The local view of the ledger: answers from memory or disk, never from the network.
 pub trait LedgerView: Send {
@@ -60,10 +62,29 @@ pub struct Pipeline {
     pub open: Rc<RefCell<OpenEpoch>>,
     /// Room at the handler.
     pub places: RefCell<Places>,
+    /// Whether the handler's dependency is there.
+    pub breaker: RefCell<Breaker<Addr<OrderActor>>>,
     /// Judges failures.
     pub supervisor: Addr<SupervisorActor>,
     /// Told of panics.
     pub alarm: Alarm,
+}
+
+impl Pipeline {
+    /// The handler's dependency answered: a breaker that is open closes, and lanes begin again.
+    pub fn answered(&self) {
+        if self.breaker.borrow().is_calm() {
+            return;
+        }
+        let Some(open) = self.breaker.borrow_mut().answered(Instant::now()) else { return };
+        self.stats.breaker.set_open(None);
+        self.places.borrow_mut().open();
+        let open = Duration::from_secs(open.as_secs());
+        tracing::info!(
+            "{}: the breaker closes after {open:?}: the handler answers again",
+            self.source.handler
+        );
+    }
 }
 
 /// Tells why a handler cannot go on.
@@ -95,21 +116,25 @@ impl Alarm {
     }
 }
 
-/// The handler's in-flight limit: lanes that find no place wait their turn, first come first served.
+/// The handler's in-flight limit: lanes that find no place wait their turn, first come first served. While
+/// the breaker is open there is no place but for probes.
 pub struct Places {
     free: usize,
+    shut: bool,
+    /// Whether the next lane may begin although they are shut.
+    probe: bool,
     waiting: VecDeque<(Rc<LaneCell>, Addr<OrderActor>)>,
 }
 
 impl Places {
     /// `limit` calls at once.
     pub fn new(limit: usize) -> Self {
-        Places { free: limit.max(1), waiting: VecDeque::new() }
+        Places { free: limit.max(1), shut: false, probe: false, waiting: VecDeque::new() }
     }
 
     /// Takes a place if one is free; else the lane waits for `Go`.
     pub fn take(&mut self, cell: &Rc<LaneCell>, actor: impl FnOnce() -> Addr<OrderActor>) -> bool {
-        if self.free > 0 {
+        if self.free > 0 && (!self.shut || std::mem::take(&mut self.probe)) {
             self.free -= 1;
             cell.place.set(Place::Held);
             return true;
@@ -121,16 +146,42 @@ impl Places {
 
     /// Gives up what the lane holds or waits for. A place goes to the lane that waits longest.
     pub fn give_up(&mut self, cell: &LaneCell) {
-        if cell.place.replace(Place::None) != Place::Held {
-            return;
+        if cell.place.replace(Place::None) == Place::Held {
+            self.free += 1;
+            if !self.shut {
+                self.hand_on();
+            }
         }
+    }
+
+    /// The breaker opens: nobody begins any more.
+    pub fn shut(&mut self) {
+        self.shut = true;
+        self.probe = false;
+    }
+
+    /// One lane may begin all the same: the one that waits longest, or the next one that asks.
+    pub fn let_one_probe(&mut self) {
+        self.probe = self.free > 0 && !self.hand_on();
+    }
+
+    /// The breaker closes: lanes that wait begin, as far as there is room.
+    pub fn open(&mut self) {
+        self.shut = false;
+        self.probe = false;
+        while self.free > 0 && self.hand_on() {}
+    }
+
+    /// Gives a free place to the lane that waits longest; `false` if none waits.
+    fn hand_on(&mut self) -> bool {
         while let Some((next, actor)) = self.waiting.pop_front() {
             // A lane that stopped waiting, or whose actor is gone, is passed over.
             if next.place.get() == Place::Waiting && actor.try_send(Go).is_ok() {
                 next.place.set(Place::Held);
-                return;
+                self.free -= 1;
+                return true;
             }
         }
-        self.free += 1;
+        false
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::selector::Selector;
-use crate::supervisor::RetryPolicy;
+use crate::supervisor::{BreakerPolicy, RetryPolicy};
 
 /// How a handler's records are told apart, retried, bounded and committed.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Policy {
     pub recent_ids_age: Duration,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
+    /// When the breaker opens.
+    pub breaker: BreakerPolicy,
     /// How much may be parked.
     pub parking: ParkingPolicy,
     /// Topic of dead letters.

@@ -52,6 +52,7 @@ pub fn start(world: World) -> Actors {
             SupervisorActor::new(source.handler.clone(), source.topic.clone(), policy.retry, alarm.clone());
         supervisor.attach(Attach(Rc::new(Pipeline {
             places: RefCell::new(Places::new(policy.max_in_flight)),
+            breaker: RefCell::default(),
             policy,
             source,
             handler,

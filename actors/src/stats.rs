@@ -164,6 +164,26 @@ impl PartitionStats {
     }
 }
 
+/// The breaker of a handler.
+#[derive(Debug, Default)]
+pub struct BreakerStats {
+    /// How often it has opened.
+    pub opened: Counter,
+    reason: Mutex<Option<String>>,
+}
+
+impl BreakerStats {
+    /// Why it is open; `None`: it is closed.
+    pub fn open(&self) -> Option<String> {
+        self.reason.lock().expect("no holder panics").clone()
+    }
+
+    /// It opens for this reason, or closes.
+    pub fn set_open(&self, reason: Option<String>) {
+        *self.reason.lock().expect("no holder panics") = reason;
+    }
+}
+
 /// Everything observable of one handler.
 #[derive(Debug, Default)]
 pub struct HandlerStats {
@@ -187,6 +207,8 @@ pub struct HandlerStats {
     pub rebalances: Counter,
     /// Event ids that came again with another payload.
     pub id_conflicts: Counter,
+    /// Whether its dependency is taken for down.
+    pub breaker: BreakerStats,
     failures: [Counter; FailureClass::ALL.len()],
     partitions: RwLock<BTreeMap<Partition, Arc<PartitionStats>>>,
 }

@@ -34,6 +34,10 @@ pub struct HandlerReadiness {
     /// Why the handler itself is not ready, whatever its partitions say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why the breaker is open; it is closed if there is nothing. Pawl itself is ready then: a restart would
+    /// change nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
     /// The partitions it holds, in order.
     pub partitions: Vec<PartitionReadiness>,
 }
@@ -72,6 +76,9 @@ pub fn judge(handlers: &[HandlerView], now: Millis, stalled_after: Duration) -> 
 
 fn judge_handler(view: &HandlerView, now: Millis, stalled_after: Duration) -> HandlerReadiness {
     let held = view.stats.partitions();
+    let breaker = view.stats.breaker.open();
+    // While nothing may begin, nothing can be stalled.
+    let stalled_after = if breaker.is_some() { Duration::MAX } else { stalled_after };
     let partitions: Vec<_> = held
         .iter()
         .map(|(partition, stats)| judge_partition(*partition, stats, now, stalled_after))
@@ -83,6 +90,7 @@ fn judge_handler(view: &HandlerView, now: Millis, stalled_after: Duration) -> Ha
         topic: view.topic.to_string(),
         ready: joined && partitions.iter().all(|partition| partition.ready),
         reason: (!joined).then(|| "the group has not assigned anything yet".to_owned()),
+        breaker,
         partitions,
     }
 }
@@ -258,5 +266,21 @@ mod tests {
     fn one_handler_that_is_not_ready_holds_the_process_back() {
         let readiness = judge(&[joined(), view()], NOW, STALLED_AFTER);
         assert!(!readiness.ready && readiness.handlers[0].ready && !readiness.handlers[1].ready);
+    }
+
+    #[test]
+    fn an_open_breaker_is_told_and_what_it_holds_back_is_no_stall() {
+        let view = view();
+        view.stats.rebalances.add(1);
+        let partition = view.stats.assigned(Partition(0));
+        partition.set_phase(PartitionPhase::Running);
+        (partition.end.set(10), partition.watermark.set(3));
+        partition.last_progress.set(NOW.0 - 100_000);
+        let judged = || judge_handler(&view, NOW, STALLED_AFTER);
+        assert!(!judged().ready, "no progress for 100 s");
+        view.stats.breaker.set_open(Some("5 keys failed in a row".into()));
+        assert_eq!((judged().ready, judged().breaker.as_deref()), (true, Some("5 keys failed in a row")));
+        view.stats.breaker.set_open(None);
+        assert!(!judged().ready);
     }
 }

@@ -8,6 +8,7 @@ mod request;
 #[cfg(test)]
 pub(super) mod tests;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -63,6 +64,7 @@ pub enum HttpHandlerError {
 struct Service {
     client: Connections,
     url: Uri,
+    health: Option<Uri>,
     /// The url without its query, which may hold a secret.
     shown: String,
     timeout: Duration,
@@ -109,8 +111,15 @@ impl HttpHandler {
         } else {
             Connections::Plain(pool(max_in_flight).build(tcp(timeout)))
         };
-        let service = Service { client: connections, url, shown, timeout, max_response_bytes };
+        let service = Service { client: connections, url, health: None, shown, timeout, max_response_bytes };
         Ok(HttpHandler { service: Arc::new(service) })
+    }
+
+    /// The same, asking at this url, which has the scheme of the other, whether the service is up.
+    pub fn with_health(self, url: &str) -> Result<Self, HttpHandlerError> {
+        let health = Some(parse(url)?);
+        let service = Arc::into_inner(self.service).expect("no attempt runs yet");
+        Ok(HttpHandler { service: Arc::new(Service { health, ..service }) })
     }
 }
 
@@ -128,9 +137,30 @@ impl Handler for HttpHandler {
             ))),
         }
     }
+
+    fn probe(&self) -> Option<Pin<Box<dyn Future<Output = bool>>>> {
+        let url = self.service.health.clone()?;
+        Some(Box::pin(self.service.clone().is_healthy(url)))
+    }
 }
 
 impl Service {
+    /// Whether the service says that it is up.
+    async fn is_healthy(self: Arc<Self>, url: Uri) -> bool {
+        let deadline = Instant::now() + self.timeout;
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = url;
+        match timeout_at(deadline, self.client.request(request)).await {
+            Ok(Ok(response)) => {
+                let (head, body) = response.into_parts();
+                // To its end, lest each question costs a connection.
+                let _ = read(body, self.max_response_bytes, 0, deadline).await;
+                head.status.is_success()
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
     async fn attempt(self: Arc<Self>, request: Request<Full<Bytes>>) -> Outcome {
         let deadline = Instant::now() + self.timeout;
         let response = match timeout_at(deadline, self.client.request(request)).await {

@@ -104,8 +104,12 @@ impl Registry {
     pub fn build(&self, name: &str, settings: &HandlerSettings) -> Result<Arc<dyn Handler>, BuildError> {
         if let Some(http) = &settings.http {
             let bytes = http.max_response_bytes.0;
-            let handler = HttpHandler::new(&http.url, http.timeout, http.max_in_flight, bytes)
-                .map_err(|source| BuildError::Http { handler: name.to_owned(), source })?;
+            let handler = HttpHandler::new(&http.url, http.timeout, http.max_in_flight, bytes);
+            let handler = match &http.health_url {
+                Some(url) => handler.and_then(|handler| handler.with_health(url)),
+                None => handler,
+            };
+            let handler = handler.map_err(|source| BuildError::Http { handler: name.to_owned(), source })?;
             return Ok(Arc::new(handler));
         }
         if let Some(forward) = &settings.forward {

@@ -12,7 +12,7 @@ use pawl_actors::epoch::Epoch;
 use pawl_actors::handler::{Handler, Source};
 use pawl_actors::policy::{self, ParkingBounds, ParkingPolicy, Policy};
 use pawl_actors::start::{Actors, World, start};
-use pawl_actors::supervisor::RetryPolicy;
+use pawl_actors::supervisor::{BreakerPolicy, RetryPolicy};
 use rdkafka::consumer::BaseConsumer;
 
 use super::clients;
@@ -325,6 +325,10 @@ impl Blueprint<'_> {
                 max: settings.retry.max,
                 multiplier: settings.retry.multiplier,
                 jitter: settings.retry.jitter,
+            },
+            breaker: BreakerPolicy {
+                keys: settings.breaker.keys as usize,
+                probe_every: settings.breaker.probe_every,
             },
             parking: parking(&settings.parking),
             dead_letter_topic: settings.dead_letter_topic().into(),

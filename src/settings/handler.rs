@@ -58,6 +58,8 @@ pub struct HandlerSettings {
     pub program: Option<Program>,
     /// When and how often a transient failure is tried again.
     pub retry: Retry,
+    /// When the service or program is taken for down.
+    pub breaker: Breaker,
     /// How much of what waits for a retry is kept in the ledger, so that others go on behind it.
     pub parking: Parking,
     /// What becomes of a record that failed for good.
@@ -123,6 +125,10 @@ pub struct Http {
     /// Calls that run at a time, over all keys and partitions of the handler. Bounds: 1 to 100000.
     /// Default: 256.
     pub max_in_flight: u32,
+    /// What is asked with a GET whether the service is up, while the breaker is open: any 2xx says so. It has
+    /// the scheme of url. Default: none, attempts at records are made instead, one after the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_url: Option<String>,
     /// The largest answer that is read; a larger one is cut off and its connection closed.
     /// Bounds: 1KiB to 64MiB. Default: 64KiB.
     pub max_response_bytes: ByteSize,
@@ -174,6 +180,21 @@ pub struct Retry {
     /// The part of a wait that is random, so that keys that failed together do not come back
     /// together: 0.2 is plus or minus 20 %. Bounds: 0 to 1. Default: 0.2.
     pub jitter: f64,
+}
+
+/// When what a handler depends on is taken for down. Nothing begins then, no attempt counts and nothing is
+/// dead-lettered, until it answers again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// Different keys that must have failed transiently in a row, with no success and no refusal between
+    /// them, over a second or four times as often; 0 switches the breaker off. Bounds: 0 to 10000. Default: 5.
+    pub keys: u32,
+    /// How often it is asked whether it is up again: by an attempt at one record, or at http.health_url.
+    /// Bounds: 10ms to 10m. Default: 1s.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub probe_every: Duration,
 }
 
 /// How much of what waits for a retry is kept in the ledger: the record that failed and those of its key
@@ -303,6 +324,7 @@ impl Default for HandlerSettings {
             forward: None,
             program: None,
             retry: Retry::default(),
+            breaker: Breaker::default(),
             parking: Parking::default(),
             dead_letter: DeadLetter::default(),
             intake: Intake::default(),
@@ -322,6 +344,7 @@ impl Default for Http {
             url: String::new(),
             timeout: Duration::from_secs(5),
             max_in_flight: 256,
+            health_url: None,
             max_response_bytes: ByteSize::kib(64),
         }
     }
@@ -342,6 +365,12 @@ impl Default for Retry {
             multiplier: 2.0,
             jitter: 0.2,
         }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Breaker { keys: 5, probe_every: Duration::from_secs(1) }
     }
 }
 

@@ -151,6 +151,11 @@ fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
             in_parking.name("max_bytes_per_key"),
             Size([parking.max_bytes_per_key, ByteSize::kib(1), ByteSize::gib(1)]),
         ),
+        (base.name("breaker").name("keys"), Whole([handler.breaker.keys.into(), 0, 10_000])),
+        (
+            base.name("breaker").name("probe_every"),
+            Time([handler.breaker.probe_every, 10 * MILLI, 10 * MINUTE]),
+        ),
         (in_parking.name("max_records"), Whole([parking.max_records.into(), 1, 10_000_000])),
         (in_parking.name("max_bytes"), Size([parking.max_bytes, ByteSize::mib(1), ByteSize::gib(16)])),
         (in_intake.name("max_records"), Whole([intake.max_records.into(), 1, 10_000_000])),

@@ -36,8 +36,8 @@ use serde::{Deserialize, Serialize};
 
 pub use byte_size::ByteSize;
 pub use handler::{
-    Assignor, DeadLetter, Forward, GroupProtocol, Guarantee, HandlerSettings, Http, Intake, Membership,
-    Overflow, Parking, Program, Retry, Start, Then,
+    Assignor, Breaker, DeadLetter, Forward, GroupProtocol, Guarantee, HandlerSettings, Http, Intake,
+    Membership, Overflow, Parking, Program, Retry, Start, Then,
 };
 pub use kafka::{Kafka, Security};
 pub use problem::{Place, Problem, SettingsError};

@@ -127,7 +127,10 @@ fn of_handler(name: &str, handler: &HandlerSettings) -> Vec<Problem> {
     }
     found.extend(selector(&base.name("key"), Some(&handler.key)));
     found.extend(selector(&base.name("event_id"), handler.event_id.as_ref()));
-    found.extend(handler.http.as_ref().and_then(|http| url(&base.name("http").name("url"), http)));
+    found.extend(handler.http.as_ref().and_then(|http| url(&base.name("http").name("url"), &http.url)));
+    found.extend(
+        handler.http.as_ref().and_then(|http| health_url(&base.name("http").name("health_url"), http)),
+    );
     found
 }
 
@@ -312,18 +315,30 @@ fn log_filter(filter: &str) -> Result<(), Complaint> {
     EnvFilter::try_new(filter).map(drop).map_err(|error| Complaint::new(error.to_string(), remedy))
 }
 
-fn url(key: &KeyPath, http: &Http) -> Option<Problem> {
+fn health_url(key: &KeyPath, http: &Http) -> Option<Problem> {
+    let health = http.health_url.as_deref()?;
+    let scheme = |url: &str| url.split(':').next().map(str::to_ascii_lowercase);
+    url(key, health).or_else(|| {
+        let same = http.url.is_empty() || scheme(health) == scheme(&http.url);
+        let remedy = "write both with http:// or both with https://";
+        (!same).then(|| {
+            Problem::new(key, format!("{key} has another scheme than url"), remedy).because("refused")
+        })
+    })
+}
+
+fn url(key: &KeyPath, text: &str) -> Option<Problem> {
     let remedy = "write it as in \"http://billing:8080/events\"";
-    if http.url.is_empty() {
+    if text.is_empty() {
         return Some(missing(key, remedy));
     }
-    if http.url.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@')) {
+    if text.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@')) {
         let remedy = "remove them: they would not be sent, and would show up in logs";
         return Some(
             Problem::new(key, format!("{key} has a user name or password in it"), remedy).because("refused"),
         );
     }
-    check(key, &http.url, parsed_url(&http.url).map_err(|reason| Complaint::new(reason, remedy)))
+    check(key, text, parsed_url(text).map_err(|reason| Complaint::new(reason, remedy)))
 }
 
 fn parsed_url(text: &str) -> Result<(), String> {

@@ -14,6 +14,7 @@ mod growth;
 mod keys;
 mod library;
 mod orders;
+mod outage;
 mod ownership;
 mod publish;
 mod restore;

@@ -49,6 +49,16 @@ pub struct Wake {
     pub attempt: u32,
 }
 
+/// Attempts that failed do not count after all: the record is to wait for this one.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct GiveBack {
+    /// The record.
+    pub offset: Offset,
+    /// 1-based.
+    pub attempt: u32,
+}
+
 /// The key is let go, or its partition is given up.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -137,6 +147,7 @@ impl OrderActor {
     fn attempt(&mut self, attempt: u32, ctx: &mut Context<Self>) -> bool {
         let call = self.call(attempt);
         self.cell.calling.set(true);
+        self.pipeline.stats.retries.add(u64::from(attempt > 1));
         self.pipeline.stats.in_flight.add(1);
         let handler = &self.pipeline.handler;
         let answer = catch_unwind(AssertUnwindSafe(|| handler.handle(call)))
@@ -191,6 +202,9 @@ impl OrderActor {
             Outcome::Done(effects) => self.check(effects),
             failed @ Outcome::Failed(_) => failed,
         };
+        if is_an_answer(&outcome) {
+            self.pipeline.answered();
+        }
         match outcome {
             Outcome::Done(Effects { emit, state }) => {
                 let max_ids = self.pipeline.policy.recent_ids;
@@ -291,6 +305,14 @@ impl OrderActor {
     }
 }
 
+/// Whether the handler's dependency is there: it did what was asked, or refused it.
+fn is_an_answer(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Done(_) => true,
+        Outcome::Failed(failure) => failure.code == code::REJECTED,
+    }
+}
+
 fn panicked(panic: &(dyn Any + Send)) -> Failure {
     let text = panic
         .downcast_ref::<&str>()
@@ -345,7 +367,12 @@ impl Handler<Judged> for OrderActor {
     fn handle(&mut self, message: Judged, ctx: &mut Self::Context) {
         match message.verdict {
             Verdict::Retry(delay) => {
-                if self.park(message.attempt, delay) {
+                if self.park(message.attempt, message.attempt + 1, delay) {
+                    self.drive(ctx);
+                }
+            }
+            Verdict::Hold { attempt, delay } => {
+                if self.park(message.attempt, attempt, delay) {
                     self.drive(ctx);
                 }
             }
@@ -364,15 +391,26 @@ impl Handler<Wake> for OrderActor {
     type Result = ();
 
     fn handle(&mut self, message: Wake, ctx: &mut Self::Context) {
-        if !self.partition.borrow().may_begin()
-            || !self.cell.lane.borrow_mut().wake(message.offset, message.attempt)
-        {
+        if !self.partition.borrow().may_begin() {
             return;
         }
+        let oldest_ms = self.oldest_id_ms();
+        let turn = self.cell.lane.borrow_mut().wake(message.offset, message.attempt, oldest_ms);
+        let Some(turn) = turn else { return };
         self.set_waiting(false);
-        self.pipeline.stats.retries.add(1);
-        if self.play(Turn::Attempt(message.attempt), ctx) {
+        if self.play(turn, ctx) {
             self.drive(ctx);
+        }
+    }
+}
+
+impl Handler<GiveBack> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, message: GiveBack, _: &mut Self::Context) {
+        let given = self.cell.lane.borrow_mut().give_back(message.offset, message.attempt);
+        if given && self.cell.lane.borrow().parked_records() > 0 {
+            self.head_changed();
         }
     }
 }

@@ -154,7 +154,7 @@ impl Lane {
             return Turn::Redelivered(receipt);
         }
         if may_begin && self.state == State::Idle && self.queue.is_empty() {
-            return self.begin(taken, oldest_ms);
+            return self.begin(taken, 1, oldest_ms);
         }
         self.queue.push_back(taken.detached());
         Turn::Wait
@@ -180,10 +180,10 @@ impl Lane {
             // An idle key keeps no memory for a queue.
             self.queue = VecDeque::new();
         }
-        self.begin(next, oldest_ms)
+        self.begin(next, 1, oldest_ms)
     }
 
-    fn begin(&mut self, next: Taken, oldest_ms: i64) -> Turn {
+    fn begin(&mut self, next: Taken, attempt: u32, oldest_ms: i64) -> Turn {
         let known = next.id.as_ref().map_or(IdMatch::New, |id| self.head.ids.find(id, oldest_ms));
         if next.defect.is_none() && known != IdMatch::New {
             self.finish(&next);
@@ -195,8 +195,8 @@ impl Lane {
             self.state = State::Judged { attempt: 1 };
             Turn::Defective
         } else {
-            self.state = State::InFlight { attempt: 1 };
-            Turn::Attempt(1)
+            self.state = State::InFlight { attempt };
+            Turn::Attempt(attempt)
         }
     }
 
@@ -209,18 +209,32 @@ impl Lane {
         current
     }
 
-    /// The verdict is to try again after `delay_ms`; `false` if nothing waits for this verdict. What is
-    /// to be durable of it is for [`Lane::shelve`].
-    pub fn park(&mut self, attempt: u32, now: Millis, delay_ms: u64, cause: &str) -> bool {
+    /// The verdict on an attempt is to make attempt `next` after `delay_ms`; `false` if nothing waits for
+    /// this verdict. What is to be durable of it is for [`Lane::shelve`].
+    pub fn park(&mut self, attempt: u32, next: u32, now: Millis, delay_ms: u64, cause: &str) -> bool {
         if self.state != (State::Judged { attempt }) {
             return false;
         }
-        self.state = State::Parked { attempt: attempt + 1 };
+        self.state = State::Parked { attempt: next };
         self.current = self.current.take().map(Taken::detached);
         let due = Millis(now.0.saturating_add_unsigned(delay_ms));
         let parking = self.head.parking.as_mut().unwrap_or_else(|| self.wait.get_or_insert_default());
-        parking.wait(attempt + 1, due, delay_ms, cause);
+        parking.wait(next, due, delay_ms, cause);
         true
+    }
+
+    /// Attempts of a record that waits do not count after all: it waits for this one instead. `false` if it
+    /// does not wait, or for none that is later.
+    pub fn give_back(&mut self, offset: Offset, attempt: u32) -> bool {
+        let current = self.current.as_ref().is_some_and(|taken| taken.record.offset == offset);
+        let later = self.waits_for().is_some_and(|waits_for| waits_for > attempt);
+        if current && later {
+            self.state = State::Parked { attempt };
+            if let Some(parking) = self.head.parking.as_mut().or(self.wait.as_mut()) {
+                parking.attempt = attempt;
+            }
+        }
+        current && later
     }
 
     /// The record stays as it is, and whatever is behind it: nothing wakes the lane any more.
@@ -231,9 +245,9 @@ impl Lane {
     }
 
     /// The lane waits no longer: a verdict on the attempt that failed last is due again. Which one that
-    /// was; `None` if it does not wait.
+    /// was, 1 if it was given back; `None` if it does not wait.
     pub fn give_up_waiting(&mut self) -> Option<u32> {
-        let failed = self.waits_for()? - 1;
+        let failed = self.waits_for()?.saturating_sub(1).max(1);
         self.state = State::Judged { attempt: failed };
         Some(failed)
     }
@@ -312,14 +326,15 @@ impl Lane {
         }
     }
 
-    /// The time of a retry has come; `false` if that record does not wait for it.
-    pub fn wake(&mut self, offset: Offset, attempt: u32) -> bool {
-        let current = self.current.as_ref().is_some_and(|taken| taken.record.offset == offset);
-        let parked = current && self.state == State::Parked { attempt };
-        if parked {
-            self.state = State::InFlight { attempt };
+    /// The time of an attempt has come; `None` if that record does not wait for it. A parked record whose turn
+    /// had not come before is looked at like any other: it may be a duplicate of the one before it.
+    pub fn wake(&mut self, offset: Offset, attempt: u32, oldest_ms: i64) -> Option<Turn> {
+        if self.state != (State::Parked { attempt }) {
+            return None;
         }
-        parked
+        let current = self.current.take_if(|taken| taken.record.offset == offset)?;
+        self.state = State::Idle;
+        Some(self.begin(current, attempt, oldest_ms))
     }
 
     /// An attempt succeeded: marks its id and takes its state over. `None` if it is not the attempt

@@ -95,12 +95,12 @@ fn a_late_or_repeated_answer_changes_nothing() {
     assert!(bench.lane.failed(1));
     assert!(bench.lane.applied(1, StateChange::Keep, 64).is_none(), "it has failed already");
     assert_eq!(bench.lane.doing(), (Doing::Judged, Some(1)));
-    assert!(bench.lane.park(1, Millis(0), 1_000, "503"));
-    assert!(!bench.lane.park(1, Millis(0), 1_000, "503"));
+    assert!(bench.lane.park(1, 2, Millis(0), 1_000, "503"));
+    assert!(!bench.lane.park(1, 2, Millis(0), 1_000, "503"));
     assert_eq!(bench.lane.doing(), (Doing::Parked, Some(2)), "the attempt that is to come");
-    assert!(!bench.lane.wake(Offset(0), 1));
-    assert!(!bench.lane.wake(Offset(7), 2), "another record waited for that");
-    assert!(bench.lane.wake(Offset(0), 2));
+    assert_eq!(bench.lane.wake(Offset(0), 1, 0), None);
+    assert_eq!(bench.lane.wake(Offset(7), 2, 0), None, "another record waited for that");
+    assert_eq!(bench.lane.wake(Offset(0), 2, 0), Some(Turn::Attempt(2)));
     assert!(bench.lane.applied(1, StateChange::Keep, 64).is_none());
     assert!(bench.lane.applied(2, StateChange::Keep, 64).is_some());
     assert!(bench.lane.is_empty());
@@ -138,4 +138,20 @@ fn a_head_that_holds_nothing_is_never_written_or_is_removed() {
     let row = bench.lane.close(3, NextOffset(2), 0, &mut out).expect("the stored row is removed");
     assert_eq!(row.value, None);
     assert!(!bench.lane.has_dead_row(NextOffset(2), 0));
+}
+
+#[test]
+fn attempts_are_given_back_only_to_the_record_that_waits() {
+    let mut bench = Bench::new();
+    bench.take(0, "a");
+    bench.lane.turn(0);
+    assert!(!bench.lane.give_back(Offset(0), 1), "it runs");
+    assert!(bench.lane.failed(1) && bench.lane.park(1, 2, Millis(0), 1_000, "503"));
+    assert!(!bench.lane.give_back(Offset(7), 1), "another record");
+    assert!(!bench.lane.give_back(Offset(0), 2), "it waits for that");
+    assert!(bench.lane.give_back(Offset(0), 1));
+    assert_eq!(bench.lane.doing(), (Doing::Parked, Some(1)));
+    assert_eq!(bench.lane.parking().map(|parking| parking.attempt), Some(1), "as the ledger will have it");
+    assert_eq!(bench.lane.wake(Offset(0), 2, 0), None, "the timer of the attempt that was given back");
+    assert_eq!(bench.lane.wake(Offset(0), 1, 0), Some(Turn::Attempt(1)));
 }

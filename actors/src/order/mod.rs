@@ -8,7 +8,7 @@ mod shelf;
 
 use std::cell::{Cell, RefCell};
 
-pub use actor::{Go, Judged, OrderActor, Stop, Take, Wake};
+pub use actor::{GiveBack, Go, Judged, OrderActor, Stop, Take, Wake};
 pub use lane::{Hold, Lane, Taken, Turn};
 pub use look::{Doing, LaneLook};
 

@@ -12,11 +12,12 @@ use crate::policy::{Overflow, ParkingBounds};
 use crate::supervisor::Disposition;
 
 impl OrderActor {
-    /// The verdict on an attempt is to wait; `true` if the lane is free for its next record all the same.
-    pub(super) fn park(&mut self, attempt: u32, delay: Duration) -> bool {
+    /// The verdict on an attempt is to wait for attempt `next`; `true` if the lane is free for its next record
+    /// all the same.
+    pub(super) fn park(&mut self, attempt: u32, next: u32, delay: Duration) -> bool {
         let cause = self.failure.take().map_or_else(String::new, |failure| failure.message);
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        if !self.cell.lane.borrow_mut().park(attempt, clock::now(), delay_ms, &cause) {
+        if !self.cell.lane.borrow_mut().park(attempt, next, clock::now(), delay_ms, &cause) {
             return false;
         }
         self.set_waiting(true);

@@ -98,6 +98,11 @@ impl SupervisorActor {
         self.pipeline = Some(pipeline);
     }
 
+    /// What its partition actors share.
+    pub(super) fn pipeline(&self) -> Rc<Pipeline> {
+        self.pipeline.clone().expect("attached before anything else happens")
+    }
+
     /// Sets the one wake-up to the earliest timer.
     fn set_wake_up(&mut self, ctx: &mut Context<Self>) {
         let Some(due) = self.timers.next_due() else { return };
@@ -126,8 +131,8 @@ impl SupervisorActor {
                 offset = failed.offset.0, key = %failed.key, attempt = failed.attempt, class, code,
                 "{}; attempt {} of {} in {delay:?}", failed.failure.message, failed.attempt + 1, self.retry.attempts
             ),
-            // Told by the writer, with the letter's place, once it is committed.
-            Verdict::DeadLetter(_) => {}
+            // Told by the writer, with the letter's place, once it is committed; an outage once, when it begins.
+            Verdict::DeadLetter(_) | Verdict::Hold { .. } => {}
             Verdict::Halt => self.halting.halt(format!(
                 "{}: {}[{}]@{} key \"{}\": {} ({code}, fatal); the record stays unfinished and is delivered again \
                  after a restart",
@@ -152,14 +157,20 @@ impl Handler<Failed> for SupervisorActor {
 
     fn handle(&mut self, failed: Failed, ctx: &mut Self::Context) {
         let spread = rand::rng().random_range(-1.0..=1.0);
-        let verdict = judge(&self.retry, failed.attempt, &failed.failure, spread);
+        let judged = judge(&self.retry, failed.attempt, &failed.failure, spread);
+        let verdict = self.ask_breaker(&failed, judged, ctx);
         self.tell(&failed, verdict);
-        let judged = Judged { attempt: failed.attempt, verdict };
-        if failed.actor.try_send(judged).is_ok()
-            && let Verdict::Retry(wait) = verdict
-        {
-            let Failed { actor, offset, attempt, .. } = failed;
-            self.handle(Resume { actor, offset, attempt: attempt + 1, wait }, ctx);
+        let Failed { actor, offset, attempt, .. } = failed;
+        if actor.try_send(Judged { attempt, verdict }).is_ok() {
+            match verdict {
+                Verdict::Retry(wait) => {
+                    self.handle(Resume { actor, offset, attempt: attempt + 1, wait }, ctx)
+                }
+                Verdict::Hold { attempt, delay } => {
+                    self.handle(Resume { actor, offset, attempt, wait: delay }, ctx);
+                }
+                Verdict::DeadLetter(_) | Verdict::Halt => {}
+            }
         }
     }
 }
@@ -177,8 +188,7 @@ impl Handler<Own> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, own: Own, _: &mut Self::Context) {
-        let pipeline = self.pipeline.clone().expect("attached before any partition is owned");
-        (own.started)(PartitionActor::start(pipeline, own.ownership));
+        (own.started)(PartitionActor::start(self.pipeline(), own.ownership));
     }
 }
 

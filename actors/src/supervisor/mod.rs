@@ -2,9 +2,12 @@
 //! partition actors of its handler.
 
 mod actor;
+mod breaker;
+mod outage;
 mod timers;
 mod verdict;
 
 pub use actor::{Attach, Failed, Halt, Own, Resume, SupervisorActor};
+pub use breaker::{Breaker, BreakerPolicy, Refund, Ruling};
 pub use timers::Timers;
 pub use verdict::{Disposition, RetryPolicy, Verdict, judge};

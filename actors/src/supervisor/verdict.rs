@@ -43,6 +43,13 @@ impl Disposition {
 pub enum Verdict {
     /// Try again after this delay.
     Retry(Duration),
+    /// The breaker is open: make the attempt of this number (again) after this delay.
+    Hold {
+        /// 1-based.
+        attempt: u32,
+        /// How long.
+        delay: Duration,
+    },
     /// Send the record to the dead-letter topic.
     DeadLetter(Disposition),
     /// Stop the handler.

@@ -1,7 +1,8 @@
 //! What scenarios run in.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,14 +13,14 @@ use pawl_actors::epoch::{AssignmentEpoch, Epoch, EpochDecided};
 use pawl_actors::handler::{Answer, Call, Handler, Source};
 use pawl_actors::ledger::{BEFORE_PARKED, PARTITION_KEY, PartitionRow, lane_of};
 use pawl_actors::outcome::{Failure, Outcome, code};
-use pawl_actors::partition::{Ownership, PartitionActor, Records};
+use pawl_actors::partition::{Drain, Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
 use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy};
 use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
 use pawl_actors::stats::{HandlerStats, PartitionStats};
-use pawl_actors::supervisor::{Own, RetryPolicy};
+use pawl_actors::supervisor::{BreakerPolicy, Own, RetryPolicy};
 
 pub const P: Partition = Partition(3);
 pub const A1: AssignmentEpoch = AssignmentEpoch(1);
@@ -27,9 +28,13 @@ pub const A1: AssignmentEpoch = AssignmentEpoch(1);
 /// What handlers were called with, and what they answer, by event id: the next of a list, then "done".
 #[derive(Clone, Default)]
 pub struct Script {
-    calls: Arc<Mutex<Vec<(String, u32)>>>,
-    answers: Arc<Mutex<BTreeMap<String, VecDeque<Act>>>>,
+    pub calls: Arc<Mutex<Vec<(String, u32)>>>,
+    pub answers: Arc<Mutex<BTreeMap<String, VecDeque<Act>>>>,
     pub open_gates: Arc<AtomicBool>,
+    /// Whether everything fails.
+    pub down: Arc<AtomicBool>,
+    /// How often it was asked whether it is up, if it can be asked that.
+    pub probes: Option<Arc<AtomicUsize>>,
 }
 
 #[derive(Clone)]
@@ -57,6 +62,9 @@ impl Handler for Script {
     fn handle(&self, call: Call) -> Answer {
         let event = String::from_utf8(call.record.value.clone().unwrap_or_default().to_vec()).unwrap();
         self.calls.lock().unwrap().push((event.clone(), call.attempt));
+        if self.down.load(Ordering::Relaxed) {
+            return Answer::Ready(Outcome::Failed(Failure::transient(code::UNREACHABLE, "no connection")));
+        }
         let act = self.answers.lock().unwrap().get_mut(&event).and_then(VecDeque::pop_front);
         match act {
             None => Answer::Ready(Outcome::Done(Effects::default())),
@@ -81,6 +89,15 @@ impl Handler for Script {
                 })
             }
         }
+    }
+
+    fn probe(&self) -> Option<Pin<Box<dyn Future<Output = bool>>>> {
+        let probes = self.probes.clone()?;
+        let down = self.down.clone();
+        Some(Box::pin(async move {
+            probes.fetch_add(1, Ordering::Relaxed);
+            !down.load(Ordering::Relaxed)
+        }))
     }
 }
 
@@ -146,6 +163,7 @@ pub fn policy() -> Policy {
             multiplier: 2.0,
             jitter: 0.0,
         },
+        breaker: BreakerPolicy { keys: 3, probe_every: Duration::from_secs(1) },
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 100, bytes: 100_000 },
             partition: ParkingBounds { records: 1_000, bytes: 1_000_000 },
@@ -289,6 +307,20 @@ pub fn record(offset: i64, key: Option<&str>, event: &str) -> Record {
 
 pub fn unavailable() -> Act {
     Act::Fail(Failure::transient(code::UNAVAILABLE, "service answered 503"))
+}
+
+pub fn refused() -> Act {
+    Act::Fail(Failure::permanent(code::REJECTED, "service answered 422"))
+}
+
+pub fn drain(house: &House, grace: Duration) -> Arc<AtomicBool> {
+    let drained = Arc::new(AtomicBool::new(false));
+    let tell = drained.clone();
+    let deadline = tokio::time::Instant::now() + grace;
+    house
+        .partition
+        .do_send(Drain { deadline, drained: Box::new(move || tell.store(true, Ordering::Relaxed)) });
+    drained
 }
 
 /// Runs a scenario on an arbiter's runtime with a paused clock.

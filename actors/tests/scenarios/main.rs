@@ -1,11 +1,11 @@
 //! The actors of a handler together, without a broker and without waiting: time is tokio's paused
 //! clock, the writer and the view are memory.
 
+mod breaker;
 mod house;
 mod parking;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use house::*;
 use pawl_actors::effects::{Effects, Emit, StateChange};
 use pawl_actors::epoch::Epoch;
 use pawl_actors::outcome::{Failure, code};
-use pawl_actors::partition::{Abandon, Drain};
+use pawl_actors::partition::Abandon;
 use pawl_actors::policy::Policy;
 use pawl_actors::record::{Millis, Offset, Record};
 
@@ -197,16 +197,6 @@ fn a_drain_cancels_what_does_not_end_in_time_and_its_late_answer_changes_nothing
         assert_eq!(house.partition_row().books.applied, 1);
         assert_eq!(house.stats.in_flight.get(), 0);
     });
-}
-
-fn drain(house: &House, grace: Duration) -> Arc<AtomicBool> {
-    let drained = Arc::new(AtomicBool::new(false));
-    let tell = drained.clone();
-    let deadline = tokio::time::Instant::now() + grace;
-    house
-        .partition
-        .do_send(Drain { deadline, drained: Box::new(move || tell.store(true, Ordering::Relaxed)) });
-    drained
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Lanes that wait for a retry, and what is durable of them meanwhile.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -116,6 +117,36 @@ fn an_attempt_that_runs_at_the_end_is_made_again_under_the_same_number() {
         let house = House::new(Script::default(), rows, policy()).await;
         house.pass(Duration::from_secs(1) + SOON).await;
         assert_eq!(house.script.calls(), ["a1#2", "a2#1", "a3#1"]);
+    });
+}
+
+#[test]
+fn a_parked_duplicate_whose_turn_comes_under_a_new_owner_is_recognised() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [unavailable(), Act::Wait]);
+        let house = House::new(script.clone(), Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("A"), "a1"), record(2, Some("A"), "a2")]);
+        house.pass(Duration::from_secs(1) + SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "a1#2"], "it runs");
+        let drained = drain(&house, Duration::from_secs(2));
+        house.pass(SOON).await;
+        assert!(!drained.load(Ordering::Relaxed));
+        script.open_gates.store(true, Ordering::Relaxed);
+        house.pass(Duration::from_secs(1)).await;
+        assert!(drained.load(Ordering::Relaxed));
+        assert_eq!(
+            house.rows.parked().len(),
+            2,
+            "a1 is done, its duplicate is first: {:?}",
+            house.script.calls()
+        );
+
+        let house = House::new(Script::default(), house.rows.clone(), policy()).await;
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a2#1"]);
+        let books = house.partition_row().books;
+        assert_eq!((books.received, books.applied, books.duplicates, books.parked), (3, 2, 1, 0));
     });
 }
 

@@ -437,3 +437,21 @@ fn a_url_that_cannot_be_posted_to_is_refused_with_the_reason() {
         assert!(!error.contains("hunter2"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn the_service_is_asked_for_its_health_and_only_a_2xx_is_well() {
+    let service = FakeService::start(|n| match n {
+        0 => Reply::Stay(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n".to_vec()),
+        1 => Reply::Stay(b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n".to_vec()),
+        2 => Reply::Stay(OK.into()),
+        _ => Reply::Close(b"nonsense\r\n\r\n".to_vec()),
+    })
+    .await;
+    assert!(service.handler().probe().is_none(), "no health_url is set");
+    let health = service.url.replace("/events?token=secret", "/healthz");
+    let handler = service.handler().with_health(&health).expect("a good url");
+    let ask = || async { handler.probe().expect("it can be asked").await };
+    assert_eq!((ask().await, ask().await, ask().await, ask().await), (false, false, true, false));
+    assert!(service.request(0).starts_with("GET /healthz HTTP/1.1\r\n"), "{}", service.request(0));
+    assert_eq!(service.connections(), 1, "connections are kept");
+}

@@ -51,6 +51,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
         program = { name = "tax", timeout = "1s", max_in_flight = 2 }
         retry = { attempts = 1, initial = "1ms", max = "1s", multiplier = 1, jitter = 0 }
         dead_letter = { topic = "dead", then = "continue" }
+        breaker = { keys = 0, probe_every = "10ms" }
         parking = { max_records_per_key = 1, max_bytes_per_key = "1KiB", max_records = 2, max_bytes = "1MiB", overflow = "dead-letter" }
         intake = { max_records = 1, max_bytes = "1MiB", max_finished_ahead = 2 }
         membership = { protocol = "consumer", assignor = "range", static = true, revoke_grace = "1s" }
@@ -111,6 +112,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
             jitter: 0.0,
         },
         dead_letter: DeadLetter { topic: Some("dead".into()), then: Then::Continue },
+        breaker: Breaker { keys: 0, probe_every: Duration::from_millis(10) },
         parking: Parking {
             max_records_per_key: 1,
             max_bytes_per_key: ByteSize::kib(1),

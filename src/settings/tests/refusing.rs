@@ -133,6 +133,10 @@ fn names_and_addresses_must_be_such() {
     refused(&url("http:///events"), "this is not a URL");
     refused(&url("http://a/#b"), "a fragment (#…) is never sent");
     good(&url("https://billing.example:8443/events?tenant=a"), &[]);
+    let health = |text: &str| url(&format!("http://localhost:8080/events\", health_url = \"{text}"));
+    good(&health("http://localhost:8080/healthz"), &[]);
+    refused(&health("/healthz"), "it does not begin with http:// or https://");
+    refused(&health("https://localhost:8080/healthz"), "health_url has another scheme than url");
 }
 
 #[test]

@@ -1,0 +1,100 @@
+//! What the supervisor does while the breaker is open.
+
+use std::time::Duration;
+
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use tokio::time::Instant;
+
+use super::actor::{Failed, Resume, SupervisorActor};
+use super::{Refund, Ruling, Verdict};
+use crate::order::GiveBack;
+use crate::outcome::FailureClass;
+
+impl SupervisorActor {
+    /// What becomes of a verdict where the failure is the dependency's and not the record's.
+    pub(super) fn ask_breaker(
+        &mut self,
+        failed: &Failed,
+        judged: Verdict,
+        ctx: &mut Context<Self>,
+    ) -> Verdict {
+        if failed.failure.class != FailureClass::Transient {
+            return judged;
+        }
+        let pipeline = self.pipeline();
+        let policy = pipeline.policy.breaker;
+        let place = (failed.partition, failed.offset);
+        let refund = Refund { place, attempt: failed.attempt, who: failed.actor.clone() };
+        let ruling = pipeline.breaker.borrow_mut().failed(&policy, Instant::now(), &failed.key, refund);
+        let attempt = match ruling {
+            Ruling::Counts => return judged,
+            Ruling::Held(attempt) => attempt,
+            Ruling::Opens(refunds) => {
+                self.open(failed, policy.probe_every, ctx);
+                let own = refunds.iter().find(|refund| refund.place == place).map(|refund| refund.attempt);
+                for refund in refunds.into_iter().filter(|refund| refund.place != place) {
+                    self.give_back(refund, policy.probe_every, ctx);
+                }
+                own.unwrap_or(failed.attempt)
+            }
+        };
+        let delay = match judged {
+            Verdict::Retry(delay) => delay.min(policy.probe_every),
+            _ => policy.probe_every,
+        };
+        Verdict::Hold { attempt, delay }
+    }
+
+    fn open(&mut self, failed: &Failed, probe_every: Duration, ctx: &mut Context<Self>) {
+        let pipeline = self.pipeline();
+        let keys = pipeline.policy.breaker.keys;
+        let reason = format!(
+            "{keys} keys failed in a row and none succeeded, the last one, {}[{}]@{} key \"{}\", with: {}",
+            pipeline.source.topic, failed.partition, failed.offset, failed.key, failed.failure.message
+        );
+        tracing::warn!(
+            "{}: the breaker opens: {reason}. Nothing is dead-lettered and no attempt counts until the handler answers; \
+             it is asked each {probe_every:?}",
+            pipeline.source.handler
+        );
+        pipeline.stats.breaker.opened.add(1);
+        pipeline.stats.breaker.set_open(Some(reason));
+        pipeline.places.borrow_mut().shut();
+        ctx.run_later(probe_every, Self::probe);
+    }
+
+    fn give_back(
+        &mut self,
+        refund: Refund<actix::Addr<crate::order::OrderActor>>,
+        wait: Duration,
+        ctx: &mut Context<Self>,
+    ) {
+        let Refund { place: (_, offset), attempt, who: actor } = refund;
+        // Gone with its partition: its next owner counts as the ledger does.
+        if actor.try_send(GiveBack { offset, attempt }).is_ok() {
+            self.handle(Resume { actor, offset, attempt, wait }, ctx);
+        }
+    }
+
+    /// Finds out whether the handler answers again, for as long as the breaker is open.
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        let pipeline = self.pipeline();
+        if !pipeline.breaker.borrow().is_open() {
+            return;
+        }
+        let every = pipeline.policy.breaker.probe_every;
+        let Some(asking) = pipeline.handler.probe() else {
+            pipeline.places.borrow_mut().let_one_probe();
+            ctx.run_later(every, Self::probe);
+            return;
+        };
+        let limit = pipeline.policy.attempt_timeout;
+        let asked = async move { tokio::time::timeout(limit, asking).await.unwrap_or(false) };
+        ctx.spawn(asked.into_actor(self).map(move |healthy, supervisor, ctx| {
+            if healthy {
+                supervisor.pipeline().answered();
+            }
+            ctx.run_later(every, Self::probe);
+        }));
+    }
+}
