@@ -5,14 +5,13 @@
 //! that, the broker tests are skipped aloud; with `CI=true` they fail.
 
 use std::fs::File;
-use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{clients, fetched, process};
+use super::{clients, java, process};
 
 const VERSION: &str = "4.3.1";
 /// The newest that may be restarted under load: in 4.3 the coordinator of a broker that is just starting
@@ -75,7 +74,7 @@ impl Broker {
         Broker::start_new(RESTARTABLE_VERSION, links)
     }
 
-    fn start_new(version: &'static str, links: usize) -> Option<Broker> {
+    fn start_new(version: &str, links: usize) -> Option<Broker> {
         let libs = libs(version)?;
         // A port that was free may be taken before Kafka binds it: then once more with others.
         let attempts = 3;
@@ -106,12 +105,9 @@ impl Broker {
     /// `org.apache.kafka.tools.ConsoleProducer`, and waits for its end. `None`, said aloud, where
     /// Java or Maven is missing.
     pub fn java_tool(&self, class: &str, args: &[&str], stdin: &[u8]) -> Option<Output> {
-        let mut command = java(&libs(VERSION)?, "-Xmx256m");
+        let mut command = java::command(&libs(VERSION)?, "-Xmx256m");
         command.arg(class).args(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = process::spawn(command).expect("java can be started");
-        child.stdin.take().expect("stdin is piped").write_all(stdin).expect("the tool reads its input");
-        Some(child.wait_with_output().expect("the tool ends"))
+        Some(java::run(command, stdin))
     }
 
     /// The process id of a broker that this process started and that runs now.
@@ -167,7 +163,7 @@ impl Broker {
         let properties = dir.join("server.properties");
         std::fs::write(&properties, server_properties(&dir, port, controller, &links))
             .expect("the scratch directory can be written");
-        let output = java(libs, "-Xmx128m")
+        let output = java::command(libs, "-Xmx128m")
             .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
             .arg(&properties)
             .output()
@@ -181,7 +177,7 @@ impl Broker {
         let node = self.node();
         let log_path = node.dir.join("broker.log");
         let log = File::options().create(true).append(true).open(&log_path).expect("the log can be written");
-        let mut command = java(&node.libs, "-Xmx512m");
+        let mut command = java::command(&node.libs, "-Xmx512m");
         // Transactions whose markers it leaves out are told at this level only.
         command.arg("-Dorg.slf4j.simpleLogger.log.kafka.coordinator.transaction=info");
         command.arg("kafka.Kafka").arg(node.dir.join("server.properties")).stdin(Stdio::null());
@@ -224,48 +220,9 @@ impl Drop for Broker {
     }
 }
 
-fn java(libs: &Path, heap: &str) -> Command {
-    let mut command = Command::new("java");
-    command.args([heap, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"]);
-    command.arg(libs.join("*"));
-    command
-}
-
-/// Kafka's jars, fetched by the first process that needs them. `None`, said aloud, where Java or
-/// Maven is missing.
-fn libs(version: &'static str) -> Option<PathBuf> {
-    static MISSING: OnceLock<Vec<&str>> = OnceLock::new();
-    let missing = MISSING.get_or_init(|| {
-        let missing: Vec<_> =
-            ["java", "mvn"].into_iter().filter(|tool| !fetched::runs(tool, "-version")).collect();
-        if !missing.is_empty() {
-            fetched::skip_aloud(&format!(
-                "TESTS ON A REAL BROKER ARE SKIPPED: {} not found. Install Java 17+ and Maven,\n\
-                 or name a running broker: PAWL_TEST_KAFKA=host:port cargo test --workspace",
-                missing.join(" and ")
-            ));
-        }
-        missing
-    });
-    let fetch = || fetched::once(&format!("kafka-{version}"), "libs", |part| maven(version, part));
-    missing.is_empty().then(fetch)
-}
-
-fn maven(version: &str, to: &Path) {
-    let output = Command::new("mvn")
-        .args(["-B", "-q", "-f"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/kafka/pom.xml"))
-        .arg("org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies")
-        .args(["-DincludeScope=runtime", &format!("-Dkafka.version={version}")])
-        .arg(format!("-DoutputDirectory={}", to.display()))
-        .output()
-        .expect("mvn can be started");
-    assert!(
-        output.status.success(),
-        "Maven could not fetch Kafka {version}:\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+/// Kafka's jars. `None`, said aloud, where Java or Maven is missing.
+fn libs(version: &str) -> Option<PathBuf> {
+    java::jars("support/kafka/pom.xml", "kafka", version)
 }
 
 /// Ports that nobody holds now; all are held until all are known, so they differ.

@@ -15,6 +15,7 @@
 pub mod clients;
 pub mod fetched;
 pub mod http;
+pub mod java;
 pub mod kafka;
 pub mod orders;
 pub mod pawl;
