@@ -11,6 +11,11 @@ use serde::Serialize;
 use crate::kafka::headers;
 use crate::shown::{Raw, printable, time};
 
+/// Where Spring Kafka could not read a key, it tells so under these names, in place of those of the
+/// exception: code, message, detail.
+const KEY_EXCEPTION: [&str; 3] =
+    ["kafka_dlt-key-exception-fqcn", "kafka_dlt-key-exception-message", "kafka_dlt-key-exception-stacktrace"];
+
 /// A record of a dead-letter topic with what its headers say, as far as they can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Letter {
@@ -89,14 +94,15 @@ impl Letter {
             timestamp_type: text(header::ORIGINAL_TIMESTAMP_TYPE),
         };
         self.group = text(header::ORIGINAL_CONSUMER_GROUP);
-        self.code = text(header::EXCEPTION_FQCN);
+        let [key_code, key_message, key_detail] = KEY_EXCEPTION;
+        self.code = text(header::EXCEPTION_FQCN).or_else(|| text(key_code));
         self.cause = text(header::EXCEPTION_CAUSE_FQCN);
-        self.message = text(header::EXCEPTION_MESSAGE);
-        self.detail = text(header::EXCEPTION_STACKTRACE);
+        self.message = text(header::EXCEPTION_MESSAGE).or_else(|| text(key_message));
+        self.detail = text(header::EXCEPTION_STACKTRACE).or_else(|| text(key_detail));
         self.attempt = int(header::DELIVERY_ATTEMPT);
         self.disposition = text(header::DISPOSITION);
         // The others are the original's own.
-        let telling = || ORIGINALS.iter().chain(&LAST);
+        let telling = || ORIGINALS.iter().chain(&LAST).chain(&KEY_EXCEPTION);
         let own = |header: &Header| !telling().any(|name| header.name == name.as_bytes());
         self.headers = headers
             .iter()
@@ -109,8 +115,11 @@ impl Letter {
     /// One line for a list.
     pub fn line(&self) -> String {
         let key = self.key.as_ref().map_or("(no key)".into(), Raw::shown);
+        // The outer code is often the same for all: Spring wraps whatever a listener throws.
+        let cause = self.cause.as_deref().filter(|cause| self.code.as_deref() != Some(cause));
+        let cause = cause.map(|cause| format!(", caused by {}", printable(cause))).unwrap_or_default();
         format!(
-            "{} {}  {}  key {key}  {}  from {}  {}\n",
+            "{} {}  {}  key {key}  {}{cause}  from {}  {}\n",
             self.partition,
             self.offset,
             time(self.timestamp),
@@ -142,7 +151,9 @@ impl Letter {
             row("header", Some(format!("{}: {value}", name.shown())));
         }
         if let Some(detail) = self.detail.as_deref().filter(|detail| !detail.is_empty()) {
-            let lines = detail.lines().map(|line| format!("  {}\n", printable(line)));
+            // Java indents stack traces by tabs.
+            let indented = |line: &str| format!("  {}\n", printable(&line.replace('\t', "    ")));
+            let lines = detail.lines().map(indented);
             page.extend(["\ndetail:\n".to_owned()].into_iter().chain(lines));
         }
         match &self.value {
@@ -188,7 +199,7 @@ mod tests {
             Header::new(header::EXCEPTION_FQCN, "pawl.Exhausted"),
             Header::new(header::EXCEPTION_CAUSE_FQCN, "pawl.Unavailable"),
             Header::new(header::EXCEPTION_MESSAGE, "service answered 503\n\x1b[2J"),
-            Header::new(header::EXCEPTION_STACKTRACE, "line 1\nline 2"),
+            Header::new(header::EXCEPTION_STACKTRACE, "line 1\n\tline 2\u{7}"),
             Header::new(header::DELIVERY_ATTEMPT, 8i32.to_be_bytes().to_vec()),
             Header::new(header::DISPOSITION, "exhausted"),
         ];
@@ -206,8 +217,8 @@ mod tests {
 
     #[test]
     fn a_line_tells_where_what_and_why() {
-        let expected = "3 7  2023-11-14T22:13:21.000Z  key A1  pawl.Exhausted at attempt 8  from orders 3 881  \
-                        service answered 503\\n\\u{1b}[2J\n";
+        let expected = "3 7  2023-11-14T22:13:21.000Z  key A1  pawl.Exhausted at attempt 8, caused by pawl.Unavailable  \
+                        from orders 3 881  service answered 503\\n\\u{1b}[2J\n";
         assert_eq!(letter().line(), expected);
     }
 
@@ -220,7 +231,7 @@ mod tests {
             "cause        pawl.Unavailable\n",
             "header       ce_id: e1\n",
             "header       bin: 0xff00\n",
-            "detail:\n  line 1\n  line 2\n",
+            "detail:\n  line 1\n      line 2\\u{7}\n",
             "value (8 bytes):\n{\n  \"id\": 1\n}\n",
         ] {
             assert!(page.contains(row), "{row:?} is not in\n{page}");
@@ -247,6 +258,20 @@ mod tests {
         assert!(bare.page().ends_with(hex), "{}", bare.page());
         assert_eq!(value.shown().find('\0'), None, "control characters are escaped");
         assert!(Letter::default().page().ends_with("value: none (a tombstone)\n"));
+    }
+
+    #[test]
+    fn an_exception_of_the_key_is_told_where_there_is_no_other() {
+        let [code, message, detail] = KEY_EXCEPTION;
+        let key = [Header::new(code, "Key"), Header::new(message, "bad key"), Header::new(detail, "at")];
+        let shown = |headers: Vec<Header>| {
+            let letter = Letter::default().with_headers(headers);
+            assert_eq!(letter.headers, [], "none of the original's own");
+            [letter.code, letter.message, letter.detail].map(Option::unwrap_or_default)
+        };
+        assert_eq!(shown(key.to_vec()), ["Key", "bad key", "at"]);
+        let other = Header::new(header::EXCEPTION_FQCN, "Value");
+        assert_eq!(shown([&key[..], &[other]].concat())[0], "Value");
     }
 
     #[test]
