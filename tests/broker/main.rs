@@ -20,4 +20,5 @@ mod publish;
 mod restore;
 mod retries;
 mod shutdown;
+mod spring;
 mod topics;
