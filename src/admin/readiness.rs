@@ -274,7 +274,8 @@ mod tests {
         view.stats.rebalances.add(1);
         let partition = view.stats.assigned(Partition(0));
         partition.set_phase(PartitionPhase::Running);
-        (partition.end.set(10), partition.watermark.set(3));
+        partition.end.set(10);
+        partition.watermark.set(3);
         partition.last_progress.set(NOW.0 - 100_000);
         let judged = || judge_handler(&view, NOW, STALLED_AFTER);
         assert!(!judged().ready, "no progress for 100 s");
