@@ -82,6 +82,7 @@ fn policy() -> Policy {
             overflow: Overflow::PauseIntake,
         },
         dead_letter_topic: "letters".into(),
+        quarantine: false,
         max_emit_bytes: 1 << 20,
         max_letter_bytes: 1 << 20,
         max_row_bytes: 1 << 20,

@@ -38,8 +38,10 @@ pub mod header {
     pub const EXCEPTION_STACKTRACE: &str = "kafka_dlt-exception-stacktrace";
     /// 1-based number of the last attempt, int32 big-endian.
     pub const DELIVERY_ATTEMPT: &str = "kafka_deliveryAttempt";
-    /// Why the record is here: `poison` or `exhausted`.
+    /// Why the record is here: `poison`, `exhausted` or `follower`.
     pub const DISPOSITION: &str = "pawl-disposition";
+    /// Number of the letter among those of its key since the key's quarantine began, int64 big-endian.
+    pub const NUMBER: &str = "pawl-letter";
 }
 
 /// Headers that tell where the original lies; kept from the first pass.
@@ -53,13 +55,14 @@ pub const ORIGINALS: [&str; 6] = [
 ];
 
 /// Headers that tell what the last pass said; replaced by the next.
-pub const LAST: [&str; 6] = [
+pub const LAST: [&str; 7] = [
     header::EXCEPTION_FQCN,
     header::EXCEPTION_CAUSE_FQCN,
     header::EXCEPTION_MESSAGE,
     header::EXCEPTION_STACKTRACE,
     header::DELIVERY_ATTEMPT,
     header::DISPOSITION,
+    header::NUMBER,
 ];
 
 /// Longest text of one header, in bytes, even where the record has room.
@@ -75,10 +78,12 @@ pub struct Defunct<'a> {
     pub source: &'a Source,
     /// What the last attempt said.
     pub failure: &'a Failure,
-    /// 1-based number of that attempt.
+    /// 1-based number of that attempt; 0 for a follower, which was not tried.
     pub attempt: u32,
     /// Why no other follows.
     pub disposition: Disposition,
+    /// Number of the letter in its key's quarantine, if that is in one.
+    pub number: Option<u64>,
 }
 
 impl Defunct<'_> {
@@ -121,18 +126,22 @@ impl Defunct<'_> {
         ]
     }
 
-    fn codes(&self) -> [Header; 4] {
+    fn codes(&self) -> impl Iterator<Item = Header> {
         let outer = match self.disposition {
-            Disposition::Poison => self.failure.code,
+            Disposition::Poison | Disposition::Follower => self.failure.code,
             Disposition::Exhausted => code::EXHAUSTED,
         };
         let attempt = i32::try_from(self.attempt).unwrap_or(i32::MAX);
+        let attempt =
+            (attempt > 0).then(|| Header::new(header::DELIVERY_ATTEMPT, attempt.to_be_bytes().to_vec()));
         [
             Header::new(header::EXCEPTION_FQCN, outer),
             Header::new(header::EXCEPTION_CAUSE_FQCN, self.failure.code),
-            Header::new(header::DELIVERY_ATTEMPT, attempt.to_be_bytes().to_vec()),
             Header::new(header::DISPOSITION, self.disposition.name()),
         ]
+        .into_iter()
+        .chain(attempt)
+        .chain(self.number.map(|number| Header::new(header::NUMBER, number.to_be_bytes().to_vec())))
     }
 }
 
@@ -173,6 +182,7 @@ mod tests {
             failure: &failure,
             attempt: 8,
             disposition: Disposition::Exhausted,
+            number: Some(7),
         };
         defunct.letter("orders-dlt".into(), max_bytes)
     }
@@ -203,6 +213,7 @@ mod tests {
         assert_eq!(value(&emit, "kafka_dlt-exception-stacktrace"), b"body");
         assert_eq!(value(&emit, "kafka_deliveryAttempt"), [0, 0, 0, 8]);
         assert_eq!(value(&emit, "pawl-disposition"), b"exhausted");
+        assert_eq!(value(&emit, "pawl-letter"), [0, 0, 0, 0, 0, 0, 0, 7]);
     }
 
     #[test]

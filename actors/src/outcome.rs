@@ -74,6 +74,8 @@ pub mod code {
     pub const PANICKED: &str = "pawl.Panicked";
     /// An emitted record, a state or a key is larger than the topic takes that it has to go to.
     pub const TOO_LARGE: &str = "pawl.TooLarge";
+    /// An earlier record of its key became a dead letter, and nobody has dealt with that.
+    pub const QUARANTINED: &str = "pawl.Quarantined";
     /// Another attempt would have to be waited for, and there is no room left to wait in.
     pub const OVERFLOW: &str = "pawl.Overflow";
 }

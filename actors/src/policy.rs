@@ -25,6 +25,8 @@ pub struct Policy {
     pub parking: ParkingPolicy,
     /// Topic of dead letters.
     pub dead_letter_topic: Arc<str>,
+    /// Whether later records of a key follow one that became a dead letter.
+    pub quarantine: bool,
     /// Largest record that a handler may emit, in bytes of key, value and headers.
     pub max_emit_bytes: usize,
     /// Largest record that the dead-letter topic takes, counted the same way.

@@ -197,6 +197,8 @@ pub struct HandlerStats {
     pub redelivered: Counter,
     /// Records written to the dead-letter topic.
     pub dead_letters: Counter,
+    /// Keys that went into quarantine.
+    pub quarantined: Counter,
     /// Attempts beyond the first.
     pub retries: Counter,
     /// Calls at the handler now.

@@ -32,6 +32,9 @@ pub struct KeyLine {
     /// What waits for a retry in the ledger; `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked: Option<Parked>,
+    /// Its quarantine; `None`: it is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantined>,
     /// Offset of the row in the changelog; `None` where only the instance's own view was asked.
     pub row: Option<i64>,
 }
@@ -46,6 +49,17 @@ pub struct Parked {
     /// When it is due, milliseconds since the epoch; 0: at once.
     pub due: i64,
     /// What the last attempt said.
+    pub cause: String,
+}
+
+/// A key's quarantine: its later records follow one that became a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// Dead letters that nobody has dealt with.
+    pub letters: u64,
+    /// Offset of the record whose failure began it.
+    pub offset: i64,
+    /// What its last attempt said.
     pub cause: String,
 }
 
@@ -116,6 +130,11 @@ impl KeyLine {
                 attempt: parking.attempt,
                 due: parking.due,
                 cause: parking.cause.clone(),
+            }),
+            quarantine: head.quarantine.as_ref().map(|quarantine| Quarantined {
+                letters: quarantine.letters(),
+                offset: quarantine.offset,
+                cause: quarantine.cause.clone(),
             }),
             row,
         }

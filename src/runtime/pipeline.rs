@@ -28,7 +28,7 @@ use crate::kafka::wire::{KafkaWire, Sessions, Step};
 use crate::kafka::writer::{Job, Writer, WriterParts};
 use crate::looking::window::Window;
 use crate::observed::HandlerView;
-use crate::settings::{ByteSize, Guarantee, HandlerSettings, Overflow, Parking, Settings};
+use crate::settings::{ByteSize, Guarantee, HandlerSettings, Overflow, Parking, Settings, Then};
 use crate::store::{LocalView, SharedView, ViewDir, ViewParts};
 
 /// How much longer than its time-out a dead instance's transaction may stay open: the broker looks
@@ -332,6 +332,7 @@ impl Blueprint<'_> {
             },
             parking: parking(&settings.parking),
             dead_letter_topic: settings.dead_letter_topic().into(),
+            quarantine: settings.dead_letter.then == Then::Quarantine,
             max_emit_bytes: facts.max_emit_bytes,
             max_letter_bytes: facts.max_letter_bytes,
             max_row_bytes: facts.max_row_bytes,

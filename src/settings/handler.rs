@@ -246,6 +246,8 @@ pub enum Then {
     /// They are handled as if nothing had happened.
     #[default]
     Continue,
+    /// They follow it into the dead-letter topic, in order, without being tried.
+    Quarantine,
 }
 
 /// How much is taken in ahead of the handler. A partition that reaches a bound is paused; the

@@ -17,6 +17,7 @@ mod orders;
 mod outage;
 mod ownership;
 mod publish;
+mod quarantine;
 mod restore;
 mod retries;
 mod shutdown;

@@ -79,9 +79,9 @@ fn a_key_that_retries_delays_no_other_and_goes_on_with_its_attempts_after_a_kill
         .map(|call| call.received.attempt)
         .collect();
     assert_eq!(first[0], 1);
-    // An attempt whose end was not committed when Pawl was killed is made again under its number.
-    assert!(first.windows(2).all(|two| two[1] == two[0] + 1 || two[1] == two[0]), "{first:?}");
-    assert!(first.windows(2).filter(|two| two[0] == two[1]).count() <= 1, "{first:?}");
+    // Attempts whose ends were not committed when Pawl was killed are made again under their numbers.
+    let jumps: Vec<&[u32]> = first.windows(2).filter(|two| two[1] != two[0] + 1).collect();
+    assert!(jumps.len() <= 1 && jumps.iter().all(|two| two[1] <= two[0] && two[1] > 1), "{first:?}");
 }
 
 /// Ten keys wait 10 s before each retry, while their partitions go from one instance to the other: each

@@ -31,6 +31,8 @@ pub struct World {
     /// The broker is there and every link is good.
     all_good: bool,
     began: Instant,
+    /// Where `pawl audit` finds its settings.
+    audit: PathBuf,
 }
 
 /// What a run leaves to be judged.
@@ -74,7 +76,11 @@ impl World {
             instance
         };
         let instances = (0..usize::from(options.instances)).map(instance).collect();
-        Some(World { broker, input, output, proxies, instances, all_good: true, began: Instant::now() })
+        let audit = process::scratch("audit");
+        let direct = settings(options, broker.bootstrap(), "auditor", &input);
+        std::fs::write(audit.join("pawl.toml"), direct).expect("a writable directory");
+        let began = Instant::now();
+        Some(World { broker, input, output, proxies, instances, audit, all_good: true, began })
     }
 
     /// Does everything that is planned, then waits until all is processed and ends the instances.
@@ -105,6 +111,7 @@ impl World {
         }
         self.catch_up(&mut outcome);
         self.end_all(&mut outcome);
+        self.balance(&mut outcome);
         outcome
     }
 
@@ -302,15 +309,40 @@ impl World {
         let began = Instant::now();
         loop {
             let committed = clients::committed(&self.broker, GROUP, &self.input);
-            if committed == ends {
+            let parked = (committed == ends).then(|| self.parked());
+            if parked == Some(0) {
                 return self.tell("everything is processed");
             }
             if began.elapsed() > CATCH_UP {
-                let behind = format!("committed {committed:?} of {ends:?} after {CATCH_UP:?}");
+                let behind =
+                    format!("committed {committed:?} of {ends:?}, parked {parked:?} after {CATCH_UP:?}");
                 return outcome.findings.push(format!("not everything was processed: {behind}"));
             }
             self.look(outcome);
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl World {
+    /// `pawl audit` without a faulty link in between.
+    fn audit(&self) -> support::Finished {
+        let settings = self.audit.join("pawl.toml");
+        support::command(&["audit", "--json", "--config", settings.to_str().expect("a path in UTF-8")], b"")
+    }
+
+    /// Records that wait for a retry: the group's offsets have passed them.
+    fn parked(&self) -> u64 {
+        let report = self.audit();
+        let partitions = report.json()["partitions"].as_array().cloned().unwrap_or_default();
+        partitions.iter().filter_map(|one| one["parked"].as_u64()).sum()
+    }
+
+    /// The books that Pawl keeps agree with the topics.
+    fn balance(&self, outcome: &mut Outcome) {
+        let report = self.audit();
+        if report.code != 0 {
+            outcome.findings.push(format!("the books do not agree: {}", report.stdout));
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Parking, RecentIds, Row, RowError, VERSION, WITH_PARKED, head_key};
+use super::{Parking, Quarantine, RecentIds, Row, RowError, VERSION, WITH_PARKED, head_key};
 use crate::effects::StateChange;
 use crate::record::Offset;
 
@@ -18,9 +18,11 @@ pub struct Head {
     pub state: Option<Bytes>,
     /// Its parked records, if it has any.
     pub parking: Option<Box<Parking>>,
+    /// Its quarantine, if it is in one.
+    pub quarantine: Option<Box<Quarantine>>,
 }
 
-/// Version 2 has the parking behind it.
+/// Version 2 has parking and quarantine behind it.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     taken: i64,
@@ -33,7 +35,7 @@ struct Stored<'a> {
 
 impl Default for Head {
     fn default() -> Self {
-        Head { taken: Offset(-1), ids: RecentIds::default(), state: None, parking: None }
+        Head { taken: Offset(-1), ids: RecentIds::default(), state: None, parking: None, quarantine: None }
     }
 }
 
@@ -44,8 +46,8 @@ impl Head {
     /// When the version is unknown or the bytes are not a head.
     pub fn decode(value: &[u8]) -> Result<Self, RowError> {
         let (version, body) = super::version("head", WITH_PARKED, value)?;
-        let (stored, parking): (Stored<'_>, Option<Parking>) = match version {
-            VERSION => (super::body("head", body)?, None),
+        let (stored, parking, quarantine): (Stored<'_>, Option<Parking>, Option<Quarantine>) = match version {
+            VERSION => (super::body("head", body)?, None, None),
             _ => super::body("head", body)?,
         };
         let ids = RecentIds::from_stored(stored.ids.to_vec()).map_err(|reason| RowError::Damaged {
@@ -58,6 +60,7 @@ impl Head {
             ids,
             state: stored.state.map(Bytes::copy_from_slice),
             parking: parking.map(Box::new),
+            quarantine: quarantine.map(Box::new),
         })
     }
 
@@ -65,9 +68,9 @@ impl Head {
     pub fn row(&self, lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
         let stored = Stored { taken: self.taken.0, ids: self.ids.stored(), state: self.state.as_deref() };
         let key = head_key(lane, out);
-        let value = match &self.parking {
-            None => super::encode(VERSION, &stored, out),
-            parking => super::encode(WITH_PARKED, &(stored, parking), out),
+        let value = match (&self.parking, &self.quarantine) {
+            (None, None) => super::encode(VERSION, &stored, out),
+            (parking, quarantine) => super::encode(WITH_PARKED, &(stored, parking, quarantine), out),
         };
         Row { key, value: Some(value) }
     }
@@ -80,7 +83,7 @@ impl Head {
     /// Whether only the taken offset is left: such a head says nothing that the partition's
     /// watermark does not say as well, once that has passed the taken offset.
     pub fn is_bare(&self) -> bool {
-        self.ids.is_empty() && self.state.is_none() && self.parking.is_none()
+        self.ids.is_empty() && self.state.is_none() && self.parking.is_none() && self.quarantine.is_none()
     }
 
     /// Takes over what a handler did to the state.
@@ -109,6 +112,7 @@ mod tests {
             state in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
             key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
             parked in proptest::option::of((any::<u64>(), 1u32..99, any::<i64>(), ".{0,90}")),
+            cause in proptest::option::of(".{0,90}"),
         ) {
             let parking = parked.map(|(first, attempt, due, cause)| {
                 Box::new(Parking { first, next: first.saturating_add(7), attempt, due, delay: 1_000, cause })
@@ -118,6 +122,7 @@ mod tests {
                 ids: RecentIds::default(),
                 state: state.map(Bytes::from),
                 parking,
+                quarantine: cause.map(|cause| Box::new(Quarantine::begin(Offset(taken), &cause))),
             };
             for id in &ids {
                 head.ids.push(IdHasher::new([1; 16]).hash(id, None, 1_000), 64);
@@ -150,8 +155,14 @@ mod tests {
         let parking = Parking { first: 5, next: 7, attempt: 3, due: 1, delay: 300, cause: "503".into() };
         let head = Head { taken: Offset(300), parking: Some(Box::new(parking)), ..Head::default() };
         let row = head.row(Some(b"K"), &mut BytesMut::new());
-        let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 3][..], b"503"].concat();
+        let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 3][..], b"503\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]), "version 2");
+
+        let quarantine = Quarantine { first: 5, next: 7, offset: 300, cause: "422".into() };
+        let head = Head { taken: Offset(301), quarantine: Some(Box::new(quarantine)), ..Head::default() };
+        let row = head.row(Some(b"K"), &mut BytesMut::new());
+        let value = [&[2, 0xda, 4, 0, 0, 0, 1, 5, 7, 0xd8, 4, 3][..], b"422"].concat();
+        assert_eq!(row.value.as_deref(), Some(&value[..]));
     }
 
     #[test]
@@ -170,6 +181,8 @@ mod tests {
         head.change_state(StateChange::Clear);
         assert!(head.is_bare());
         head.parking = Some(Box::default());
+        assert!(!head.is_bare());
+        (head.parking, head.quarantine) = (None, Some(Box::default()));
         assert!(!head.is_bare());
     }
 }

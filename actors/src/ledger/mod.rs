@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | claim | `00` | one a partition | who owns the partition; its offset is the claim's number |
 //! | partition | `01` | one a partition | the one truth about the partition: watermark, books, identity |
-//! | head | `02` + record key | one a key | taken offset, recent event ids, state, parked rows |
+//! | head | `02` + record key | one a key | taken offset, recent event ids, state, parked rows, quarantine |
 //! | head without key | `03` | at most one a partition | the lane of records whose key is null or unreadable |
 //! | parked | `04` + record key + number | one a parked record | a record that waits for a retry |
 //! | parked without key | `05` + number | one a parked record | the same in the lane without key |
@@ -17,6 +17,7 @@ mod head;
 mod ids;
 mod parked;
 mod partition;
+mod quarantine;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -26,6 +27,7 @@ pub use parked::{
     BEFORE_PARKED, Parking, decode_parked, parked_at, parked_key, parked_row, parked_tombstone,
 };
 pub use partition::{Books, ClaimRow, PartitionRow};
+pub use quarantine::Quarantine;
 
 /// Key of the claim row.
 pub const CLAIM_KEY: &[u8] = &[0];
@@ -75,7 +77,8 @@ pub enum RowError {
 
 /// The first version of every kind of row.
 const VERSION: u8 = 1;
-/// The version of heads and partition rows that know of parked records.
+/// The version of heads that know of parked records and of a quarantine, and of partition rows that know of
+/// parked records.
 const WITH_PARKED: u8 = 2;
 
 /// Appends version and body to `out` and cuts the result off as one buffer.

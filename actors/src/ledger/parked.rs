@@ -37,6 +37,12 @@ pub struct Parking {
     pub cause: String,
 }
 
+/// A cause up to its bound.
+pub(super) fn bounded(cause: &str) -> &str {
+    let end = (0..=MAX_CAUSE.min(cause.len())).rev().find(|&n| cause.is_char_boundary(n)).unwrap_or(0);
+    &cause[..end]
+}
+
 impl Parking {
     /// How many records are parked.
     pub fn records(&self) -> u64 {
@@ -45,9 +51,8 @@ impl Parking {
 
     /// Notes the attempt that is to come, and why.
     pub fn wait(&mut self, attempt: u32, due: Millis, delay_ms: u64, cause: &str) {
-        let end = (0..=MAX_CAUSE.min(cause.len())).rev().find(|&n| cause.is_char_boundary(n)).unwrap_or(0);
         (self.attempt, self.due, self.delay) = (attempt, due.0, delay_ms);
-        self.cause = cause[..end].to_owned();
+        self.cause = bounded(cause).to_owned();
     }
 
     /// The record of the first row is finished: the next one's turn is now.

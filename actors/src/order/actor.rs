@@ -125,6 +125,7 @@ impl OrderActor {
                 self.ask_supervisor(1, failure, ctx);
                 false
             }
+            Turn::Follow => self.follow(),
             Turn::Attempt(attempt) => {
                 let place = self.pipeline.places.borrow_mut().take(&self.cell, || ctx.address());
                 place && self.attempt(attempt, ctx)

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Doing;
 use crate::effects::StateChange;
-use crate::ledger::{Head, IdMatch, Parking, RecentId, Row, parked_row};
+use crate::ledger::{Head, IdMatch, Parking, Quarantine, RecentId, Row, parked_row};
 use crate::outcome::Failure;
 use crate::partition::Receipt;
 use crate::record::{Millis, NextOffset, Offset, Record};
@@ -89,6 +89,8 @@ pub enum Turn {
     Attempt(u32),
     /// The current record cannot be handed to the handler.
     Defective,
+    /// The key is in quarantine, and the current record follows into the dead-letter topic.
+    Follow,
 }
 
 /// See the module's documentation.
@@ -191,7 +193,10 @@ impl Lane {
         }
         let defective = next.defect.is_some();
         self.current = Some(next);
-        if defective {
+        if self.head.quarantine.is_some() {
+            self.state = State::Judged { attempt: 0 };
+            Turn::Follow
+        } else if defective {
             self.state = State::Judged { attempt: 1 };
             Turn::Defective
         } else {
@@ -348,9 +353,20 @@ impl Lane {
         Some(done)
     }
 
-    /// The verdict is a dead letter; `None` if nothing waits for this verdict.
-    pub fn dead_lettered(&mut self, attempt: u32) -> Option<Taken> {
-        self.end(State::Judged { attempt })
+    /// The verdict is a dead letter; `None` if nothing waits for this verdict. With a `cause` the key is in
+    /// quarantine from now on, unless it is already.
+    pub fn dead_lettered(&mut self, attempt: u32, cause: Option<&str>) -> Option<Taken> {
+        let done = self.end(State::Judged { attempt })?;
+        if let Some(cause) = cause {
+            let begin = || Box::new(Quarantine::begin(done.record.offset, cause));
+            self.head.quarantine.get_or_insert_with(begin).next += 1;
+        }
+        Some(done)
+    }
+
+    /// The key's quarantine.
+    pub fn quarantine(&self) -> Option<&Quarantine> {
+        self.head.quarantine.as_deref()
     }
 
     fn end(&mut self, expected: State) -> Option<Taken> {

@@ -69,7 +69,7 @@ fn an_id_is_marked_only_by_applying_it() {
     bench.take(1, "a");
     assert_eq!(bench.lane.turn(0), Turn::Attempt(1));
     assert!(bench.lane.failed(1));
-    assert!(bench.lane.dead_lettered(1).is_some());
+    assert!(bench.lane.dead_lettered(1, None).is_some());
     assert_eq!(bench.lane.turn(0), Turn::Attempt(1), "a dead-lettered id was never applied");
     assert!(bench.lane.applied(1, StateChange::Keep, 64).is_some());
     bench.take(2, "a");
@@ -113,7 +113,7 @@ fn a_defective_record_waits_for_its_verdict_like_a_failed_one() {
     bench.lane.queue[0].defect = Some(Box::new(Failure::permanent(code::UNDECODABLE, "x")));
     assert_eq!(bench.lane.turn(0), Turn::Defective);
     assert!(bench.lane.is_judged());
-    assert!(bench.lane.dead_lettered(1).is_some());
+    assert!(bench.lane.dead_lettered(1, None).is_some());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::OrderActor;
 use crate::dead_letter::Defunct;
 use crate::epoch::Letter;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, code};
 use crate::supervisor::{Disposition, Halt};
 
 impl OrderActor {
@@ -35,10 +35,32 @@ impl OrderActor {
             });
             return false;
         }
-        let Some(done) = self.cell.lane.borrow_mut().dead_lettered(attempt) else { return false };
+        let cause = self.quarantines().then_some(&*failure.message);
+        let begins = cause.is_some() && self.cell.lane.borrow().quarantine().is_none();
+        let done = self.cell.lane.borrow_mut().dead_lettered(attempt, cause);
+        let Some(done) = done else { return false };
+        self.pipeline.stats.quarantined.add(u64::from(begins));
         self.partition.borrow_mut().dead_lettered(self.cell.lane.borrow().key.as_deref(), done.hold, letter);
         self.head_changed();
         true
+    }
+
+    /// Whether a dead letter puts the key into quarantine. Records without a usable key share a lane and
+    /// nothing else: each fails for itself.
+    fn quarantines(&self) -> bool {
+        let lane = self.cell.lane.borrow();
+        (self.pipeline.policy.quarantine && lane.key.is_some()) || lane.quarantine().is_some()
+    }
+
+    /// The record follows an earlier one of its key into the dead-letter topic, in order.
+    pub(super) fn follow(&mut self) -> bool {
+        let message = {
+            let lane = self.cell.lane.borrow();
+            let Some(quarantine) = lane.quarantine() else { return false };
+            format!("its key is in quarantine since offset {}: {}", quarantine.offset, quarantine.cause)
+        };
+        self.failure = Some(Box::new(Failure::permanent(code::QUARANTINED, message)));
+        self.dead_letter(0, Disposition::Follower)
     }
 
     fn letter(&self, attempt: u32, failure: &Failure, disposition: Disposition) -> Option<Letter> {
@@ -53,6 +75,7 @@ impl OrderActor {
             failure,
             attempt,
             disposition,
+            number: self.quarantines().then(|| lane.quarantine().map_or(0, |quarantine| quarantine.next)),
         };
         Some(Letter {
             emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
@@ -61,6 +84,7 @@ impl OrderActor {
             cause: match disposition {
                 Disposition::Poison => format!("{}, permanent", failure.message),
                 Disposition::Exhausted => format!("{}, {attempt} attempts used up", failure.message),
+                Disposition::Follower => failure.message.clone(),
             },
         })
     }

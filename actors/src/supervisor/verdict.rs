@@ -26,6 +26,8 @@ pub enum Disposition {
     Poison,
     /// The last allowed attempt failed.
     Exhausted,
+    /// An earlier record of its key is a dead letter, and this one was not tried.
+    Follower,
 }
 
 impl Disposition {
@@ -34,6 +36,7 @@ impl Disposition {
         match self {
             Disposition::Poison => "poison",
             Disposition::Exhausted => "exhausted",
+            Disposition::Follower => "follower",
         }
     }
 }

@@ -170,6 +170,7 @@ pub fn policy() -> Policy {
             overflow: Overflow::PauseIntake,
         },
         dead_letter_topic: "orders-dlt".into(),
+        quarantine: false,
         max_emit_bytes: 1_000_000,
         max_letter_bytes: 1_000_000,
         max_row_bytes: 10_000,

@@ -4,6 +4,7 @@
 mod breaker;
 mod house;
 mod parking;
+mod quarantine;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

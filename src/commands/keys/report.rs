@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pawl_actors::order::{Doing, LaneLook};
 
-use crate::looking::{KeyLine, KeyPage, Parked, Within};
+use crate::looking::{KeyLine, KeyPage, Parked, Quarantined, Within};
 use crate::shown::{Raw, printable, time};
 
 /// One line for a list.
@@ -14,9 +14,13 @@ pub fn line(line: &KeyLine) -> String {
     let ids = if line.recent_ids == 1 { "id" } else { "ids" };
     let state = line.state_bytes.map_or("no state".into(), |bytes| format!("state {bytes} bytes"));
     let parked = line.parked.as_ref().map_or(String::new(), |parked| format!("  {} parked", parked.records));
+    let quarantine = line.quarantine.as_ref().map_or(String::new(), |quarantine| {
+        let letters = if quarantine.letters == 1 { "letter" } else { "letters" };
+        format!("  in quarantine, {} {letters}", quarantine.letters)
+    });
     let row = line.row.map_or(String::new(), |row| format!("  row {row}"));
     let KeyLine { partition, taken, recent_ids, .. } = line;
-    format!("{partition}  key {key}  taken {taken}  {recent_ids} {ids}  {state}{parked}{row}\n")
+    format!("{partition}  key {key}  taken {taken}  {recent_ids} {ids}  {state}{parked}{quarantine}{row}\n")
 }
 
 /// Everything, over several lines.
@@ -32,6 +36,9 @@ pub fn page(page: &KeyPage) -> String {
         row("recent ids", ids(head, page.within.as_ref()));
         if let Some(parked) = &head.parked {
             row("parked", self::parked(parked));
+        }
+        if let Some(quarantine) = &head.quarantine {
+            row("quarantine", self::quarantine(quarantine));
         }
         if let Some(offset) = head.row {
             row("row", format!("offset {offset} of the changelog"));
@@ -96,6 +103,12 @@ fn parked(parked: &Parked) -> String {
     format!("{records}; attempt {attempt} of the first is {due}{cause}")
 }
 
+fn quarantine(quarantine: &Quarantined) -> String {
+    let Quarantined { letters, offset, cause } = quarantine;
+    let letters = if *letters == 1 { "1 dead letter".to_owned() } else { format!("{letters} dead letters") };
+    format!("since offset {offset}: {}; {letters}, and later records follow", printable(cause))
+}
+
 fn lane(lane: &LaneLook) -> String {
     let LaneLook { doing, attempt, offset, queued } = lane;
     let record = offset.map_or(String::new(), |offset| format!(" offset {offset}"));
@@ -131,6 +144,7 @@ mod tests {
             newest_id: Some(1_700_000_060_000),
             state_bytes: Some(7),
             parked: None,
+            quarantine: None,
             row: Some(42),
         }
     }
@@ -138,6 +152,10 @@ mod tests {
     fn parked() -> Parked {
         let cause = "service answered 503\u{7}".into();
         Parked { records: 3, attempt: 4, due: 1_700_000_000_000, cause }
+    }
+
+    fn held() -> Quarantined {
+        Quarantined { letters: 12, offset: 870, cause: "service answered 422".into() }
     }
 
     fn page_of(head: Option<KeyLine>, lane: Option<LaneLook>) -> KeyPage {
@@ -158,6 +176,8 @@ mod tests {
         assert_eq!(line(&head()), expected);
         let waiting = KeyLine { parked: Some(parked()), ..head() };
         assert_eq!(line(&waiting), expected.replace("  row", "  3 parked  row"));
+        let held = KeyLine { quarantine: Some(held()), ..head() };
+        assert_eq!(line(&held), expected.replace("  row", "  in quarantine, 12 letters  row"));
         let bare = KeyLine { key: None, recent_ids: 1, state_bytes: None, row: None, ..head() };
         assert_eq!(line(&bare), "3  key (no key)  taken 881  1 id  no state\n");
     }
@@ -181,6 +201,9 @@ mod tests {
         let row = "parked       3 records; attempt 4 of the first is due 2023-11-14T22:13:20.000Z; the last one said: \
                    service answered 503\\u{7}\n";
         assert!(waiting.contains(row), "{row:?} is not in\n{waiting}");
+        let held = page(&page_of(Some(KeyLine { quarantine: Some(held()), ..head() }), None));
+        let row = "quarantine   since offset 870: service answered 422; 12 dead letters, and later records follow\n";
+        assert!(held.contains(row), "{row:?} is not in\n{held}");
         let passed = KeyPage {
             within: Some(Within { watermark: 900, partition_time: 0 }),
             ..page_of(Some(head()), None)

@@ -52,7 +52,10 @@ fn a_wrong_value_names_key_place_value_what_is_allowed_and_the_remedy() {
         &in_handler("guarantee = \"exactly_once\""),
         "allowed: \"exactly-once\", \"at-least-once\"; did you mean \"exactly-once\"?",
     );
-    refused(&in_handler("dead_letter.then = \"quarantine\""), "allowed: \"continue\"; write one of them");
+    refused(
+        &in_handler("dead_letter.then = \"retry\""),
+        "allowed: \"continue\", \"quarantine\"; write one of them",
+    );
     refused(
         &in_handler("key = \"json:id\""),
         "handler.billing.key = \"json:id\" (pawl.toml:7:7): a JSON pointer begins with '/'",

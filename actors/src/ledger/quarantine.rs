@@ -1,0 +1,32 @@
+//! What a head knows of a quarantine: a record of the key became a dead letter, and its later records follow
+//! it, so that their order can be had back.
+
+use serde::{Deserialize, Serialize};
+
+use super::parked::bounded;
+use crate::record::Offset;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Number of the first dead letter that nobody has dealt with.
+    pub first: u64,
+    /// Number that the next letter will have.
+    pub next: u64,
+    /// Offset of the record whose failure began it.
+    pub offset: i64,
+    /// What its last attempt said, for people; at most 256 bytes.
+    pub cause: String,
+}
+
+impl Quarantine {
+    /// Begins with a record that failed for good.
+    pub fn begin(offset: Offset, cause: &str) -> Self {
+        Quarantine { first: 0, next: 0, offset: offset.0, cause: bounded(cause).to_owned() }
+    }
+
+    /// How many dead letters nobody has dealt with.
+    pub fn letters(&self) -> u64 {
+        self.next - self.first
+    }
+}

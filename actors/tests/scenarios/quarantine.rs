@@ -1,0 +1,121 @@
+//! Keys whose record became a dead letter, where their later records are to follow.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pawl_actors::dead_letter::header;
+use pawl_actors::ledger::{Head, head_key};
+use pawl_actors::outcome::{Failure, code};
+use pawl_actors::policy::Policy;
+use pawl_actors::record::last_header;
+
+use crate::house::*;
+
+fn quarantining() -> Policy {
+    Policy { quarantine: true, ..policy() }
+}
+
+/// Offset, disposition and number of each letter, in the order of the topic.
+fn told() -> Vec<(i64, String, Option<i64>)> {
+    COMMITTED.with_borrow(|all| {
+        let letters = all.iter().flat_map(|epoch| &epoch.partitions).flat_map(|part| &part.letters);
+        let told = letters.map(|letter| {
+            let header = |name: &str| last_header(&letter.emit.headers, name);
+            let disposition = header(header::DISPOSITION).expect("each has one");
+            let number = header(header::NUMBER);
+            (
+                letter.offset.0,
+                String::from_utf8_lossy(disposition).into_owned(),
+                number.map(|number: &Bytes| i64::from_be_bytes(number[..].try_into().expect("eight bytes"))),
+            )
+        });
+        told.collect()
+    })
+}
+
+fn letter(offset: i64, disposition: &str, number: i64) -> (i64, String, Option<i64>) {
+    (offset, disposition.into(), Some(number))
+}
+
+#[test]
+fn later_records_of_the_key_follow_in_order_and_others_go_on() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a2", vec![unavailable(); 3]);
+        let house = House::new(script, Rows::default(), quarantining()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("A"), "a2"), record(2, Some("A"), "a3")]);
+        house.take([record(3, Some("B"), "b1"), record(4, Some("A"), "a4")]);
+        house.pass(Duration::from_secs(4)).await;
+        house.take([record(5, Some("A"), "a5"), record(6, Some("B"), "b2")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "a2#1", "b1#1", "a2#2", "a2#3", "b2#1"]);
+        let followers = [letter(2, "follower", 1), letter(4, "follower", 2), letter(5, "follower", 3)];
+        assert_eq!(told()[0], letter(1, "exhausted", 0));
+        assert_eq!(told()[1..], followers);
+        let books = house.partition_row().books;
+        assert_eq!((books.received, books.applied, books.dead_lettered, books.parked), (7, 3, 4, 0));
+        assert_eq!(house.stats.quarantined.get(), 1, "one key");
+        let cause = COMMITTED.with_borrow(|all| all.last().unwrap().partitions[0].letters[0].cause.clone());
+        assert_eq!(cause, "its key is in quarantine since offset 1: service answered 503");
+    });
+}
+
+#[test]
+fn a_quarantine_outlives_its_owner_and_a_change_of_the_settings() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [refused()]);
+        let house = House::new(script, Rows::default(), quarantining()).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(SOON).await;
+        let rows = house.rows.clone();
+        drop(house);
+        let house = House::new(Script::default(), rows.clone(), policy()).await;
+        house.take([record(1, Some("A"), "a2"), record(2, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["b1#1"]);
+        assert_eq!(told(), [letter(0, "poison", 0), letter(1, "follower", 1)]);
+        let row_key = head_key(Some(b"A"), &mut BytesMut::new());
+        let head = Head::decode(&rows.0.lock().unwrap()[&row_key]).unwrap();
+        let quarantine = head.quarantine.expect("it lasts");
+        assert_eq!((quarantine.letters(), quarantine.offset), (2, 0));
+        assert_eq!(quarantine.cause, "service answered 422");
+    });
+}
+
+#[test]
+fn what_was_applied_before_is_no_letter_when_it_comes_again() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a2", [refused()]);
+        let house = House::new(script, Rows::default(), quarantining()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("A"), "a2"), record(2, Some("A"), "a1")]);
+        house.pass(SOON).await;
+        assert_eq!(told(), [letter(1, "poison", 0)]);
+        assert_eq!(house.partition_row().books.duplicates, 1);
+    });
+}
+
+#[test]
+fn records_without_a_key_fail_each_for_itself() {
+    scenario(|| async {
+        let house = House::new(Script::default(), Rows::default(), quarantining()).await;
+        house.take([record(0, None, "x"), record(1, None, "y")]);
+        house.pass(SOON).await;
+        let poison = |offset| (offset, "poison".to_owned(), None);
+        assert_eq!(told(), [poison(0), poison(1)]);
+    });
+}
+
+#[test]
+fn without_quarantine_the_key_goes_on_and_its_letters_have_no_number() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::Fail(Failure::permanent(code::REJECTED, "no"))]);
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("A"), "a2")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "a2#1"]);
+        assert_eq!(told(), [(0, "poison".to_owned(), None)]);
+    });
+}
