@@ -134,7 +134,8 @@ fn bar(records: usize, json: bool) -> ProgressBar {
     ProgressBar::with_draw_target(Some(records as u64), target).with_style(style)
 }
 
-/// Publishes, not too far ahead of the group's position, until that has reached the last record.
+/// Publishes, not too far ahead of the group's position, until that has reached the last record and none
+/// waits for a retry.
 fn flow(
     workload: &Workload,
     kafka: &Kafka,
@@ -148,7 +149,7 @@ fn flow(
     let stream = workload.stream();
     let (began, mut progressed) = (Instant::now(), Instant::now());
     let (mut sent, mut reached, mut seen) = (0, 0, 0);
-    while reached < stream.len() as u64 {
+    while reached < stream.len() as u64 || pawl.parked() > 0 {
         let ahead = usize::try_from(MAX_AHEAD.saturating_sub(sent as u64 - reached)).unwrap_or(usize::MAX);
         for &id in stream[sent..].iter().take(ahead) {
             sender.send(sent as u64, &record(workload, id)).map_err(|stopped| lost(stopped.error))?;
@@ -169,9 +170,9 @@ fn flow(
             break;
         }
     }
-    let at = Instant::now();
+    let (at, finished) = (Instant::now(), reached == stream.len() as u64 && pawl.parked() == 0);
     sender.finish().map_err(|stopped| lost(stopped.error))?;
-    Ok(Flow { sent, at, finished: reached == stream.len() as u64 })
+    Ok(Flow { sent, at, finished })
 }
 
 fn record(workload: &Workload, id: EventId) -> Outgoing {

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use pawl_actors::selector::Selector;
 use tokio::sync::oneshot;
 
 use crate::handlers::Registry;
-use crate::runtime::{self, RunError};
+use crate::observed::HandlerView;
+use crate::runtime::{self, RunError, Running};
 use crate::settings::{Admin, Guarantee, HandlerSettings, Http, Kafka, Retry, Settings, Shutdown, Store};
 
 /// Name of the one handler, and so of its group.
@@ -23,6 +24,7 @@ pub const TOPIC: &str = "orders";
 pub struct Instance {
     stop: oneshot::Sender<()>,
     interrupted: Arc<AtomicBool>,
+    views: Arc<OnceLock<Vec<HandlerView>>>,
     thread: JoinHandle<Result<(), RunError>>,
 }
 
@@ -50,14 +52,23 @@ impl Instance {
                 Ok(()) = tokio::signal::ctrl_c() => noted.store(true, Ordering::Relaxed),
             }
         };
-        let run = move || runtime::run(&settings, &Registry::default(), |_| {}, stopped);
+        let views = Arc::new(OnceLock::new());
+        let shown = views.clone();
+        let started = move |running: Running| drop(shown.set(running.handlers));
+        let run = move || runtime::run(&settings, &Registry::default(), started, stopped);
         let thread = std::thread::Builder::new().name("demo-pawl".into()).spawn(run)?;
-        Ok(Instance { stop, interrupted, thread })
+        Ok(Instance { stop, interrupted, views, thread })
     }
 
     /// Whether Pawl has ended without having been told.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
+    }
+
+    /// Records that wait for a retry: the group's position has passed them.
+    pub fn parked(&self) -> i64 {
+        let partitions = self.views.get().into_iter().flatten().flat_map(|view| view.stats.partitions());
+        partitions.map(|(_, partition)| partition.parked_records.get()).sum()
     }
 
     /// Stops Pawl: running calls end, and what they did is committed.
