@@ -22,7 +22,7 @@ use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampTy
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
 use pawl_actors::stats::{HandlerStats, PartitionStats};
-use pawl_actors::supervisor::{BreakerPolicy, Own, RetryPolicy};
+use pawl_actors::supervisor::{Attempts, BreakerPolicy, Own, RetryPolicies, RetryPolicy, Waits};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -68,13 +68,13 @@ fn policy() -> Policy {
         event_id: Some(Selector::Header("ce_id".into())),
         recent_ids: 64,
         recent_ids_age: Duration::from_secs(7 * 86_400),
-        retry: RetryPolicy {
-            attempts: 3,
-            initial: Duration::from_secs(1),
+        retry: RetryPolicies::from(RetryPolicy {
+            attempts: Attempts::Limited(3),
+            waits: Waits::Growing { initial: Duration::from_secs(1), multiplier: 1.0 },
             max: Duration::from_secs(1),
-            multiplier: 1.0,
             jitter: 0.0,
-        },
+            max_elapsed: None,
+        }),
         breaker: BreakerPolicy { keys: 5, probe_every: Duration::from_secs(1) },
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 1_000, bytes: 1 << 20 },

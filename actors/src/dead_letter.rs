@@ -42,6 +42,8 @@ pub mod header {
     pub const DISPOSITION: &str = "pawl-disposition";
     /// Number of the letter among those of its key since the key's quarantine began, int64 big-endian.
     pub const NUMBER: &str = "pawl-letter";
+    /// The error code of the service or handler itself; only where it gave one.
+    pub const OWN_CODE: &str = "pawl-error-code";
 }
 
 /// Headers that tell where the original lies; kept from the first pass.
@@ -55,7 +57,7 @@ pub const ORIGINALS: [&str; 6] = [
 ];
 
 /// Headers that tell what the last pass said; replaced by the next.
-pub const LAST: [&str; 7] = [
+pub const LAST: [&str; 8] = [
     header::EXCEPTION_FQCN,
     header::EXCEPTION_CAUSE_FQCN,
     header::EXCEPTION_MESSAGE,
@@ -63,6 +65,7 @@ pub const LAST: [&str; 7] = [
     header::DELIVERY_ATTEMPT,
     header::DISPOSITION,
     header::NUMBER,
+    header::OWN_CODE,
 ];
 
 /// Longest text of one header, in bytes, even where the record has room.
@@ -96,6 +99,9 @@ impl Defunct<'_> {
             headers.extend(self.originals());
         }
         headers.extend(self.codes());
+        let own_code =
+            self.failure.own_code().map(|own| Header::new(header::OWN_CODE, own.as_bytes().to_vec()));
+        headers.extend(own_code);
         let mut emit = Emit {
             topic,
             partition: Some(self.partition.0),
@@ -129,7 +135,7 @@ impl Defunct<'_> {
     fn codes(&self) -> impl Iterator<Item = Header> {
         let outer = match self.disposition {
             Disposition::Poison | Disposition::Follower => self.failure.code,
-            Disposition::Exhausted => code::EXHAUSTED,
+            Disposition::Exhausted | Disposition::OutOfTime(_) => code::EXHAUSTED,
         };
         let attempt = i32::try_from(self.attempt).unwrap_or(i32::MAX);
         let attempt =

@@ -44,7 +44,7 @@ impl FailureClass {
 pub struct Failure {
     /// Whether it can heal.
     pub class: FailureClass,
-    /// Stable code, one of [`code`]; becomes `kafka_dlt-exception-fqcn`.
+    /// Stable code, one of [`code`] or the handler's own; becomes `kafka_dlt-exception-fqcn`.
     pub code: &'static str,
     /// For the person who reads it: what happened, in one line.
     pub message: String,
@@ -52,7 +52,15 @@ pub struct Failure {
     pub detail: String,
     /// The service's own wish for the next attempt (`Retry-After`).
     pub retry_after: Option<Duration>,
+    /// The HTTP status that the service answered.
+    pub status: Option<u16>,
+    own_code: Option<Box<str>>,
 }
+
+/// The longest own code of a service or handler, in bytes.
+pub const MAX_OWN_CODE: usize = 256;
+/// How Pawl's own codes begin.
+pub const RESERVED: &str = "pawl.";
 
 /// Stable codes of failures: they are written into dead letters and so are a public interface.
 pub mod code {
@@ -78,6 +86,12 @@ pub mod code {
     pub const QUARANTINED: &str = "pawl.Quarantined";
     /// Another attempt would have to be waited for, and there is no room left to wait in.
     pub const OVERFLOW: &str = "pawl.Overflow";
+
+    /// Those of attempts at a handler: a retry policy may be for one of these. What the others stand for
+    /// never reached a handler, or is not for it to try again.
+    pub const OF_ATTEMPTS: [&str; 5] = [REJECTED, UNAVAILABLE, TIMED_OUT, UNREACHABLE, PANICKED];
+    /// The others.
+    pub const OTHERS: [&str; 5] = [EXHAUSTED, UNDECODABLE, NULL_KEY, TOO_LARGE, OVERFLOW];
 }
 
 impl Failure {
@@ -108,7 +122,51 @@ impl Failure {
         self
     }
 
+    /// Adds the HTTP status that the service answered.
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Adds the error code of the service or handler itself, by which retry policies may tell failures
+    /// apart. One that is empty or longer than 256 bytes is none: a part of it could pass for another.
+    pub fn with_own_code(mut self, own_code: impl Into<Box<str>>) -> Self {
+        self.own_code = Some(own_code.into()).filter(|own| (1..=MAX_OWN_CODE).contains(&own.len()));
+        self
+    }
+
+    /// The error code of the service or handler itself, if it gave one.
+    pub fn own_code(&self) -> Option<&str> {
+        let code = Some(self.code).filter(|code| !code.starts_with(RESERVED));
+        self.own_code.as_deref().or(code)
+    }
+
     fn new(class: FailureClass, code: &'static str, message: impl Into<String>) -> Self {
-        Failure { class, code, message: message.into(), detail: String::new(), retry_after: None }
+        Failure {
+            class,
+            code,
+            message: message.into(),
+            detail: String::new(),
+            retry_after: None,
+            status: None,
+            own_code: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_own_code_is_bounded_and_a_code_that_is_not_pawls_is_one() {
+        let failure = || Failure::permanent(code::REJECTED, "no");
+        let given = |own: &str| failure().with_own_code(own).own_code().map(str::to_owned);
+        assert_eq!(given("card-declined").as_deref(), Some("card-declined"));
+        assert_eq!(given(&"x".repeat(MAX_OWN_CODE)).map(|own| own.len()), Some(MAX_OWN_CODE));
+        assert_eq!(given(&"x".repeat(MAX_OWN_CODE + 1)), None);
+        assert_eq!(given(""), None);
+        assert_eq!(failure().own_code(), None);
+        assert_eq!(Failure::permanent("acme.Declined", "no").own_code(), Some("acme.Declined"));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::selector::Selector;
-use crate::supervisor::{BreakerPolicy, RetryPolicy};
+use crate::supervisor::{BreakerPolicy, RetryPolicies};
 
 /// How a handler's records are told apart, retried, bounded and committed.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct Policy {
     /// How long an id is remembered, in partition time.
     pub recent_ids_age: Duration,
     /// How failed attempts are repeated.
-    pub retry: RetryPolicy,
+    pub retry: RetryPolicies,
     /// When the breaker opens.
     pub breaker: BreakerPolicy,
     /// How much may be parked.

@@ -48,8 +48,12 @@ pub fn start(world: World) -> Actors {
     let committer = Committer::new(open.clone(), sink, stats.clone(), &policy, alarm.clone()).start();
     let supervisor = SupervisorActor::create(|ctx: &mut Context<SupervisorActor>| {
         ctx.set_mailbox_capacity(policy.mailbox_capacity);
-        let mut supervisor =
-            SupervisorActor::new(source.handler.clone(), source.topic.clone(), policy.retry, alarm.clone());
+        let mut supervisor = SupervisorActor::new(
+            source.handler.clone(),
+            source.topic.clone(),
+            policy.retry.clone(),
+            alarm.clone(),
+        );
         supervisor.attach(Attach(Rc::new(Pipeline {
             places: RefCell::new(Places::new(policy.max_in_flight)),
             breaker: RefCell::default(),

@@ -8,6 +8,8 @@ mod request;
 #[cfg(test)]
 pub(super) mod tests;
 
+pub(crate) use answer::class_of_status;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -169,7 +171,7 @@ impl Service {
             Err(_) => return Outcome::Failed(self.timed_out()),
         };
         let (head, body) = response.into_parts();
-        let keep = if head.status.is_success() { 0 } else { answer::DETAIL_BYTES };
+        let keep = answer::bytes_to_keep(head.status, &head.headers);
         let (excerpt, end) = read(body, self.max_response_bytes, keep, deadline).await;
         match answer::failure(head.status, &head.headers, &excerpt, SystemTime::now()) {
             Some(failure) => Outcome::Failed(failure),

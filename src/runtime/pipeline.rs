@@ -12,7 +12,7 @@ use pawl_actors::epoch::Epoch;
 use pawl_actors::handler::{Handler, Source};
 use pawl_actors::policy::{self, ParkingBounds, ParkingPolicy, Policy};
 use pawl_actors::start::{Actors, World, start};
-use pawl_actors::supervisor::{BreakerPolicy, RetryPolicy};
+use pawl_actors::supervisor::BreakerPolicy;
 use rdkafka::consumer::BaseConsumer;
 
 use super::clients;
@@ -319,13 +319,7 @@ impl Blueprint<'_> {
             event_id: settings.event_id.clone(),
             recent_ids: settings.recent_ids as usize,
             recent_ids_age: settings.recent_ids_age,
-            retry: RetryPolicy {
-                attempts: settings.retry.attempts,
-                initial: settings.retry.initial,
-                max: settings.retry.max,
-                multiplier: settings.retry.multiplier,
-                jitter: settings.retry.jitter,
-            },
+            retry: settings.retry.policies(settings.http.is_some()),
             breaker: BreakerPolicy {
                 keys: settings.breaker.keys as usize,
                 probe_every: settings.breaker.probe_every,

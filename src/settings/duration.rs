@@ -42,3 +42,59 @@ pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
         "examples": ["200ms", "5s", "1m", "7d"],
     })
 }
+
+/// The same for a duration that may be absent.
+pub(super) mod optional {
+    use super::{Deserializer, Duration, Serializer};
+
+    pub(in crate::settings) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        super::deserialize(deserializer).map(Some)
+    }
+}
+
+/// The same for a list that may be absent.
+pub(super) mod list {
+    use schemars::{Schema, SchemaGenerator, json_schema};
+
+    use super::{Deserialize, Deserializer, Duration, Error, Serializer, format, parse};
+    use crate::settings::limits::MAX_DELAYS;
+
+    pub(in crate::settings) fn serialize<S: Serializer>(
+        list: &Option<Vec<Duration>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match list {
+            Some(list) => serializer.collect_seq(list.iter().map(|duration| format(*duration))),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<Duration>>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let list: Result<Vec<Duration>, String> = texts.iter().map(|text| parse(text)).collect();
+        list.map(Some).map_err(D::Error::custom)
+    }
+
+    pub(in crate::settings) fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "array",
+            "items": super::schema(generator),
+            "minItems": 1,
+            "maxItems": MAX_DELAYS,
+        })
+    }
+}

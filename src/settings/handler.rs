@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use super::{ByteSize, duration, selector};
+use super::{ByteSize, Retry, duration, selector};
 
 /// One handler: an input topic, its group, and what happens to each record. Exactly one of http,
 /// forward and program says what its records are handed to.
@@ -56,7 +56,7 @@ pub struct HandlerSettings {
     /// Records go to a handler that a Rust program registered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
-    /// When and how often a transient failure is tried again.
+    /// When and how often a failure is tried again.
     pub retry: Retry,
     /// When the service or program is taken for down.
     pub breaker: Breaker,
@@ -158,28 +158,6 @@ pub struct Program {
     /// Records handled at a time, over all keys and partitions of the handler. Bounds: 1 to 100000.
     /// Default: 256.
     pub max_in_flight: u32,
-}
-
-/// When and how often a transient failure is tried again. Only the failing key waits.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Retry {
-    /// Attempts for each record, the first one included; after the last it is dead-lettered.
-    /// Bounds: 1 to 1000. Default: 8.
-    pub attempts: u32,
-    /// The wait before the second attempt; not above max. Bounds: 1ms to 1h. Default: 200ms.
-    #[serde(with = "duration")]
-    #[schemars(schema_with = "duration::schema")]
-    pub initial: Duration,
-    /// The longest wait between two attempts. Bounds: 1ms to 1day. Default: 1m.
-    #[serde(with = "duration")]
-    #[schemars(schema_with = "duration::schema")]
-    pub max: Duration,
-    /// By how much each wait is longer than the one before. Bounds: 1 to 100. Default: 2.
-    pub multiplier: f64,
-    /// The part of a wait that is random, so that keys that failed together do not come back
-    /// together: 0.2 is plus or minus 20 %. Bounds: 0 to 1. Default: 0.2.
-    pub jitter: f64,
 }
 
 /// When what a handler depends on is taken for down. Nothing begins then, no attempt counts and nothing is
@@ -355,18 +333,6 @@ impl Default for Http {
 impl Default for Program {
     fn default() -> Self {
         Program { name: None, timeout: Duration::from_secs(30), max_in_flight: 256 }
-    }
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Retry {
-            attempts: 8,
-            initial: Duration::from_millis(200),
-            max: Duration::from_secs(60),
-            multiplier: 2.0,
-            jitter: 0.2,
-        }
     }
 }
 

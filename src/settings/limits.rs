@@ -6,9 +6,11 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use pawl_actors::supervisor::Attempts;
+
 use super::key_path::KeyPath;
 use super::problem::{Complaint, Problem};
-use super::{ByteSize, HandlerSettings, Http, Program, Settings, duration};
+use super::{ByteSize, HandlerSettings, Http, Program, Retry, RetryOn, Settings, duration};
 
 /// A value with its lowest and its highest allowed one.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,11 @@ fn ordered<T: PartialOrd>(
     })
 }
 
+/// Waits in a list of them, at most.
+pub(super) const MAX_DELAYS: usize = 100;
+/// Retry policies of a handler that are for a code, at most.
+pub(super) const MAX_RETRY_CODES: usize = 1_000;
+
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -89,6 +96,11 @@ pub(super) fn all(settings: &Settings) -> Vec<(KeyPath, Limit)> {
     for (name, handler) in &settings.handler {
         let base = KeyPath::of(&["handler", name]);
         limits.extend(self::handler(&base, handler));
+        let in_retry = base.name("retry");
+        limits.extend(retry(&in_retry, &as_override(&handler.retry)));
+        for (code, on) in &handler.retry.on {
+            limits.extend(retry(&in_retry.name("on").name(code), on));
+        }
         limits.extend(handler.http.iter().flat_map(|http| self::http(&base.name("http"), http)));
         limits
             .extend(handler.program.iter().flat_map(|program| self::program(&base.name("program"), program)));
@@ -128,9 +140,9 @@ fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
 }
 
 fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
-    use Limit::{Real, Size, Time, Whole};
-    let HandlerSettings { retry, parking, intake, .. } = handler;
-    let (in_retry, in_parking, in_intake) = (base.name("retry"), base.name("parking"), base.name("intake"));
+    use Limit::{Size, Time, Whole};
+    let HandlerSettings { parking, intake, .. } = handler;
+    let (in_parking, in_intake) = (base.name("parking"), base.name("intake"));
     vec![
         (base.name("recent_ids"), Whole([handler.recent_ids.into(), 0, 10_000])),
         (base.name("recent_ids_age"), Time([handler.recent_ids_age, MINUTE, YEAR])),
@@ -141,11 +153,6 @@ fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
         (base.name("commit_interval"), Time([handler.commit_interval, Duration::ZERO, 10 * SECOND])),
         (base.name("idle_key_after"), Time([handler.idle_key_after, SECOND, DAY])),
         (base.name("max_live_keys"), Whole([handler.max_live_keys.into(), 100, 10_000_000])),
-        (in_retry.name("attempts"), Whole([retry.attempts.into(), 1, 1_000])),
-        (in_retry.name("initial"), Time([retry.initial, MILLI, HOUR])),
-        (in_retry.name("max"), Time([retry.max, MILLI, DAY])),
-        (in_retry.name("multiplier"), Real([retry.multiplier, 1.0, 100.0])),
-        (in_retry.name("jitter"), Real([retry.jitter, 0.0, 1.0])),
         (in_parking.name("max_records_per_key"), Whole([parking.max_records_per_key.into(), 1, 1_000_000])),
         (
             in_parking.name("max_bytes_per_key"),
@@ -162,6 +169,41 @@ fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
         (in_intake.name("max_bytes"), Size([intake.max_bytes, ByteSize::mib(1), ByteSize::gib(16)])),
         (in_intake.name("max_finished_ahead"), Whole([intake.max_finished_ahead.into(), 1, 100_000_000])),
     ]
+}
+
+/// The base policy in the form of one that is for a code: both have the same bounds.
+fn as_override(retry: &Retry) -> RetryOn {
+    RetryOn {
+        class: None,
+        attempts: Some(retry.attempts),
+        initial: Some(retry.initial),
+        max: Some(retry.max),
+        multiplier: Some(retry.multiplier),
+        delays: retry.delays.clone(),
+        jitter: Some(retry.jitter),
+        max_elapsed: retry.max_elapsed,
+    }
+}
+
+fn retry(base: &KeyPath, retry: &RetryOn) -> Vec<(KeyPath, Limit)> {
+    use Limit::{Real, Time, Whole};
+    let mut limits = Vec::new();
+    let mut push = |name: &str, limit: Option<Limit>| {
+        limits.extend(limit.map(|limit| (base.name(name), limit)));
+    };
+    let attempts = match retry.attempts {
+        Some(Attempts::Limited(attempts)) => Some(Whole([attempts.into(), 1, 1_000])),
+        Some(Attempts::Unlimited) | None => None,
+    };
+    push("attempts", attempts);
+    push("initial", retry.initial.map(|time| Time([time, MILLI, HOUR])));
+    push("max", retry.max.map(|time| Time([time, MILLI, DAY])));
+    push("multiplier", retry.multiplier.map(|times| Real([times, 1.0, 100.0])));
+    push("jitter", retry.jitter.map(|part| Real([part, 0.0, 1.0])));
+    push("max_elapsed", retry.max_elapsed.map(|time| Time([time, MILLI, YEAR])));
+    let delays = retry.delays.iter().flatten().enumerate();
+    limits.extend(delays.map(|(index, time)| (base.name("delays").index(index), Time([*time, MILLI, DAY]))));
+    limits
 }
 
 fn http(base: &KeyPath, http: &Http) -> Vec<(KeyPath, Limit)> {

@@ -5,6 +5,7 @@
 //! typed settings, `validate` checks what types cannot say, `problem` tells a person. Deliberately
 //! absent: anything that asks a broker or opens the store.
 
+mod attempts;
 mod byte_size;
 mod document;
 mod duration;
@@ -16,6 +17,7 @@ mod limits;
 mod listen;
 mod problem;
 mod process;
+mod retry;
 mod schema;
 mod secret;
 mod selector;
@@ -37,11 +39,12 @@ use serde::{Deserialize, Serialize};
 pub use byte_size::ByteSize;
 pub use handler::{
     Assignor, Breaker, DeadLetter, Forward, GroupProtocol, Guarantee, HandlerSettings, Http, Intake,
-    Membership, Overflow, Parking, Program, Retry, Start, Then,
+    Membership, Overflow, Parking, Program, Start, Then,
 };
 pub use kafka::{Kafka, Security};
 pub use problem::{Place, Problem, SettingsError};
 pub use process::{Admin, Engine, Log, LogFormat, Shutdown, Store};
+pub use retry::{Retry, RetryClass, RetryOn};
 pub use schema::json_schema;
 
 use document::{Data, Node};

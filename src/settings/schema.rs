@@ -4,17 +4,19 @@
 //! `UPDATE_SCHEMA=1 cargo test -p pawl --lib settings::schema` writes it anew.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use pawl_actors::supervisor::Attempts;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use serde_json::{Value, json};
 
 use super::limits::{self, Limit};
-use super::{HandlerSettings, Http, Program, Settings};
+use super::{HandlerSettings, Http, Program, Retry, RetryOn, Settings};
 
-/// The name that stands for every handler's where the schema is walked.
-const ANY_HANDLER: &str = "*";
+/// The name that stands for every handler's, and for every code's, where the schema is walked.
+const ANY_NAME: &str = "*";
 
 /// The JSON schema (draft 2020-12) of a settings file. Unknown keys are denied; durations, sizes and
 /// places in a record are strings with a pattern and examples.
@@ -36,14 +38,28 @@ pub fn json_schema() -> Value {
     schema
 }
 
-/// Default settings with every table present, one handler standing for all.
+/// Settings with every table present and every value that may be absent, one handler and one code standing
+/// for all.
 fn every_setting() -> Settings {
+    let (number, time) = (Some(1.0), Some(Duration::from_secs(1)));
+    let on = RetryOn {
+        class: None,
+        attempts: Some(Attempts::Limited(1)),
+        initial: time,
+        max: time,
+        multiplier: number,
+        delays: None,
+        jitter: number,
+        max_elapsed: time,
+    };
+    let on = BTreeMap::from([(ANY_NAME.to_owned(), on)]);
     let handler = HandlerSettings {
+        retry: Retry { max_elapsed: time, on, ..Retry::default() },
         http: Some(Http::default()),
         program: Some(Program::default()),
         ..HandlerSettings::default()
     };
-    Settings { handler: BTreeMap::from([(ANY_HANDLER.to_owned(), handler)]), ..Settings::default() }
+    Settings { handler: BTreeMap::from([(ANY_NAME.to_owned(), handler)]), ..Settings::default() }
 }
 
 /// The schema of one setting.
@@ -51,7 +67,7 @@ fn field<'a, 'b>(schema: &'a mut Value, path: impl Iterator<Item = &'b str>) -> 
     let mut field = schema;
     for name in path {
         field = match name {
-            ANY_HANDLER => field.get_mut("additionalProperties")?,
+            ANY_NAME => field.get_mut("additionalProperties")?,
             _ => field.get_mut("properties")?.get_mut(name)?,
         };
     }
@@ -128,7 +144,9 @@ mod tests {
             let told = field["description"].as_str().unwrap_or_default().replace('\n', " ");
             let bounds = format!("Bounds: {low} to {high}.");
             assert!(told.contains(&bounds), "{path}: \"{bounds}\" is missing in: {told}");
-            let default = format!("Default: {default}.");
+            // What may be absent has none.
+            let default = if field["default"].is_null() { "" } else { &format!("{default}.") };
+            let default = format!("Default: {default}");
             assert!(told.contains(&default), "{path}: \"{default}\" is missing in: {told}");
         }
     }
@@ -136,7 +154,7 @@ mod tests {
     #[test]
     fn every_number_duration_and_size_has_a_bound() {
         fn bounded(schema: &Value, path: String, found: &mut Vec<String>) {
-            let kinds = ["duration", "byte size"];
+            let kinds = ["duration", "byte size", "attempts"];
             let number = ["integer", "number"].iter().any(|kind| schema["type"] == *kind);
             if number || kinds.iter().any(|kind| schema["title"] == *kind) {
                 found.push(path.clone());
@@ -145,7 +163,7 @@ mod tests {
                 bounded(property, format!("{path}.{name}"), found);
             }
             if schema["additionalProperties"].is_object() {
-                bounded(&schema["additionalProperties"], format!("{path}.{ANY_HANDLER}"), found);
+                bounded(&schema["additionalProperties"], format!("{path}.{ANY_NAME}"), found);
             }
         }
         let mut found = Vec::new();

@@ -14,7 +14,7 @@ use super::document::{Data, Node};
 use super::key_path::KeyPath;
 use super::limits;
 use super::problem::{Complaint, Origin, Problem, Source, nearest, quoted_list};
-use super::{ByteSize, byte_size, duration, listen, schema, selector};
+use super::{ByteSize, attempts, byte_size, duration, listen, schema, selector};
 
 /// The form of one setting or table.
 #[derive(Debug)]
@@ -33,6 +33,11 @@ pub(super) enum Shape {
     Real {
         low: f64,
         high: f64,
+    },
+    /// A whole number, or "unlimited".
+    Attempts {
+        low: i128,
+        high: i128,
     },
     Truth,
     /// A string, number or truth value, kept as text.
@@ -61,7 +66,10 @@ impl Shape {
             let names = choices.iter().filter_map(|choice| choice["const"].as_str());
             return Shape::Choice(names.map(str::to_owned).collect());
         }
+        let low = || within("minimum", f64::from(i32::MIN)) as i128;
+        let high = || within("maximum", f64::from(i32::MAX)) as i128;
         match (schema["type"].as_str(), title) {
+            (_, attempts::TITLE) => Shape::Attempts { low: low(), high: high() },
             (_, duration::TITLE) => Shape::Duration,
             (_, byte_size::TITLE) => Shape::Size,
             (_, selector::TITLE) => Shape::Selector,
@@ -69,10 +77,7 @@ impl Shape {
             (Some("array"), _) => Shape::List(Box::new(Shape::of(&schema["items"]))),
             (Some("string"), _) => Shape::Text,
             (Some("boolean"), _) => Shape::Truth,
-            (Some("integer"), _) => Shape::Whole {
-                low: within("minimum", f64::from(i32::MIN)) as i128,
-                high: within("maximum", f64::from(i32::MAX)) as i128,
-            },
+            (Some("integer"), _) => Shape::Whole { low: low(), high: high() },
             (Some("number"), _) => {
                 Shape::Real { low: within("minimum", f64::MIN), high: within("maximum", f64::MAX) }
             }
@@ -93,7 +98,10 @@ impl Shape {
             (Shape::Text, Data::Text(_)) | (Shape::Truth, Data::Truth(_)) => Ok(()),
             (Shape::Scalar, Data::Text(_) | Data::Whole(_) | Data::Real(_) | Data::Truth(_)) => Ok(()),
             (Shape::Choice(choices), Data::Text(text)) => choice(choices, text),
-            (Shape::Whole { low, high }, Data::Whole(number)) => limits::within(number, low, high),
+            (Shape::Whole { low, high } | Shape::Attempts { low, high }, Data::Whole(number)) => {
+                limits::within(number, low, high)
+            }
+            (Shape::Attempts { .. }, Data::Text(text)) if text == attempts::UNLIMITED => Ok(()),
             (Shape::Real { low, high }, Data::Whole(number)) => limits::within(&(*number as f64), low, high),
             (Shape::Real { low, high }, Data::Real(number)) => limits::within(number, low, high),
             (Shape::Size, Data::Whole(bytes)) => limits::within(bytes, &0, &u64::MAX.into()),
@@ -124,6 +132,9 @@ impl Shape {
             Shape::Choice(choices) => format!("one of {}", quoted_list(choices.iter().map(String::as_str))),
             Shape::Text => "a string in quotes".into(),
             Shape::Whole { low, high } => format!("a whole number of {low} to {high}"),
+            Shape::Attempts { low, high } => {
+                format!("a whole number of {low} to {high}, or \"{}\"", attempts::UNLIMITED)
+            }
             Shape::Real { low, high } => format!("a number of {low} to {high}"),
             Shape::Truth => "true or false".into(),
             Shape::Scalar => "a string, number or truth value".into(),
@@ -149,7 +160,9 @@ impl Shape {
                 let node = |data| Node { data, key_at: origin.clone(), value_at: origin.clone() };
                 Data::List(texts.map(|text| item.read(text, origin).map(node)).collect::<Result<_, _>>()?)
             }
-            Shape::Whole { .. } => text.trim().parse().map_or_else(|_| as_text(), Data::Whole),
+            Shape::Whole { .. } | Shape::Attempts { .. } => {
+                text.trim().parse().map_or_else(|_| as_text(), Data::Whole)
+            }
             Shape::Real { .. } => text.trim().parse().map_or_else(|_| as_text(), Data::Real),
             Shape::Truth => text.trim().parse().map_or_else(|_| as_text(), Data::Truth),
             _ => as_text(),

@@ -3,6 +3,8 @@
 //! Pure: it reads settings and returns problems. It asks no broker and opens no file; that is
 //! what `pawl check` does afterwards.
 
+mod retries;
+
 use std::collections::BTreeMap;
 
 use hyper::Uri;
@@ -176,19 +178,7 @@ fn within_handler(base: &KeyPath, name: &str, handler: &HandlerSettings) -> Vec<
             Complaint::new(reason, remedy),
         ));
     }
-    let retry = &handler.retry;
-    if retry.initial > retry.max {
-        let [initial, max] = [retry.initial, retry.max].map(super::duration::format);
-        let complaint = Complaint::new(
-            format!("the first wait is longer than the longest, retry.max = \"{max}\""),
-            format!("lower it to at most {max}, or raise retry.max"),
-        );
-        found.push(Problem::with_value(
-            &base.name("retry").name("initial"),
-            &format!("\"{initial}\""),
-            complaint,
-        ));
-    }
+    found.extend(retries::problems(&base.name("retry"), &handler.retry, handler.http.is_some()));
     found
 }
 

@@ -215,3 +215,62 @@ fn a_service_that_asks_for_a_pause_gets_it_and_one_that_is_silent_is_asked_again
     assert!(pause >= Duration::from_secs(2), "Retry-After: 2 became {pause:?}");
     assert!(support::read_all(broker, &format!("{input}-dlt")).is_empty());
 }
+
+#[test]
+fn a_policy_for_a_status_or_for_the_services_own_code_decides_whether_and_how_often() {
+    let Some(broker) = support::broker() else { return };
+    let (input, group) = (support::topic(broker, "orders", 1), support::unique("billing"));
+    let service = Service::start(|call: &Received| match (call.key.as_str(), call.attempt) {
+        // A service that reads a copy which is behind: the order is there a little later.
+        ("late", 1..3) => Reply::status(404),
+        ("gone", _) => Reply::status(404).error_code("order-deleted"),
+        ("declined", _) => Reply::status(503).error_code("card-declined"),
+        ("busy", _) => Reply::status(503),
+        ("locked", 1..6) => Reply::status(503).error_code("account-locked"),
+        _ => Reply::status(200),
+    });
+    let retry = concat!(
+        r#"{ attempts = 3, initial = "10ms", max = "20ms", on = { "#,
+        r#"404 = { class = "transient", attempts = 5 }, "#,
+        r#"5xx = { attempts = 2 }, "#,
+        r#"order-deleted = { class = "permanent" }, "#,
+        r#"card-declined = { class = "permanent" }, "#,
+        r#"account-locked = { attempts = "unlimited", delays = ["10ms", "20ms"] } } }"#,
+    );
+    let letters = support::topic(broker, "letters", 1);
+    let to = format!("dead_letter = {{ topic = \"{letters}\" }}");
+    let mut pawl = posting(broker, &input, &group, &service, retry, &to);
+    let keys = ["late", "gone", "declined", "busy", "locked", "plain"];
+    support::produce(broker, &input, keys.map(|key| Out::new(key, key)));
+    pawl.start();
+    let dead = support::read_until(broker, &letters, DEADLINE, |seen| seen.len() == 3);
+    service.wait("what heals", 3, DEADLINE, Call::succeeded);
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+
+    assert_eq!(attempts(&service, "late"), [(1, 404), (2, 404), (3, 200)]);
+    assert_eq!(attempts(&service, "gone"), [(1, 404)]);
+    assert_eq!(attempts(&service, "declined"), [(1, 503)]);
+    assert_eq!(attempts(&service, "busy"), [(1, 503), (2, 503)]);
+    assert_eq!(attempts(&service, "locked").len(), 6);
+    let text = |letter: &support::clients::Seen, name: &str| {
+        let found = letter.headers.iter().find(|header| header.name == name.as_bytes());
+        found.map(|header| String::from_utf8_lossy(header.value.as_deref().unwrap()).into_owned())
+    };
+    let told: BTreeMap<String, (Option<String>, Option<String>)> = dead
+        .iter()
+        .map(|letter| {
+            let key = String::from_utf8_lossy(letter.key.as_deref().unwrap()).into_owned();
+            (key, (text(letter, header::DISPOSITION), text(letter, header::OWN_CODE)))
+        })
+        .collect();
+    let expected = [
+        ("gone", ("poison", Some("order-deleted"))),
+        ("declined", ("poison", Some("card-declined"))),
+        ("busy", ("exhausted", None)),
+    ];
+    let owned = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        told,
+        expected.map(|(key, (why, own))| (key.to_owned(), (owned(why), own.and_then(owned)))).into()
+    );
+}

@@ -43,13 +43,13 @@ pub struct Reply {
     status: u16,
     after: Duration,
     held: bool,
-    retry_after: Option<&'static str>,
+    headers: Vec<(&'static str, &'static str)>,
 }
 
 impl Reply {
     /// Answers at once.
     pub fn status(status: u16) -> Reply {
-        Reply { status, after: Duration::ZERO, held: false, retry_after: None }
+        Reply { status, after: Duration::ZERO, held: false, headers: Vec::new() }
     }
 
     /// Works for this long first.
@@ -65,8 +65,17 @@ impl Reply {
     }
 
     /// Asks for a pause in a `Retry-After` header.
-    pub fn retry_after(mut self, value: &'static str) -> Reply {
-        self.retry_after = Some(value);
+    pub fn retry_after(self, value: &'static str) -> Reply {
+        self.header("retry-after", value)
+    }
+
+    /// Gives an error code of its own.
+    pub fn error_code(self, value: &'static str) -> Reply {
+        self.header("pawl-error-code", value)
+    }
+
+    fn header(mut self, name: &'static str, value: &'static str) -> Reply {
+        self.headers.push((name, value));
         self
     }
 }
@@ -200,8 +209,8 @@ impl Inner {
         self.journal().end(number);
         let status = StatusCode::from_u16(reply.status).expect("a status that HTTP knows");
         let mut response = (status, format!("answer {}", reply.status)).into_response();
-        if let Some(value) = reply.retry_after {
-            response.headers_mut().insert("retry-after", HeaderValue::from_static(value));
+        for (name, value) in reply.headers {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
     }

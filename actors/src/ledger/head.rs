@@ -115,7 +115,8 @@ mod tests {
             cause in proptest::option::of(".{0,90}"),
         ) {
             let parking = parked.map(|(first, attempt, due, cause)| {
-                Box::new(Parking { first, next: first.saturating_add(7), attempt, due, delay: 1_000, cause })
+                let (next, since) = (first.saturating_add(7), due / 2);
+                Box::new(Parking { first, next, attempt, due, delay: 1_000, since, cause })
             });
             let mut head = Head {
                 taken: Offset(taken),
@@ -152,10 +153,11 @@ mod tests {
         );
         assert_eq!(id[20..], [7, 0, 0, 0], "seconds, the lowest byte first");
 
-        let parking = Parking { first: 5, next: 7, attempt: 3, due: 1, delay: 300, cause: "503".into() };
+        let parking =
+            Parking { first: 5, next: 7, attempt: 3, due: 1, delay: 300, since: 2, cause: "503".into() };
         let head = Head { taken: Offset(300), parking: Some(Box::new(parking)), ..Head::default() };
         let row = head.row(Some(b"K"), &mut BytesMut::new());
-        let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 3][..], b"503\0"].concat();
+        let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 4, 3][..], b"503\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]), "version 2");
 
         let quarantine = Quarantine { first: 5, next: 7, offset: 300, cause: "422".into() };

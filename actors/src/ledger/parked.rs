@@ -2,6 +2,8 @@
 //! them that the key's head names. A row that no head names does not count: its tombstone may have been
 //! compacted away, or an instance may have ended before it wrote the head.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,8 @@ pub struct Parking {
     /// The wait that led to it, in milliseconds. Whoever waits for it waits no longer than that, so that
     /// clocks which differ between machines cannot stretch the wait.
     pub delay: u64,
+    /// When the first attempt failed, in milliseconds since the epoch; 0: none has.
+    pub since: i64,
     /// What the last attempt said, for people; at most 256 bytes.
     pub cause: String,
 }
@@ -50,16 +54,25 @@ impl Parking {
     }
 
     /// Notes the attempt that is to come, and why.
-    pub fn wait(&mut self, attempt: u32, due: Millis, delay_ms: u64, cause: &str) {
-        (self.attempt, self.due, self.delay) = (attempt, due.0, delay_ms);
+    pub fn wait(&mut self, attempt: u32, now: Millis, delay_ms: u64, cause: &str) {
+        (self.attempt, self.due, self.delay) = (attempt, now.0.saturating_add_unsigned(delay_ms), delay_ms);
+        if self.since == 0 {
+            self.since = now.0;
+        }
         self.cause = bounded(cause).to_owned();
     }
 
     /// The record of the first row is finished: the next one's turn is now.
     pub fn advance(&mut self) {
         self.first += 1;
-        (self.attempt, self.due, self.delay) = (1, 0, 0);
+        (self.attempt, self.due, self.delay, self.since) = (1, 0, 0, 0);
         self.cause.clear();
+    }
+
+    /// How long ago the first attempt failed; nothing where none has, or where the clock was set back.
+    pub fn elapsed(&self, now: Millis) -> Duration {
+        let since = if self.since == 0 { now.0 } else { self.since };
+        Duration::from_millis(u64::try_from(now.0.saturating_sub(since)).unwrap_or(0))
     }
 
     /// How long to wait for the attempt, in milliseconds.
@@ -238,12 +251,25 @@ mod tests {
     #[test]
     fn a_wait_ends_when_it_is_due_whatever_other_clocks_say() {
         let mut parking = Parking::default();
-        parking.wait(3, Millis(70_000), 10_000, "service answered 503");
+        parking.wait(3, Millis(60_000), 10_000, "service answered 503");
         assert_eq!(parking.left(Millis(62_000)), 8_000);
         assert_eq!(parking.left(Millis(99_000)), 0);
         assert_eq!(parking.left(Millis(0)), 10_000, "a clock that is behind waits no longer than the delay");
         parking.advance();
         assert_eq!((parking.attempt, parking.left(Millis(0))), (1, 0));
+    }
+
+    #[test]
+    fn time_counts_from_the_first_failure_and_anew_for_the_next_record() {
+        let seconds = Duration::from_secs;
+        let mut parking = Parking::default();
+        assert_eq!(parking.elapsed(Millis(50_000)), seconds(0), "nothing has failed");
+        parking.wait(2, Millis(60_000), 10_000, "service answered 503");
+        parking.wait(3, Millis(70_000), 10_000, "service answered 503");
+        assert_eq!(parking.elapsed(Millis(75_000)), seconds(15));
+        assert_eq!(parking.elapsed(Millis(1)), seconds(0), "a clock that is behind costs no attempt");
+        parking.advance();
+        assert_eq!(parking.elapsed(Millis(99_000)), seconds(0));
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use futures_util::FutureExt;
 
 use super::{LaneCell, Taken, Turn};
+use crate::clock;
 use crate::effects::{Effects, StateChange};
 use crate::handler::{Answer, Call};
 use crate::ledger::RecentIds;
@@ -17,7 +19,7 @@ use crate::outcome::{Failure, Outcome, code};
 use crate::partition::PartitionState;
 use crate::pipeline::Pipeline;
 use crate::record::Offset;
-use crate::supervisor::{Failed, Verdict};
+use crate::supervisor::{Failed, Tried, Verdict};
 
 /// A record for this key.
 #[derive(Message)]
@@ -251,14 +253,18 @@ impl OrderActor {
     }
 
     fn ask_supervisor(&mut self, attempt: u32, failure: Box<Failure>, ctx: &mut Context<Self>) {
-        self.pipeline.stats.failures(failure.class).add(1);
-        let offset = self.cell.lane.borrow().current().expect("a failed attempt has a record").record.offset;
+        let class = self.pipeline.policy.retry.rule(&failure).class(&failure);
+        self.pipeline.stats.failures(class).add(1);
+        let lane = self.cell.lane.borrow();
+        let offset = lane.current().expect("a failed attempt has a record").record.offset;
+        let elapsed = lane.parking().map_or(Duration::ZERO, |parking| parking.elapsed(clock::now()));
+        drop(lane);
         let failed = Failed {
             actor: ctx.address(),
             partition: self.partition.borrow().partition(),
             offset,
             key: self.key_text(),
-            attempt,
+            tried: Tried { attempt, elapsed },
             failure: failure.clone(),
         };
         self.failure = Some(failure);
@@ -368,7 +374,7 @@ impl Handler<Judged> for OrderActor {
     fn handle(&mut self, message: Judged, ctx: &mut Self::Context) {
         match message.verdict {
             Verdict::Retry(delay) => {
-                if self.park(message.attempt, message.attempt + 1, delay) {
+                if self.park(message.attempt, message.attempt.saturating_add(1), delay) {
                     self.drive(ctx);
                 }
             }

@@ -222,9 +222,8 @@ impl Lane {
         }
         self.state = State::Parked { attempt: next };
         self.current = self.current.take().map(Taken::detached);
-        let due = Millis(now.0.saturating_add_unsigned(delay_ms));
         let parking = self.head.parking.as_mut().unwrap_or_else(|| self.wait.get_or_insert_default());
-        parking.wait(next, due, delay_ms, cause);
+        parking.wait(next, now, delay_ms, cause);
         true
     }
 

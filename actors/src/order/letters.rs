@@ -13,7 +13,10 @@ impl OrderActor {
         if !self.partition.borrow().may_end() {
             return false;
         }
-        let Some(failure) = self.failure.take() else { return false };
+        let Some(mut failure) = self.failure.take() else { return false };
+        if let Disposition::OutOfTime(limit) = disposition {
+            failure.message += &format!("; the next attempt would begin after max_elapsed ({limit:?})");
+        }
         let Some(letter) = self.letter(attempt, &failure, disposition) else { return false };
         let policy = &self.pipeline.policy;
         if letter.emit.size() > policy.max_letter_bytes {
@@ -83,6 +86,7 @@ impl OrderActor {
             key,
             cause: match disposition {
                 Disposition::Poison => format!("{}, permanent", failure.message),
+                Disposition::OutOfTime(_) => format!("{}, {attempt} attempts made", failure.message),
                 Disposition::Exhausted => format!("{}, {attempt} attempts used up", failure.message),
                 Disposition::Follower => failure.message.clone(),
             },

@@ -8,7 +8,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::{RetryPolicy, Timers, Verdict, judge};
+use super::{Attempts, RetryPolicies, Timers, Tried, Verdict, judge};
 use crate::order::{Judged, OrderActor, Wake};
 use crate::outcome::Failure;
 use crate::partition::{Ownership, PartitionActor};
@@ -27,8 +27,8 @@ pub struct Failed {
     pub offset: Offset,
     /// Its key, for people.
     pub key: String,
-    /// 1-based number of the attempt.
-    pub attempt: u32,
+    /// What has been tried of it.
+    pub tried: Tried,
     /// What happened.
     pub failure: Box<Failure>,
 }
@@ -58,7 +58,7 @@ pub struct Attach(pub Rc<Pipeline>);
 pub struct SupervisorActor {
     handler: Arc<str>,
     topic: Arc<str>,
-    retry: RetryPolicy,
+    pub(super) retry: RetryPolicies,
     pipeline: Option<Rc<Pipeline>>,
     timers: Timers<Resume>,
     wake_up: Option<(Instant, SpawnHandle)>,
@@ -81,7 +81,7 @@ pub struct Resume {
 
 impl SupervisorActor {
     /// `halting` is told why the handler cannot go on.
-    pub fn new(handler: Arc<str>, topic: Arc<str>, retry: RetryPolicy, halting: Alarm) -> Self {
+    pub fn new(handler: Arc<str>, topic: Arc<str>, retry: RetryPolicies, halting: Alarm) -> Self {
         SupervisorActor {
             handler,
             topic,
@@ -124,13 +124,20 @@ impl SupervisorActor {
     }
 
     fn tell(&self, failed: &Failed, verdict: Verdict) {
-        let (class, code) = (failed.failure.class.name(), failed.failure.code);
+        let (rule, failure) = (self.retry.rule(&failed.failure), &failed.failure);
+        let (class, code) = (rule.class(failure).name(), failure.code);
         match verdict {
-            Verdict::Retry(delay) => tracing::info!(
-                handler = %self.handler, topic = %self.topic, partition = failed.partition.0,
-                offset = failed.offset.0, key = %failed.key, attempt = failed.attempt, class, code,
-                "{}; attempt {} of {} in {delay:?}", failed.failure.message, failed.attempt + 1, self.retry.attempts
-            ),
+            Verdict::Retry(delay) => {
+                let next = match (failed.tried.attempt.saturating_add(1), rule.policy.attempts) {
+                    (next, Attempts::Limited(attempts)) => format!("{next} of {attempts}"),
+                    (next, Attempts::Unlimited) => next.to_string(),
+                };
+                tracing::info!(
+                    handler = %self.handler, topic = %self.topic, partition = failed.partition.0,
+                    offset = failed.offset.0, key = %failed.key, attempt = failed.tried.attempt, class, code,
+                    own_code = failure.own_code(), "{}; attempt {next} in {delay:?}", failure.message
+                );
+            }
             // Told by the writer, with the letter's place, once it is committed; an outage once, when it begins.
             Verdict::DeadLetter(_) | Verdict::Hold { .. } => {}
             Verdict::Halt => self.halting.halt(format!(
@@ -157,20 +164,17 @@ impl Handler<Failed> for SupervisorActor {
 
     fn handle(&mut self, failed: Failed, ctx: &mut Self::Context) {
         let spread = rand::rng().random_range(-1.0..=1.0);
-        let judged = judge(&self.retry, failed.attempt, &failed.failure, spread);
+        let judged = judge(&self.retry, failed.tried, &failed.failure, spread);
         let verdict = self.ask_breaker(&failed, judged, ctx);
         self.tell(&failed, verdict);
-        let Failed { actor, offset, attempt, .. } = failed;
-        if actor.try_send(Judged { attempt, verdict }).is_ok() {
-            match verdict {
-                Verdict::Retry(wait) => {
-                    self.handle(Resume { actor, offset, attempt: attempt + 1, wait }, ctx)
-                }
-                Verdict::Hold { attempt, delay } => {
-                    self.handle(Resume { actor, offset, attempt, wait: delay }, ctx);
-                }
-                Verdict::DeadLetter(_) | Verdict::Halt => {}
-            }
+        let Failed { actor, offset, tried, .. } = failed;
+        if actor.try_send(Judged { attempt: tried.attempt, verdict }).is_ok() {
+            let (attempt, wait) = match verdict {
+                Verdict::Retry(wait) => (tried.attempt.saturating_add(1), wait),
+                Verdict::Hold { attempt, delay } => (attempt, delay),
+                Verdict::DeadLetter(_) | Verdict::Halt => return,
+            };
+            self.handle(Resume { actor, offset, attempt, wait }, ctx);
         }
     }
 }

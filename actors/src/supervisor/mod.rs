@@ -4,10 +4,12 @@
 mod actor;
 mod breaker;
 mod outage;
+mod retry;
 mod timers;
 mod verdict;
 
 pub use actor::{Attach, Failed, Halt, Own, Resume, SupervisorActor};
 pub use breaker::{Breaker, BreakerPolicy, Refund, Ruling};
+pub use retry::{Attempts, RetryPolicies, RetryPolicy, RetryRule, Trigger, Waits};
 pub use timers::Timers;
-pub use verdict::{Disposition, RetryPolicy, Verdict, judge};
+pub use verdict::{Disposition, Tried, Verdict, judge};

@@ -18,13 +18,15 @@ impl SupervisorActor {
         judged: Verdict,
         ctx: &mut Context<Self>,
     ) -> Verdict {
-        if failed.failure.class != FailureClass::Transient {
+        let rule = self.retry.rule(&failed.failure);
+        let classes = [failed.failure.class, rule.class(&failed.failure)];
+        if classes != [FailureClass::Transient; 2] {
             return judged;
         }
         let pipeline = self.pipeline();
         let policy = pipeline.policy.breaker;
         let place = (failed.partition, failed.offset);
-        let refund = Refund { place, attempt: failed.attempt, who: failed.actor.clone() };
+        let refund = Refund { place, attempt: failed.tried.attempt, who: failed.actor.clone() };
         let ruling = pipeline.breaker.borrow_mut().failed(&policy, Instant::now(), &failed.key, refund);
         let attempt = match ruling {
             Ruling::Counts => return judged,
@@ -35,7 +37,7 @@ impl SupervisorActor {
                 for refund in refunds.into_iter().filter(|refund| refund.place != place) {
                     self.give_back(refund, policy.probe_every, ctx);
                 }
-                own.unwrap_or(failed.attempt)
+                own.unwrap_or(failed.tried.attempt)
             }
         };
         let delay = match judged {

@@ -20,7 +20,7 @@ use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampTy
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
 use pawl_actors::stats::{HandlerStats, PartitionStats};
-use pawl_actors::supervisor::{BreakerPolicy, Own, RetryPolicy};
+use pawl_actors::supervisor::{Attempts, BreakerPolicy, Own, RetryPolicy, Waits};
 
 pub const P: Partition = Partition(3);
 pub const A1: AssignmentEpoch = AssignmentEpoch(1);
@@ -150,19 +150,23 @@ pub struct House {
     pub partition: Addr<PartitionActor>,
 }
 
+pub fn retry() -> RetryPolicy {
+    RetryPolicy {
+        attempts: Attempts::Limited(3),
+        waits: Waits::Growing { initial: Duration::from_secs(1), multiplier: 2.0 },
+        max: Duration::from_secs(60),
+        jitter: 0.0,
+        max_elapsed: None,
+    }
+}
+
 pub fn policy() -> Policy {
     Policy {
         key: Selector::Record,
         event_id: Some(Selector::Header("ce_id".into())),
         recent_ids: 64,
         recent_ids_age: Duration::from_secs(7 * 86_400),
-        retry: RetryPolicy {
-            attempts: 3,
-            initial: Duration::from_secs(1),
-            max: Duration::from_secs(60),
-            multiplier: 2.0,
-            jitter: 0.0,
-        },
+        retry: retry().into(),
         breaker: BreakerPolicy { keys: 3, probe_every: Duration::from_secs(1) },
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 100, bytes: 100_000 },

@@ -5,6 +5,7 @@ mod breaker;
 mod house;
 mod parking;
 mod quarantine;
+mod retries;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

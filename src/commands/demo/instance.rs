@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pawl_actors::selector::Selector;
+use pawl_actors::supervisor::Attempts;
 use tokio::sync::oneshot;
 
 use crate::handlers::Registry;
@@ -94,7 +95,7 @@ pub fn settings(kafka: Kafka, url: String, store: &Path, recent_ids: u32) -> Set
         recent_ids,
         http: Some(Http { url, ..Http::default() }),
         retry: Retry {
-            attempts: 4,
+            attempts: Attempts::Limited(4),
             initial: Duration::from_millis(50),
             max: Duration::from_millis(500),
             ..Retry::default()

@@ -41,6 +41,8 @@ pub struct Letter {
     pub attempt: Option<i32>,
     /// Why the record is here.
     pub disposition: Option<String>,
+    /// The service's or handler's own error code.
+    pub own_code: Option<String>,
     /// The original's key.
     pub key: Option<Raw>,
     /// The original's value; `None` is a tombstone.
@@ -101,6 +103,7 @@ impl Letter {
         self.detail = text(header::EXCEPTION_STACKTRACE).or_else(|| text(key_detail));
         self.attempt = int(header::DELIVERY_ATTEMPT);
         self.disposition = text(header::DISPOSITION);
+        self.own_code = text(header::OWN_CODE);
         // The others are the original's own.
         let telling = || ORIGINALS.iter().chain(&LAST).chain(&KEY_EXCEPTION);
         let own = |header: &Header| !telling().any(|name| header.name == name.as_bytes());
@@ -143,6 +146,7 @@ impl Letter {
         row("group", line(&self.group));
         row("why", Some(self.why()));
         row("cause", line(&self.cause));
+        row("own code", line(&self.own_code));
         row("disposition", line(&self.disposition));
         row("message", line(&self.message));
         row("key", Some(self.key.as_ref().map_or("none".into(), Raw::shown)));
@@ -202,6 +206,7 @@ mod tests {
             Header::new(header::EXCEPTION_STACKTRACE, "line 1\n\tline 2\u{7}"),
             Header::new(header::DELIVERY_ATTEMPT, 8i32.to_be_bytes().to_vec()),
             Header::new(header::DISPOSITION, "exhausted"),
+            Header::new(header::OWN_CODE, "ledger-closed"),
         ];
         let bytes = |text: &'static str| Some(Raw(Bytes::from_static(text.as_bytes())));
         Letter {
@@ -229,6 +234,7 @@ mod tests {
             "original     orders 3 881, 2023-11-14T22:13:20.123Z CreateTime\n",
             "group        billing\n",
             "cause        pawl.Unavailable\n",
+            "own code     ledger-closed\n",
             "header       ce_id: e1\n",
             "header       bin: 0xff00\n",
             "detail:\n  line 1\n      line 2\\u{7}\n",

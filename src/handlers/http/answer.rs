@@ -3,8 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use pawl_actors::outcome::{Failure, FailureClass, code};
+use serde::Deserialize;
+
+/// The header in which a service gives its own error code; its first value counts.
+const OWN_CODE: &str = "pawl-error-code";
+
+/// The most bytes of a problem (RFC 9457) in which its type is looked for.
+const PROBLEM_BYTES: usize = 64 << 10;
 
 /// The most bytes of an answer that are kept as a failure's detail.
 pub(super) const DETAIL_BYTES: usize = 4 << 10;
@@ -22,22 +29,60 @@ pub(super) fn failure(
     excerpt: &[u8],
     now: SystemTime,
 ) -> Option<Failure> {
-    let text = String::from_utf8_lossy(excerpt);
+    let text = String::from_utf8_lossy(&excerpt[..excerpt.len().min(DETAIL_BYTES)]);
     let message = message(status, headers, &text);
-    let failure = match class(status)? {
-        FailureClass::Transient => Failure::transient(code::UNAVAILABLE, message)
-            .with_retry_after(headers.get(RETRY_AFTER).and_then(|value| retry_after(value, now))),
+    let failure = match class_of_status(status.as_u16())? {
+        FailureClass::Transient => Failure::transient(code::UNAVAILABLE, message),
         FailureClass::Permanent => Failure::permanent(code::REJECTED, message),
         FailureClass::Fatal => Failure::fatal(code::REJECTED, message),
     };
-    Some(failure.with_detail(text))
+    let failure = failure
+        .with_status(status.as_u16())
+        .with_retry_after(headers.get(RETRY_AFTER).and_then(|value| retry_after(value, now)))
+        .with_detail(text);
+    Some(match own_code(headers, excerpt) {
+        Some(own_code) => failure.with_own_code(own_code),
+        None => failure,
+    })
+}
+
+/// How much of an answer is to be kept for [`failure`].
+pub(super) fn bytes_to_keep(status: StatusCode, headers: &HeaderMap) -> usize {
+    match status.is_success() {
+        true => 0,
+        false if is_problem(headers) => PROBLEM_BYTES,
+        false => DETAIL_BYTES,
+    }
+}
+
+/// The service's own error code: of the header, else the type of a problem (RFC 9457). The type
+/// `about:blank` says no more than the status does.
+fn own_code(headers: &HeaderMap, body: &[u8]) -> Option<String> {
+    if let Some(own_code) = headers.get(OWN_CODE).and_then(|value| value.to_str().ok()) {
+        return Some(own_code.trim().to_owned());
+    }
+    let problem: Option<Problem> = is_problem(headers).then(|| serde_json::from_slice(body).ok()).flatten();
+    problem.map(|problem| problem.kind).filter(|kind| kind != "about:blank")
+}
+
+fn is_problem(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/problem+json")
+}
+
+/// As much of a problem as is read.
+#[derive(Deserialize)]
+struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 /// The class of a status. 401, 403 and 407 can heal, because an expired secret must not send
 /// every record to the dead-letter topic. Numbers outside of 100..600 count as 5xx, as RFC 9110,
 /// section 15 has it.
-fn class(status: StatusCode) -> Option<FailureClass> {
-    match status.as_u16() {
+pub(crate) fn class_of_status(status: u16) -> Option<FailureClass> {
+    match status {
         200..=299 => None,
         401 | 403 | 407 | 408 | 425 | 429 | 500.. => Some(FailureClass::Transient),
         _ => Some(FailureClass::Permanent),
@@ -167,10 +212,49 @@ mod tests {
     }
 
     #[test]
-    fn a_permanent_answer_asks_for_no_delay() {
+    fn an_answer_keeps_its_status_and_the_wish_of_a_permanent_one_too() {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        // A retry policy may know that this conflict heals.
         let failure = failure(StatusCode::CONFLICT, &headers, b"", UNIX_EPOCH).unwrap();
-        assert_eq!(failure.retry_after, None);
+        assert_eq!(failure.retry_after, Some(Duration::from_secs(5)));
+        assert_eq!(failure.status, Some(409));
+    }
+
+    fn own_code_of(headers: &[(&'static str, &str)], body: &str) -> Option<String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let failure = failure(StatusCode::CONFLICT, &map, body.as_bytes(), UNIX_EPOCH).unwrap();
+        failure.own_code().map(str::to_owned)
+    }
+
+    #[test]
+    fn the_services_own_code_is_that_of_the_header_else_the_type_of_a_problem() {
+        let problem = ("content-type", "application/problem+json");
+        let locked = r#"{"title": "no", "type": "https://acme.example/locked", "status": 409}"#;
+        let check = |headers: &[(&'static str, &str)], body: &str, expect: Option<&str>| {
+            assert_eq!(own_code_of(headers, body).as_deref(), expect, "{headers:?} {body}");
+        };
+        check(&[("pawl-error-code", " card-declined ")], "", Some("card-declined"));
+        check(&[("pawl-error-code", "a"), ("pawl-error-code", "b")], "", Some("a"));
+        check(&[problem], locked, Some("https://acme.example/locked"));
+        check(&[problem, ("pawl-error-code", "locked")], locked, Some("locked"));
+        check(&[("content-type", "Application/Problem+JSON; charset=utf-8")], r#"{"type":"/l"}"#, Some("/l"));
+        check(&[("content-type", "application/json")], locked, None);
+        check(&[], locked, None);
+        check(&[problem], r#"{"type": "about:blank"}"#, None);
+        for body in ["", "{", "[]", "7", "{}", r#"{"type": 7}"#, r#"{"type": null}"#, r#"{"type": "x""#] {
+            check(&[problem], body, None);
+        }
+    }
+
+    #[test]
+    fn an_own_code_that_is_too_long_is_none() {
+        for (bytes, expect) in [(256, Some(256)), (257, None)] {
+            let given = own_code_of(&[("pawl-error-code", &"x".repeat(bytes))], "");
+            assert_eq!(given.map(|own| own.len()), expect);
+        }
     }
 }

@@ -3,9 +3,12 @@
 mod reading;
 mod refusing;
 mod reports;
+mod retries;
 mod variables;
 
 use std::path::Path;
+
+use pawl_actors::supervisor::Attempts;
 
 use super::*;
 

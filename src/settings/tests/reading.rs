@@ -105,11 +105,12 @@ fn every_key_of_a_full_file_reaches_its_field() {
             max_in_flight: 2,
         }),
         retry: Retry {
-            attempts: 1,
+            attempts: Attempts::Limited(1),
             initial: Duration::from_millis(1),
             max: Duration::from_secs(1),
             multiplier: 1.0,
             jitter: 0.0,
+            ..Retry::default()
         },
         dead_letter: DeadLetter { topic: Some("dead".into()), then: Then::Continue },
         breaker: Breaker { keys: 0, probe_every: Duration::from_millis(10) },

@@ -8,7 +8,7 @@ use super::*;
 fn a_wrong_value_names_key_place_value_what_is_allowed_and_the_remedy() {
     refused(
         &in_handler("retry = { attempts = \"eight\" }"),
-        "handler.billing.retry.attempts = \"eight\" (pawl.toml:7:22): this is a string; write a whole number of 1 to 1000",
+        "handler.billing.retry.attempts = \"eight\" (pawl.toml:7:22): this is a string; write a whole number of 1 to 1000, or \"unlimited\"",
     );
     refused(
         &in_handler("retry.attempts = 0"),
@@ -212,7 +212,7 @@ fn settings_put_together_by_a_program_are_held_to_the_same_rules() {
     let mut settings = good(GOOD, &[]);
     settings.validate().expect("valid");
     let handler = settings.handler.get_mut("billing").expect("the handler");
-    handler.retry.attempts = 0;
+    handler.retry.attempts = Attempts::Limited(0);
     handler.key = Selector::Header(String::new());
     let error = settings.validate().expect_err("invalid");
     let keys: Vec<String> = error.problems().iter().map(Problem::key).collect();

@@ -29,7 +29,10 @@ fn variables_override_the_file_and_are_typed_by_the_setting() {
     assert_eq!(settings.kafka.properties["socket.keepalive.enable"], "true");
     assert_eq!(settings.instance.as_deref(), Some("7"));
     let handler = &settings.handler["Billing-eu"];
-    assert_eq!(handler.retry, Retry { attempts: 3, multiplier: 1.0, jitter: 0.5, ..Retry::default() });
+    assert_eq!(
+        handler.retry,
+        Retry { attempts: Attempts::Limited(3), multiplier: 1.0, jitter: 0.5, ..Retry::default() }
+    );
     assert_eq!((handler.topic.as_str(), handler.create_topics), ("true", false));
     assert_eq!(handler.recent_ids_age, Duration::from_secs(3600));
     assert_eq!(settings.handler.len(), 1, "no second handler appeared");
@@ -62,7 +65,7 @@ fn a_wrong_variable_is_told_by_its_name() {
         "PAWL__HANDLER__BILLING__RETRY__ATTEMPTS",
         "many",
         "handler.billing.retry.attempts = \"many\" (PAWL__HANDLER__BILLING__RETRY__ATTEMPTS): \
-         this is a string; write a whole number of 1 to 1000",
+         this is a string; write a whole number of 1 to 1000, or \"unlimited\"",
     );
     check(
         "PAWL__HANDLER__BILLING__RETRY__INITIAL",
