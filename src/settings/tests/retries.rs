@@ -220,3 +220,12 @@ fn a_code_that_is_none_is_told_with_the_likely_intention() {
         good(&on(own, "class = \"transient\""), &[]);
     }
 }
+
+#[test]
+fn the_example_of_the_documentation_can_be_read() {
+    let page = include_str!("../../../docs/failures.md");
+    let mut blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let example = blocks.find(|block| block.contains("retry.on]")).expect("the example");
+    let settings = good(&format!("{GOOD}\n{example}"), &[]);
+    assert_eq!(settings.handler["billing"].retry.on.len(), 5);
+}
