@@ -83,7 +83,7 @@ pub struct RetryOn {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<f64>,
     /// How long a record is tried, from its first failure of any kind. Bounds: 1ms to 1year. Default: as in
-    /// retry.
+    /// retry; none where attempts is "unlimited" here.
     #[serde(with = "duration::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "duration::schema")]
     pub max_elapsed: Option<Duration>,
@@ -133,6 +133,9 @@ impl Retry {
         // Whoever sets the one kind of waits does not mean the other.
         let growing = on.initial.is_some() || on.multiplier.is_some();
         let delays = if growing { None } else { self.delays.clone() };
+        // Nor whoever says that there is no end, an end.
+        let endless = on.attempts == Some(Attempts::Unlimited);
+        let max_elapsed = if endless { None } else { self.max_elapsed };
         Retry {
             attempts: on.attempts.unwrap_or(self.attempts),
             initial: on.initial.unwrap_or(self.initial),
@@ -140,7 +143,7 @@ impl Retry {
             multiplier: on.multiplier.unwrap_or(self.multiplier),
             delays: on.delays.clone().or(delays),
             jitter: on.jitter.unwrap_or(self.jitter),
-            max_elapsed: on.max_elapsed.or(self.max_elapsed),
+            max_elapsed: on.max_elapsed.or(max_elapsed),
             on: BTreeMap::new(),
         }
     }

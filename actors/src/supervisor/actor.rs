@@ -8,7 +8,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::{Attempts, RetryPolicies, Timers, Tried, Verdict, judge};
+use super::{RetryPolicies, Timers, Tried, Verdict, judge};
 use crate::order::{Judged, OrderActor, Wake};
 use crate::outcome::Failure;
 use crate::partition::{Ownership, PartitionActor};
@@ -128,10 +128,7 @@ impl SupervisorActor {
         let (class, code) = (rule.class(failure).name(), failure.code);
         match verdict {
             Verdict::Retry(delay) => {
-                let next = match (failed.tried.attempt.saturating_add(1), rule.policy.attempts) {
-                    (next, Attempts::Limited(attempts)) => format!("{next} of {attempts}"),
-                    (next, Attempts::Unlimited) => next.to_string(),
-                };
+                let next = rule.policy.attempts.after(failed.tried.attempt);
                 tracing::info!(
                     handler = %self.handler, topic = %self.topic, partition = failed.partition.0,
                     offset = failed.offset.0, key = %failed.key, attempt = failed.tried.attempt, class, code,

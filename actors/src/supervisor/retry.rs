@@ -82,6 +82,15 @@ impl Attempts {
             Attempts::Unlimited => false,
         }
     }
+
+    /// The attempt after this one, for people: `4 of 8`, or `4`.
+    pub fn after(self, attempt: u32) -> String {
+        let next = attempt.saturating_add(1);
+        match self {
+            Attempts::Limited(attempts) => format!("{next} of {attempts}"),
+            Attempts::Unlimited => next.to_string(),
+        }
+    }
 }
 
 impl RetryPolicy {
@@ -216,6 +225,12 @@ mod tests {
             let later = beyond.saturating_add(u32::try_from(list.len()).expect("few"));
             prop_assert_eq!(policy.delay(later, None, 0.5), list[list.len() - 1]);
         }
+    }
+
+    #[test]
+    fn the_next_attempt_is_told_with_the_last_one_where_there_is_one() {
+        assert_eq!(Attempts::Limited(8).after(3), "4 of 8");
+        assert_eq!(Attempts::Unlimited.after(3), "4");
     }
 
     #[test]

@@ -58,8 +58,9 @@ pub(super) fn bytes_to_keep(status: StatusCode, headers: &HeaderMap) -> usize {
 /// The service's own error code: of the header, else the type of a problem (RFC 9457). The type
 /// `about:blank` says no more than the status does.
 fn own_code(headers: &HeaderMap, body: &[u8]) -> Option<String> {
-    if let Some(own_code) = headers.get(OWN_CODE).and_then(|value| value.to_str().ok()) {
-        return Some(own_code.trim().to_owned());
+    let given = headers.get(OWN_CODE).and_then(|value| value.to_str().ok()).map(str::trim);
+    if let Some(own_code) = given.filter(|own_code| !own_code.is_empty()) {
+        return Some(own_code.to_owned());
     }
     let problem: Option<Problem> = is_problem(headers).then(|| serde_json::from_slice(body).ok()).flatten();
     problem.map(|problem| problem.kind).filter(|kind| kind != "about:blank")
@@ -242,6 +243,7 @@ mod tests {
         check(&[problem], locked, Some("https://acme.example/locked"));
         check(&[problem, ("pawl-error-code", "locked")], locked, Some("locked"));
         check(&[("content-type", "Application/Problem+JSON; charset=utf-8")], r#"{"type":"/l"}"#, Some("/l"));
+        check(&[problem, ("pawl-error-code", "")], locked, Some("https://acme.example/locked"));
         check(&[("content-type", "application/json")], locked, None);
         check(&[], locked, None);
         check(&[problem], r#"{"type": "about:blank"}"#, None);

@@ -283,6 +283,20 @@ async fn a_rejection_carries_the_words_of_the_service() {
 }
 
 #[tokio::test]
+async fn the_services_own_code_is_read_from_the_wire_also_out_of_a_long_problem() {
+    let body = format!(r#"{{"detail":"{}","type":"/locked"}}"#, "x".repeat(10_000));
+    let problem = format!("content-type: application/problem+json\r\ncontent-length: {}", body.len());
+    for (head, expect) in
+        [(problem.clone(), "/locked"), (format!("PAWL-Error-Code: busy\r\n{problem}"), "busy")]
+    {
+        let answer = format!("HTTP/1.1 409 Conflict\r\n{head}\r\n\r\n{body}");
+        let failure = failure(&FakeService::answering(answer).await.handler()).await;
+        assert_eq!((failure.own_code(), failure.status), (Some(expect), Some(409)));
+        assert_eq!(failure.detail.len(), answer::DETAIL_BYTES, "of the text no more is kept");
+    }
+}
+
+#[tokio::test]
 async fn the_delay_that_a_service_asks_for_is_handed_on() {
     let service = FakeService::answering(
         "HTTP/1.1 429 Too Many Requests\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n",

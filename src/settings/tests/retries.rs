@@ -52,6 +52,7 @@ fn a_policy_for_a_code_takes_from_the_base_what_it_does_not_say() {
         max_elapsed = "1h"
         on.503 = { attempts = "unlimited", max = "30s" }
         on.5xx = { initial = "3s" }
+        on.504 = { attempts = "unlimited", max_elapsed = "2h" }
         on."pawl.TimedOut" = { delays = ["2s", "90s"], jitter = 0 }
         on.not-there-yet = { class = "transient", max_elapsed = "1m", attempts = 3 }
         on."https://acme.example/declined" = { class = "permanent" }
@@ -69,8 +70,9 @@ fn a_policy_for_a_code_takes_from_the_base_what_it_does_not_say() {
     };
     let unavailable = |status| Failure::transient(code::UNAVAILABLE, "").with_status(status);
     check(unavailable(429), base.clone(), None);
-    let endless = RetryPolicy { attempts: Attempts::Unlimited, max: seconds(30), ..base.clone() };
-    check(unavailable(503), endless, None);
+    let endless = RetryPolicy { attempts: Attempts::Unlimited, max_elapsed: None, ..base.clone() };
+    check(unavailable(503), RetryPolicy { max: seconds(30), ..endless.clone() }, None);
+    check(unavailable(504), RetryPolicy { max_elapsed: Some(seconds(7200)), ..endless }, None);
     let growing = Waits::Growing { initial: seconds(3), multiplier: 2.0 };
     check(unavailable(502), RetryPolicy { waits: growing, ..base.clone() }, None);
     let listed =
