@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use super::{ByteSize, Retry, duration, selector};
+use super::{Breaker, ByteSize, Parking, Retry, duration, selector};
 
 /// One handler: an input topic, its group, and what happens to each record. Exactly one of http,
 /// forward and program says what its records are handed to.
@@ -160,51 +160,6 @@ pub struct Program {
     pub max_in_flight: u32,
 }
 
-/// When what a handler depends on is taken for down. Nothing begins then, no attempt counts and nothing is
-/// dead-lettered, until it answers again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Breaker {
-    /// Different keys that must have failed transiently in a row, with no success and no refusal between
-    /// them, over a second or four times as often; 0 switches the breaker off. Bounds: 0 to 10000. Default: 5.
-    pub keys: u32,
-    /// How often it is asked whether it is up again: by an attempt at one record, or at http.health_url.
-    /// Bounds: 10ms to 10m. Default: 1s.
-    #[serde(with = "duration")]
-    #[schemars(schema_with = "duration::schema")]
-    pub probe_every: Duration,
-}
-
-/// How much of what waits for a retry is kept in the ledger: the record that failed and those of its key
-/// behind it. They survive restarts and takeovers, and the partition's offset goes on behind them.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Parking {
-    /// Parked records of each key. Bounds: 1 to 1000000. Default: 1000.
-    pub max_records_per_key: u32,
-    /// Bytes of the parked records of each key. Bounds: 1KiB to 1GiB. Default: 4MiB.
-    pub max_bytes_per_key: ByteSize,
-    /// Parked records of each partition; they are held in memory too. Bounds: 1 to 10000000.
-    /// Default: 10000.
-    pub max_records: u32,
-    /// Bytes of the parked records of each partition. Bounds: 1MiB to 16GiB. Default: 16MiB.
-    pub max_bytes: ByteSize,
-    /// What becomes of a key that may park no more. Default: pause-intake.
-    pub overflow: Overflow,
-}
-
-/// What becomes of a key that may park no more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Overflow {
-    /// Its later records wait where they were read and hold the partition's offset; other keys go on until
-    /// the partition reaches a bound of its intake, and is paused.
-    #[default]
-    PauseIntake,
-    /// The record that waits becomes a dead letter at once, and makes room for those behind it.
-    DeadLetter,
-}
-
 /// What becomes of a record that failed for good.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -333,24 +288,6 @@ impl Default for Http {
 impl Default for Program {
     fn default() -> Self {
         Program { name: None, timeout: Duration::from_secs(30), max_in_flight: 256 }
-    }
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Breaker { keys: 5, probe_every: Duration::from_secs(1) }
-    }
-}
-
-impl Default for Parking {
-    fn default() -> Self {
-        Parking {
-            max_records_per_key: 1_000,
-            max_bytes_per_key: ByteSize::mib(4),
-            max_records: 10_000,
-            max_bytes: ByteSize::mib(16),
-            overflow: Overflow::default(),
-        }
     }
 }
 

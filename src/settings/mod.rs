@@ -25,6 +25,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -38,14 +39,15 @@ use serde::{Deserialize, Serialize};
 
 pub use byte_size::ByteSize;
 pub use handler::{
-    Assignor, Breaker, DeadLetter, Forward, GroupProtocol, Guarantee, HandlerSettings, Http, Intake,
-    Membership, Overflow, Parking, Program, Start, Then,
+    Assignor, DeadLetter, Forward, GroupProtocol, Guarantee, HandlerSettings, Http, Intake, Membership,
+    Program, Start, Then,
 };
 pub use kafka::{Kafka, Security};
 pub use problem::{Place, Problem, SettingsError};
 pub use process::{Admin, Engine, Log, LogFormat, Shutdown, Store};
 pub use retry::{Retry, RetryClass, RetryOn};
 pub use schema::json_schema;
+pub use waiting::{Breaker, Overflow, Parking};
 
 use document::{Data, Node};
 use environment::Override;

@@ -5,6 +5,8 @@
 //! what the partition has taken in and not yet made durable, and what lies in its parked rows. Those in
 //! rows come first: a record is parked only after all earlier ones of its key.
 
+mod waiting;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,10 +15,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::Doing;
 use crate::effects::StateChange;
-use crate::ledger::{Head, IdMatch, Parking, Quarantine, RecentId, Row, parked_row};
+use crate::ledger::{Head, IdMatch, Parking, Quarantine, RecentId, Row};
 use crate::outcome::Failure;
 use crate::partition::Receipt;
-use crate::record::{Millis, NextOffset, Offset, Record};
+use crate::record::{NextOffset, Offset, Record};
 
 /// What is known of a record beyond this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,23 +133,6 @@ impl Lane {
         }
     }
 
-    /// A lane that waits for a retry, with the records of all the rows that its head names.
-    pub fn parked(key: Option<Rc<[u8]>>, head: Head, mut records: VecDeque<Taken>) -> Self {
-        let attempt = head.parking.as_ref().map_or(1, |parking| parking.attempt);
-        let current = records.pop_front();
-        let bytes = |taken: &Taken| match taken.hold {
-            Hold::Row { bytes, .. } => u64::from(bytes),
-            Hold::Intake(_) => 0,
-        };
-        Lane {
-            state: State::Parked { attempt },
-            parked_bytes: current.iter().chain(&records).map(bytes).sum(),
-            current,
-            queue: records,
-            ..Lane::new(key, Some(head))
-        }
-    }
-
     /// Takes a record in: it begins at once if the lane is free and `may_begin`, else it queues.
     pub fn take(&mut self, taken: Taken, may_begin: bool, oldest_ms: i64) -> Turn {
         if let Hold::Intake(receipt) = taken.hold
@@ -214,105 +199,10 @@ impl Lane {
         current
     }
 
-    /// The verdict on an attempt is to make attempt `next` after `delay_ms`; `false` if nothing waits for
-    /// this verdict. What is to be durable of it is for [`Lane::shelve`].
-    pub fn park(&mut self, attempt: u32, next: u32, now: Millis, delay_ms: u64, cause: &str) -> bool {
-        if self.state != (State::Judged { attempt }) {
-            return false;
-        }
-        self.state = State::Parked { attempt: next };
-        self.current = self.current.take().map(Taken::detached);
-        let parking = self.head.parking.as_mut().unwrap_or_else(|| self.wait.get_or_insert_default());
-        parking.wait(next, now, delay_ms, cause);
-        true
-    }
-
-    /// Attempts of a record that waits do not count after all: it waits for this one instead. `false` if it
-    /// does not wait, or for none that is later.
-    pub fn give_back(&mut self, offset: Offset, attempt: u32) -> bool {
-        let current = self.current.as_ref().is_some_and(|taken| taken.record.offset == offset);
-        let later = self.waits_for().is_some_and(|waits_for| waits_for > attempt);
-        if current && later {
-            self.state = State::Parked { attempt };
-            if let Some(parking) = self.head.parking.as_mut().or(self.wait.as_mut()) {
-                parking.attempt = attempt;
-            }
-        }
-        current && later
-    }
-
     /// The record stays as it is, and whatever is behind it: nothing wakes the lane any more.
     pub fn halt(&mut self, attempt: u32) {
         if self.state == (State::Judged { attempt }) {
             self.state = State::Halted;
-        }
-    }
-
-    /// The lane waits no longer: a verdict on the attempt that failed last is due again. Which one that
-    /// was, 1 if it was given back; `None` if it does not wait.
-    pub fn give_up_waiting(&mut self) -> Option<u32> {
-        let failed = self.waits_for()?.saturating_sub(1).max(1);
-        self.state = State::Judged { attempt: failed };
-        Some(failed)
-    }
-
-    /// The first record without a row, while the lane waits for a retry.
-    pub fn unparked(&self) -> Option<&Taken> {
-        let State::Parked { .. } = self.state else { return None };
-        match self.parked_records() {
-            0 => self.current.as_ref(),
-            rows => self.queue.get(usize::try_from(rows - 1).ok()?),
-        }
-    }
-
-    /// The row for the record that [`Lane::unparked`] tells, and its bytes.
-    pub fn parked_row(&self, out: &mut BytesMut) -> Option<Row> {
-        let number = self.head.parking.as_ref().map_or(0, |parking| parking.next);
-        Some(parked_row(self.key.as_deref(), number, &self.unparked()?.record, out))
-    }
-
-    /// The record that [`Lane::unparked`] tells lies in the row that [`Lane::parked_row`] gave: it holds
-    /// the watermark no more. What did is returned.
-    pub fn shelve(&mut self, row_bytes: u32) -> Option<Receipt> {
-        self.unparked()?;
-        let parking = match &mut self.head.parking {
-            Some(parking) => parking,
-            none => none.insert(self.wait.take().unwrap_or_default()),
-        };
-        let (number, rows) = (parking.next, parking.records());
-        parking.next += 1;
-        let taken = match rows {
-            0 => self.current.as_mut()?,
-            rows => self.queue.get_mut(usize::try_from(rows - 1).ok()?)?,
-        };
-        self.head.taken = taken.record.offset;
-        self.parked_bytes += u64::from(row_bytes);
-        match std::mem::replace(&mut taken.hold, Hold::Row { number, bytes: row_bytes }) {
-            Hold::Intake(receipt) => Some(receipt),
-            Hold::Row { .. } => unreachable!("records with rows come first"),
-        }
-    }
-
-    /// How many records lie in parked rows.
-    pub fn parked_records(&self) -> u64 {
-        self.head.parking.as_ref().map_or(0, |parking| parking.records())
-    }
-
-    /// Bytes of the parked rows.
-    pub fn parked_bytes(&self) -> u64 {
-        self.parked_bytes
-    }
-
-    /// What is known of the wait for a retry.
-    pub fn parking(&self) -> Option<&Parking> {
-        self.head.parking.as_deref().or(self.wait.as_deref())
-    }
-
-    /// The attempt that a waiting lane is to be woken for.
-    pub fn waits_for(&self) -> Option<u32> {
-        match self.state {
-            State::Parked { attempt } => Some(attempt),
-            _ => None,
         }
     }
 
@@ -328,17 +218,6 @@ impl Lane {
                 self.head.parking = None;
             }
         }
-    }
-
-    /// The time of an attempt has come; `None` if that record does not wait for it. A parked record whose turn
-    /// had not come before is looked at like any other: it may be a duplicate of the one before it.
-    pub fn wake(&mut self, offset: Offset, attempt: u32, oldest_ms: i64) -> Option<Turn> {
-        if self.state != (State::Parked { attempt }) {
-            return None;
-        }
-        let current = self.current.take_if(|taken| taken.record.offset == offset)?;
-        self.state = State::Idle;
-        Some(self.begin(current, attempt, oldest_ms))
     }
 
     /// An attempt succeeded: marks its id and takes its state over. `None` if it is not the attempt

@@ -1,0 +1,101 @@
+//! What keys that always fail cost the others: 1 % of 10,000 keys fail three times, a second apart, and
+//! their later records follow them into the dead-letter topic. Runs with and without such keys take turns;
+//! printed is how fast the healthy keys' records were done, and the ratio of the medians.
+//!
+//! `cargo bench --bench poison -- --pairs 5`
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use support::service::Received;
+use support::{Broker, Out, Pawl, Reply, Service};
+
+const KEYS: usize = 10_000;
+const RECORDS: usize = 100_000;
+/// One in so many keys fails.
+const ONE_IN: usize = 100;
+const HANDLING: Duration = Duration::from_millis(5);
+const DEADLINE: Duration = Duration::from_secs(600);
+
+#[derive(Parser)]
+struct Options {
+    /// Runs of each kind.
+    #[arg(long, default_value_t = 5)]
+    pairs: usize,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn fails(key: &str) -> bool {
+    key[1..].parse::<usize>().is_ok_and(|key| key.is_multiple_of(ONE_IN))
+}
+
+/// Records a second of the healthy keys, from the first call to the last of their ends.
+fn run(broker: &Broker, poisoned: bool) -> f64 {
+    let (input, group) = (support::topic(broker, "poison", 4), support::unique("poison"));
+    support::produce(broker, &input, (0..RECORDS).map(|n| Out::new(format!("K{}", n % KEYS), n.to_string())));
+    let service = Service::start(move |call: &Received| {
+        Reply::status(if poisoned && fails(&call.key) { 503 } else { 200 }).after(HANDLING)
+    });
+    let more = format!(
+        "http = {{ url = \"{}\", max_in_flight = 1000 }}\nretry = {{ attempts = 3, initial = \"1s\", max = \"1s\", jitter \
+         = 0.0 }}\ndead_letter = {{ then = \"quarantine\" }}",
+        service.url()
+    );
+    let mut pawl = Pawl::new(&support::settings(broker, &input, &group, &more));
+    pawl.start();
+    let healthy = |call: &support::Call| !fails(&call.received.key) && call.succeeded();
+    let expected = RECORDS - RECORDS / ONE_IN;
+    service.wait("the healthy keys' records", expected, DEADLINE, healthy);
+    let calls = service.calls();
+    let began = calls.iter().map(|call| call.began).min().expect("there were calls");
+    let ended = calls.iter().filter(|call| healthy(call)).filter_map(|call| call.ended).max();
+    let rate = expected as f64 / (ended.unwrap_or_else(Instant::now) - began).as_secs_f64();
+    if poisoned {
+        check_letters(broker, &input);
+    }
+    drop(pawl);
+    rate
+}
+
+/// Every record of the failing keys lies in the dead-letter topic, each key's in order.
+fn check_letters(broker: &Broker, input: &str) {
+    let letters =
+        support::read_until(broker, &format!("{input}-dlt"), DEADLINE, |seen| seen.len() >= RECORDS / ONE_IN);
+    let number = |letter: &support::Seen| {
+        std::str::from_utf8(letter.value.as_deref().unwrap_or_default()).ok()?.parse::<usize>().ok()
+    };
+    for key in (0..KEYS).step_by(ONE_IN) {
+        let of_key =
+            letters.iter().filter(|letter| letter.key.as_deref() == Some(format!("K{key}").as_bytes()));
+        let found: Vec<Option<usize>> = of_key.map(number).collect();
+        let expected: Vec<Option<usize>> = (key..RECORDS).step_by(KEYS).map(Some).collect();
+        assert_eq!(found, expected, "K{key}");
+    }
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+fn main() {
+    let options = Options::parse();
+    let Some(broker) = support::broker() else { return };
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for pair in 1..=options.pairs {
+        without.push(run(broker, false));
+        with.push(run(broker, true));
+        println!(
+            "pair {pair}: {:.0}/s without, {:.0}/s with failing keys",
+            without[pair - 1],
+            with[pair - 1]
+        );
+    }
+    let (with, without) = (median(with), median(without));
+    println!("healthy keys, medians: {without:.0}/s without, {with:.0}/s with: {:.2}", with / without);
+}
