@@ -15,7 +15,7 @@ use crate::clock;
 use crate::effects::{Effects, StateChange};
 use crate::handler::{Answer, Call};
 use crate::ledger::RecentIds;
-use crate::outcome::{Failure, Outcome, code};
+use crate::outcome::{Failure, FailureClass, Outcome, code};
 use crate::partition::PartitionState;
 use crate::pipeline::Pipeline;
 use crate::record::Offset;
@@ -316,7 +316,10 @@ impl OrderActor {
 fn is_an_answer(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Done(_) => true,
-        Outcome::Failed(failure) => failure.code == code::REJECTED,
+        Outcome::Failed(failure) => {
+            let refuses = failure.code == code::REJECTED || !failure.code.starts_with("pawl.");
+            failure.class == FailureClass::Permanent && refuses
+        }
     }
 }
 
