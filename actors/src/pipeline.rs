@@ -162,6 +162,8 @@ impl Places {
 
     /// One lane may begin all the same: the one that waits longest, or the next one that asks.
     pub fn let_one_probe(&mut self) {
+        // In a long outage partitions come and go, and with them lanes that nobody would ever pass over.
+        self.waiting.retain(|(cell, actor)| cell.place.get() == Place::Waiting && actor.connected());
         self.probe = self.free > 0 && !self.hand_on();
     }
 

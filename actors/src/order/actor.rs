@@ -349,8 +349,12 @@ impl Handler<Take> for OrderActor {
 
     fn handle(&mut self, Take(taken): Take, ctx: &mut Self::Context) {
         self.cell.pending.set(self.cell.pending.get() - 1);
-        let (may_begin, oldest_ms) = (self.partition.borrow().may_begin(), self.oldest_id_ms());
-        let turn = self.cell.lane.borrow_mut().take(taken, may_begin, oldest_ms);
+        // What waited behind was let go when the drain began: a later record must not be parked in its place.
+        if !self.partition.borrow().may_begin() {
+            return;
+        }
+        let oldest_ms = self.oldest_id_ms();
+        let turn = self.cell.lane.borrow_mut().take(taken, true, oldest_ms);
         if self.play(turn, ctx) || self.shelve() {
             self.drive(ctx);
         }
@@ -418,7 +422,8 @@ impl Handler<GiveBack> for OrderActor {
     type Result = ();
 
     fn handle(&mut self, message: GiveBack, _: &mut Self::Context) {
-        let given = self.cell.lane.borrow_mut().give_back(message.offset, message.attempt);
+        let may_end = self.partition.borrow().may_end();
+        let given = may_end && self.cell.lane.borrow_mut().give_back(message.offset, message.attempt);
         if given && self.cell.lane.borrow().parked_records() > 0 {
             self.head_changed();
         }

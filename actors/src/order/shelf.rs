@@ -15,6 +15,9 @@ impl OrderActor {
     /// The verdict on an attempt is to wait for attempt `next`; `true` if the lane is free for its next record
     /// all the same.
     pub(super) fn park(&mut self, attempt: u32, next: u32, delay: Duration) -> bool {
+        if !self.partition.borrow().may_end() {
+            return false;
+        }
         let cause = self.failure.take().map_or_else(String::new, |failure| failure.message);
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         if !self.cell.lane.borrow_mut().park(attempt, next, clock::now(), delay_ms, &cause) {
@@ -30,9 +33,6 @@ impl OrderActor {
     /// Writes rows for what the lane holds without one, while it waits for a retry; `true` if there is no
     /// room for one, and the lane is free because of that.
     pub(super) fn shelve(&mut self) -> bool {
-        if !self.partition.borrow().may_end() {
-            return false;
-        }
         let mut out = BytesMut::new();
         loop {
             let Some(row) = self.cell.lane.borrow().parked_row(&mut out) else {

@@ -43,6 +43,8 @@ pub enum Act {
     Panic,
     /// Answers only when the gates are opened.
     Wait,
+    /// The same, and fails then.
+    WaitAndFail,
     /// Never answers, and panics when it is given up.
     PanicWhenDropped,
     Effects(Effects),
@@ -79,13 +81,16 @@ impl Handler for Script {
                     Outcome::Done(Effects::default())
                 })
             }
-            Some(Act::Wait) => {
+            Some(act @ (Act::Wait | Act::WaitAndFail)) => {
                 let open = self.open_gates.clone();
                 Answer::later(async move {
                     while !open.load(Ordering::Relaxed) {
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
-                    Outcome::Done(Effects::default())
+                    match act {
+                        Act::Wait => Outcome::Done(Effects::default()),
+                        _ => Outcome::Failed(Failure::transient(code::UNAVAILABLE, "too late")),
+                    }
                 })
             }
         }

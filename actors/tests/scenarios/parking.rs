@@ -121,6 +121,34 @@ fn an_attempt_that_runs_at_the_end_is_made_again_under_the_same_number() {
 }
 
 #[test]
+fn a_record_that_is_under_way_to_its_lane_when_a_drain_begins_overtakes_none_that_was_let_go() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [unavailable(), Act::WaitAndFail]);
+        let house = House::new(script.clone(), Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(Duration::from_secs(1) + SOON).await;
+        house.take([record(1, Some("A"), "a2")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls(), ["a1#1", "a1#2"], "it runs, and a2 waits behind it");
+        // The partition actor takes both before the order actor has a3.
+        house.take([record(2, Some("A"), "a3")]);
+        let drained = drain(&house, Duration::from_secs(2));
+        house.pass(SOON).await;
+        script.open_gates.store(true, Ordering::Relaxed);
+        house.pass(Duration::from_secs(1)).await;
+        assert!(drained.load(Ordering::Relaxed));
+
+        let house = House::new(Script::default(), house.rows.clone(), policy()).await;
+        let left = [record(1, Some("A"), "a2"), record(2, Some("A"), "a3")];
+        house.take(left.into_iter().filter(|record| record.offset.0 >= house.partition_row().watermark));
+        house.pass(Duration::from_secs(60)).await;
+        assert_eq!(house.script.calls(), ["a1#3", "a2#1", "a3#1"]);
+        assert_eq!(house.partition_row().books.applied, 3);
+    });
+}
+
+#[test]
 fn a_parked_duplicate_whose_turn_comes_under_a_new_owner_is_recognised() {
     scenario(|| async {
         let script = Script::default();
