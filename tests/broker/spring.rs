@@ -172,7 +172,7 @@ fn assert_json(broker: &Broker, letters: &str, input: &str, group: &str) {
                 "timestamp": 1_700_000_000_000_usize + n, "timestamp_type": "CreateTime",
             },
             "group": group, "code": code, "cause": cause, "message": message, "detail": null,
-            "attempt": attempt, "disposition": null, "key": key, "value": value, "headers": headers,
+            "attempt": attempt, "disposition": null, "own_code": null, "key": key, "value": value, "headers": headers,
         });
         assert_eq!(letter, expected);
     }
