@@ -80,7 +80,8 @@ pub mod code {
     pub const UNREACHABLE: &str = "pawl.Unreachable";
     /// The handler panicked.
     pub const PANICKED: &str = "pawl.Panicked";
-    /// An emitted record, a state or a key is larger than the topic takes that it has to go to.
+    /// An emitted record, a state or a key is larger than the topic takes that it has to go to, or the headers
+    /// of a call are.
     pub const TOO_LARGE: &str = "pawl.TooLarge";
     /// An earlier record of its key became a dead letter, and nobody has dealt with that.
     pub const QUARANTINED: &str = "pawl.Quarantined";

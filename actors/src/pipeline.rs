@@ -162,9 +162,12 @@ impl Places {
 
     /// One lane may begin all the same: the one that waits longest, or the next one that asks.
     pub fn let_one_probe(&mut self) {
-        // In a long outage partitions come and go, and with them lanes that nobody would ever pass over.
-        self.waiting.retain(|(cell, actor)| cell.place.get() == Place::Waiting && actor.connected());
         self.probe = self.free > 0 && !self.hand_on();
+    }
+
+    /// In a long outage partitions come and go, and with them lanes that nobody would ever pass over.
+    pub fn forget_the_gone(&mut self) {
+        self.waiting.retain(|(cell, actor)| cell.place.get() == Place::Waiting && actor.connected());
     }
 
     /// The breaker closes: lanes that wait begin, as far as there is room.

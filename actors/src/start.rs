@@ -43,6 +43,8 @@ pub struct Actors {
 /// Starts supervisor and committer on the current arbiter.
 pub fn start(world: World) -> Actors {
     let World { policy, source, handler, view, stats, sink, on_halt } = world;
+    // A handler that is begun anew keeps its counters, not its breaker.
+    stats.breaker.set_open(None);
     let open = Rc::new(RefCell::new(OpenEpoch::default()));
     let alarm = Alarm::new(source.handler.clone(), Rc::from(on_halt as Box<dyn Fn(String)>));
     let committer = Committer::new(open.clone(), sink, stats.clone(), &policy, alarm.clone()).start();

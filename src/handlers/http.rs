@@ -130,7 +130,7 @@ impl Handler for HttpHandler {
         match request::build(&self.service.url, &call) {
             Ok(request) => Answer::later(self.service.clone().attempt(request)),
             Err(request::HeadersTooLarge { bytes }) => Answer::Ready(Outcome::Failed(Failure::permanent(
-                code::REJECTED,
+                code::TOO_LARGE,
                 format!(
                     "key and headers of the record make {bytes} bytes of HTTP headers, more than the {} that \
                      a call may carry",

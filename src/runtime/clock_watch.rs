@@ -41,8 +41,8 @@ fn tell(step: Step) {
     let seconds = |by: Duration| humantime::format_duration(Duration::from_secs(by.as_secs()));
     match step {
         Step::Forward(by) => tracing::warn!(
-            "the machine's clock was set forward by {}: retries that were due by the clock are made now; event ids are \
-             forgotten by the time stamps of the records, not by this clock",
+            "the machine's clock was set forward by {}: what waits for a retry waits as long as before, unless this \
+             process is restarted; event ids are forgotten by the time stamps of the records, not by this clock",
             seconds(by)
         ),
         Step::Back(by) => tracing::warn!(

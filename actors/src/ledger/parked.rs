@@ -56,10 +56,21 @@ impl Parking {
     /// Notes the attempt that is to come, and why.
     pub fn wait(&mut self, attempt: u32, now: Millis, delay_ms: u64, cause: &str) {
         (self.attempt, self.due, self.delay) = (attempt, now.0.saturating_add_unsigned(delay_ms), delay_ms);
-        if self.since == 0 {
+        if attempt <= 1 {
+            // No attempt counts yet: an outage takes nothing of the time that a record has.
+            self.since = 0;
+        } else if self.since == 0 {
             self.since = now.0;
         }
         self.cause = bounded(cause).to_owned();
+    }
+
+    /// Attempts do not count after all: this one is to come.
+    pub fn give_back(&mut self, attempt: u32) {
+        self.attempt = attempt;
+        if attempt <= 1 {
+            self.since = 0;
+        }
     }
 
     /// The record of the first row is finished: the next one's turn is now.

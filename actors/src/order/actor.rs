@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use futures_util::FutureExt;
 
-use super::{LaneCell, Taken, Turn};
+use super::{LaneCell, Place, Taken, Turn};
 use crate::clock;
 use crate::effects::{Effects, StateChange};
 use crate::handler::{Answer, Call};
@@ -50,6 +50,11 @@ pub struct Wake {
     /// The attempt to start.
     pub attempt: u32,
 }
+
+/// There may be room again for what could not be parked.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Shelve;
 
 /// Attempts that failed do not count after all: the record is to wait for this one.
 #[derive(Message)]
@@ -201,13 +206,13 @@ impl OrderActor {
         if !self.partition.borrow().may_end() {
             return false;
         }
+        if is_an_answer(&outcome) {
+            self.pipeline.answered();
+        }
         let outcome = match outcome {
             Outcome::Done(effects) => self.check(effects),
             failed @ Outcome::Failed(_) => failed,
         };
-        if is_an_answer(&outcome) {
-            self.pipeline.answered();
-        }
         match outcome {
             Outcome::Done(Effects { emit, state }) => {
                 let max_ids = self.pipeline.policy.recent_ids;
@@ -306,7 +311,7 @@ impl OrderActor {
     pub(super) fn set_waiting(&mut self, waiting: bool) {
         if waiting != self.waiting {
             self.waiting = waiting;
-            self.cell.overflows.set(false);
+            self.cell.overflows.replace(None);
             self.pipeline.stats.parked.add(if waiting { 1 } else { -1 });
         }
     }
@@ -365,10 +370,11 @@ impl Handler<Go> for OrderActor {
     type Result = ();
 
     fn handle(&mut self, _: Go, ctx: &mut Self::Context) {
-        let Some(attempt) = self.cell.lane.borrow().running_attempt() else { return };
-        if !self.partition.borrow().may_begin() {
-            return;
-        }
+        let attempt = self.cell.lane.borrow().running_attempt();
+        let Some(attempt) = attempt.filter(|_| self.partition.borrow().may_begin()) else {
+            // The place is for somebody who can use it.
+            return self.leave_handler();
+        };
         if self.attempt(attempt, ctx) {
             self.drive(ctx);
         }
@@ -418,12 +424,24 @@ impl Handler<Wake> for OrderActor {
     }
 }
 
+impl Handler<Shelve> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Shelve, ctx: &mut Self::Context) {
+        if self.partition.borrow().may_begin() && self.shelve() {
+            self.drive(ctx);
+        }
+    }
+}
+
 impl Handler<GiveBack> for OrderActor {
     type Result = ();
 
     fn handle(&mut self, message: GiveBack, _: &mut Self::Context) {
         let may_end = self.partition.borrow().may_end();
-        let given = may_end && self.cell.lane.borrow_mut().give_back(message.offset, message.attempt);
+        let waits_for_place = self.cell.place.get() == Place::Waiting;
+        let given = may_end
+            && self.cell.lane.borrow_mut().give_back(message.offset, message.attempt, waits_for_place);
         if given && self.cell.lane.borrow().parked_records() > 0 {
             self.head_changed();
         }

@@ -108,6 +108,9 @@ pub struct Lane {
     state: State,
     /// What the head will say of the parked rows once there is one.
     wait: Option<Box<Parking>>,
+    /// Number of the next parked row. It grows for as long as the lane lives: an epoch that removes a row
+    /// must not hold another one of the same number.
+    next_row: u64,
     /// Bytes of the parked rows.
     parked_bytes: u64,
     /// Whether the head changed since the last closed epoch.
@@ -127,6 +130,7 @@ impl Lane {
             current: None,
             state: State::Idle,
             wait: None,
+            next_row: 0,
             parked_bytes: 0,
             changed: false,
             carried_by: 0,

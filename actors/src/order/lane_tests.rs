@@ -145,13 +145,19 @@ fn attempts_are_given_back_only_to_the_record_that_waits() {
     let mut bench = Bench::new();
     bench.take(0, "a");
     bench.lane.turn(0);
-    assert!(!bench.lane.give_back(Offset(0), 1), "it runs");
+    assert!(!bench.lane.give_back(Offset(0), 1, false), "it runs");
     assert!(bench.lane.failed(1) && bench.lane.park(1, 2, Millis(0), 1_000, "503"));
-    assert!(!bench.lane.give_back(Offset(7), 1), "another record");
-    assert!(!bench.lane.give_back(Offset(0), 2), "it waits for that");
-    assert!(bench.lane.give_back(Offset(0), 1));
+    assert!(!bench.lane.give_back(Offset(7), 1, false), "another record");
+    assert!(!bench.lane.give_back(Offset(0), 2, false), "it waits for that");
+    assert!(bench.lane.give_back(Offset(0), 1, false));
     assert_eq!(bench.lane.doing(), (Doing::Parked, Some(1)));
     assert_eq!(bench.lane.parking().map(|parking| parking.attempt), Some(1), "as the ledger will have it");
     assert_eq!(bench.lane.wake(Offset(0), 2, 0), None, "the timer of the attempt that was given back");
     assert_eq!(bench.lane.wake(Offset(0), 1, 0), Some(Turn::Attempt(1)));
+    assert_eq!(bench.lane.running_attempt(), Some(1));
+    assert!(bench.lane.failed(1) && bench.lane.park(1, 2, Millis(0), 1_000, "503"));
+    assert_eq!(bench.lane.wake(Offset(0), 2, 0), Some(Turn::Attempt(2)));
+    assert!(!bench.lane.give_back(Offset(0), 1, false), "a call runs");
+    assert!(bench.lane.give_back(Offset(0), 1, true), "it waits for a place");
+    assert_eq!(bench.lane.running_attempt(), Some(1));
 }

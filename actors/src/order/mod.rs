@@ -8,7 +8,7 @@ mod shelf;
 
 use std::cell::{Cell, RefCell};
 
-pub use actor::{GiveBack, Go, Judged, OrderActor, Stop, Take, Wake};
+pub use actor::{GiveBack, Go, Judged, OrderActor, Shelve, Stop, Take, Wake};
 pub use lane::{Hold, Lane, Taken, Turn};
 pub use look::{Doing, LaneLook};
 
@@ -32,8 +32,8 @@ pub struct LaneCell {
     pub place: Cell<Place>,
     /// Whether a call is at the handler.
     pub calling: Cell<bool>,
-    /// Whether it holds records that found no room among the parked ones.
-    pub overflows: Cell<bool>,
+    /// Why it holds records that could not be parked, if it does.
+    pub overflows: RefCell<Option<String>>,
     /// Messages to the order actor that it has not yet handled.
     pub pending: Cell<u32>,
 }
@@ -45,7 +45,7 @@ impl LaneCell {
             lane: RefCell::new(lane),
             place: Cell::new(Place::None),
             calling: Cell::new(false),
-            overflows: Cell::new(false),
+            overflows: RefCell::new(None),
             pending: Cell::new(0),
         }
     }

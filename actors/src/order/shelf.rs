@@ -36,12 +36,16 @@ impl OrderActor {
         let mut out = BytesMut::new();
         loop {
             let Some(row) = self.cell.lane.borrow().parked_row(&mut out) else {
-                self.cell.overflows.set(false);
+                self.cell.overflows.replace(None);
                 return false;
             };
             let bytes = row.value.as_ref().map_or(0, bytes::Bytes::len);
-            if let Some(why) = self.has_no_room(row.key.len() + bytes, bytes as u64) {
-                return self.overflow(&why);
+            let row_bytes = row.key.len() + bytes;
+            if row_bytes > self.pipeline.policy.max_row_bytes {
+                return self.too_large(row_bytes);
+            }
+            if let Some(why) = self.has_no_room(bytes as u64) {
+                return self.overflow(why);
             }
             let receipt = self.cell.lane.borrow_mut().shelve(u32::try_from(bytes).unwrap_or(u32::MAX));
             let Some(receipt) = receipt else { return false };
@@ -50,14 +54,23 @@ impl OrderActor {
         }
     }
 
-    /// Why a row of so many bytes cannot be written.
-    fn has_no_room(&self, row_bytes: usize, bytes: u64) -> Option<String> {
+    /// A record that no row can hold. Where others wait before it, giving up the first of them would not help it.
+    fn too_large(&mut self, row_bytes: usize) -> bool {
+        let takes = self.pipeline.policy.max_row_bytes;
+        let why = format!("a record's row has {row_bytes} bytes, the changelog takes {takes}");
+        if self.cell.lane.borrow().parked_records() > 0 {
+            self.cell.overflows.replace(Some(why));
+            return false;
+        }
+        self.overflow(why)
+    }
+
+    /// Why a row of so many bytes finds no room.
+    fn has_no_room(&self, bytes: u64) -> Option<String> {
         let policy = &self.pipeline.policy;
         let (lane, bounds) = (self.cell.lane.borrow(), &policy.parking.lane);
         let ParkingBounds { records: most, bytes: most_bytes } = policy.parking.partition;
-        if row_bytes > policy.max_row_bytes {
-            Some(format!("its row has {row_bytes} bytes, the changelog takes {}", policy.max_row_bytes))
-        } else if lane.parked_records() >= bounds.records {
+        if lane.parked_records() >= bounds.records {
             Some(format!("{} records of its key are parked already", bounds.records))
         } else if lane.parked_bytes() + bytes > bounds.bytes {
             Some(format!("records of its key with {} bytes are parked already", lane.parked_bytes()))
@@ -68,9 +81,11 @@ impl OrderActor {
         }
     }
 
-    fn overflow(&mut self, why: &str) -> bool {
-        if self.pipeline.policy.parking.overflow == Overflow::PauseIntake {
-            self.cell.overflows.set(true);
+    fn overflow(&mut self, why: String) -> bool {
+        // In an outage nothing is given up.
+        let outage = self.pipeline.breaker.borrow().is_open();
+        if outage || self.pipeline.policy.parking.overflow == Overflow::PauseIntake {
+            self.cell.overflows.replace(Some(why));
             return false;
         }
         let cause =

@@ -15,7 +15,7 @@ use super::{Ownership, PartitionState, Receipt, Shelf, restoring};
 use crate::clock;
 use crate::epoch::AssignmentEpoch;
 use crate::ledger::{Head, head_key, lane_of};
-use crate::order::{Hold, Lane, LaneCell, LaneLook, OrderActor, Take, Taken};
+use crate::order::{Hold, Lane, LaneCell, LaneLook, OrderActor, Shelve, Take, Taken};
 use crate::pipeline::Pipeline;
 use crate::record::{NextOffset, Record};
 use crate::selector::Reader;
@@ -202,6 +202,10 @@ impl PartitionActor {
             !dead_row
         });
         state.borrow().stats().live_keys.set(self.live.len() as i64);
+        for live in self.live.overflowing() {
+            // One a second for each such lane, and none is lost that another does not follow.
+            live.actor.do_send(Shelve);
+        }
         self.tell_full_parking();
         if let Err(reason) = self.sweep_rows(watermark, oldest_ms) {
             self.halt(reason);
@@ -211,17 +215,17 @@ impl PartitionActor {
     /// Says whether lanes wait that found no room in the ledger, and which keys fill it.
     fn tell_full_parking(&self) {
         let (state, source) = (self.state.borrow(), &self.pipeline.source);
-        let overflows = self.live.cells().any(|cell| cell.overflows.get());
-        let why = overflows.then(|| {
+        let first = self.live.overflowing().next().and_then(|live| live.cell.overflows.borrow().clone());
+        let why = first.map(|why| {
             let Shelf { records, bytes } = state.shelf();
             let mut fullest: Vec<_> = self.live.cells().filter_map(|cell| cell.parked()).collect();
             fullest.sort_by(|(a, _), (b, _)| b.cmp(a));
             let keys: Vec<_> =
                 fullest.iter().take(3).map(|(records, key)| format!("key \"{key}\" ({records})")).collect();
             format!(
-                "no more records can be parked: {records} records with {bytes} bytes are, most of {}; what comes for \
-                 keys that wait holds the partition's offset",
-                keys.join(", ")
+                "keys wait with records that cannot be parked, and hold the partition's offset: {why}. Parked are \
+                 {records} records with {bytes} bytes, most of {}",
+                if keys.is_empty() { "no key".to_owned() } else { keys.join(", ") }
             )
         });
         if state.stats().set_parking_full(why.clone()) {

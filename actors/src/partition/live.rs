@@ -59,6 +59,12 @@ impl LiveKeys {
         self.keyed.values().chain(&self.unkeyed).map(|live| &live.cell)
     }
 
+    /// Live keys with records that could not be parked.
+    pub fn overflowing(&self) -> impl Iterator<Item = &Live> {
+        let live = self.keyed.values().chain(&self.unkeyed);
+        live.filter(|live| live.cell.overflows.borrow().is_some())
+    }
+
     /// Lets go of the keys that `may_go` names.
     pub fn let_go(&mut self, mut may_go: impl FnMut(&Live) -> bool) {
         let mut go = |live: &Live| {

@@ -27,14 +27,27 @@ impl PartitionActor {
             let Some((lane, number)) = parked_at(&row_key) else { continue };
             lanes.entry(lane.map(|key| row_key.slice_ref(key))).or_default().insert(number, value);
         }
+        let mut read = Vec::new();
         for (key, rows) in lanes {
-            self.restore_lane(key.as_deref(), rows)?;
+            let key: Option<Rc<[u8]>> = key.as_deref().map(Rc::from);
+            if let Some((head, records)) = self.read_lane(key.as_deref(), rows)? {
+                read.push((key, head, records));
+            }
         }
+        // All are known to be whole before the first one begins.
         self.state.borrow_mut().recount_parked();
+        for (key, head, records) in read {
+            self.resume(key, head, records);
+        }
         Ok(())
     }
 
-    fn restore_lane(&mut self, key: Option<&[u8]>, mut rows: Rows) -> Result<(), String> {
+    /// What the head of a lane says, and the records of all the rows that it names; `None`: it names none.
+    fn read_lane(
+        &self,
+        key: Option<&[u8]>,
+        mut rows: Rows,
+    ) -> Result<Option<(Head, VecDeque<Taken>)>, String> {
         let partition = self.state.borrow().partition();
         let stored = self.pipeline.view.get(partition, &head_key(key, &mut BytesMut::new()));
         let stored = stored.map_err(|error| error.to_string())?;
@@ -45,23 +58,27 @@ impl PartitionActor {
             self.remove_row(key, *number);
         }
         rows.retain(|number, _| range.contains(number));
-        let Some(head) = head.take_if(|head| head.parking.is_some()) else { return Ok(()) };
+        let Some(head) = head.take_if(|head| head.parking.is_some()) else { return Ok(None) };
         let parking = head.parking.clone().unwrap_or_default();
         if rows.len() as u64 != parking.records() {
             return Err(rows_are_missing(key, &parking, rows.len()));
         }
-        let records: VecDeque<Taken> =
-            rows.into_iter().map(|(number, value)| self.read(number, &value)).collect::<Result<_, _>>()?;
+        let records: Result<_, _> =
+            rows.into_iter().map(|(number, value)| self.read(number, &value)).collect();
+        Ok(Some((head, records?)))
+    }
+
+    /// Starts the order actor of a lane, and has it woken when its attempt is due.
+    fn resume(&mut self, key: Option<Rc<[u8]>>, head: Head, records: VecDeque<Taken>) {
+        let due = head.parking.as_ref().map(|parking| (parking.attempt, parking.left(clock::now())));
         let offset = records.front().map(|taken| taken.record.offset);
-        let key: Option<Rc<[u8]>> = key.map(Rc::from);
         let live = self.enliven(Lane::parked(key.clone(), head, records));
-        if let Some(offset) = offset {
-            let (attempt, wait) = (parking.attempt, Duration::from_millis(parking.left(clock::now())));
+        if let (Some(offset), Some((attempt, left))) = (offset, due) {
+            let wait = Duration::from_millis(left);
             // At most one for each lane, as with failures.
             self.pipeline.supervisor.do_send(Resume { actor: live.actor.clone(), offset, attempt, wait });
         }
         self.live.insert(key, live);
-        Ok(())
     }
 
     fn read(&self, number: u64, value: &[u8]) -> Result<Taken, String> {

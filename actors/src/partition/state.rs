@@ -355,7 +355,7 @@ impl PartitionState {
         self.stats.outstanding_records.add(-(tally.records as i64));
         self.stats.outstanding_bytes.add(-(tally.bytes as i64));
         self.stats.ahead.set(self.watermark.span() as i64);
-        if tally.records > 0 {
+        if tally.records > 0 || tally.unparked > 0 {
             self.stats.last_progress.set(now.0);
         }
         self.stats.watermark.set(next.0);

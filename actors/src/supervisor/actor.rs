@@ -62,6 +62,8 @@ pub struct SupervisorActor {
     pipeline: Option<Rc<Pipeline>>,
     timers: Timers<Resume>,
     wake_up: Option<(Instant, SpawnHandle)>,
+    /// The next probe of an open breaker, or the one that is under way.
+    pub(super) probing: Option<SpawnHandle>,
     halting: Alarm,
 }
 
@@ -89,6 +91,7 @@ impl SupervisorActor {
             pipeline: None,
             timers: Timers::default(),
             wake_up: None,
+            probing: None,
             halting,
         }
     }
@@ -189,6 +192,8 @@ impl Handler<Own> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, own: Own, _: &mut Self::Context) {
+        // Those of a partition that was given up would stay until they are due.
+        self.timers.retain(|resume| resume.actor.connected());
         (own.started)(PartitionActor::start(self.pipeline(), own.ownership));
     }
 }

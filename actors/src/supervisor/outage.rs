@@ -1,8 +1,10 @@
 //! What the supervisor does while the breaker is open.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::actor::{Failed, Resume, SupervisorActor};
@@ -62,7 +64,7 @@ impl SupervisorActor {
         pipeline.stats.breaker.opened.add(1);
         pipeline.stats.breaker.set_open(Some(reason));
         pipeline.places.borrow_mut().shut();
-        ctx.run_later(probe_every, Self::probe);
+        self.probe_in(probe_every, ctx);
     }
 
     fn give_back(
@@ -78,25 +80,38 @@ impl SupervisorActor {
         }
     }
 
+    /// Sets the one next probe.
+    fn probe_in(&mut self, wait: Duration, ctx: &mut Context<Self>) {
+        let next = ctx.run_later(wait, Self::probe);
+        if let Some(last) = self.probing.replace(next) {
+            ctx.cancel_future(last);
+        }
+    }
+
     /// Finds out whether the handler answers again, for as long as the breaker is open.
     fn probe(&mut self, ctx: &mut Context<Self>) {
         let pipeline = self.pipeline();
         if !pipeline.breaker.borrow().is_open() {
             return;
         }
+        pipeline.places.borrow_mut().forget_the_gone();
         let every = pipeline.policy.breaker.probe_every;
-        let Some(asking) = pipeline.handler.probe() else {
+        // A program's own code: its panic says no more than that it is not well.
+        let asking = catch_unwind(AssertUnwindSafe(|| pipeline.handler.probe())).unwrap_or_default();
+        let Some(asking) = asking else {
             pipeline.places.borrow_mut().let_one_probe();
-            ctx.run_later(every, Self::probe);
-            return;
+            return self.probe_in(every, ctx);
         };
-        let limit = pipeline.policy.attempt_timeout;
-        let asked = async move { tokio::time::timeout(limit, asking).await.unwrap_or(false) };
-        ctx.spawn(asked.into_actor(self).map(move |healthy, supervisor, ctx| {
-            if healthy {
+        let asking =
+            tokio::time::timeout(pipeline.policy.attempt_timeout, AssertUnwindSafe(asking).catch_unwind());
+        let asked = asking.into_actor(self).map(move |answer, supervisor, ctx| {
+            if matches!(answer, Ok(Ok(true))) {
                 supervisor.pipeline().answered();
             }
-            ctx.run_later(every, Self::probe);
-        }));
+            if supervisor.pipeline().breaker.borrow().is_open() {
+                supervisor.probe_in(every, ctx);
+            }
+        });
+        self.probing = Some(ctx.spawn(asked));
     }
 }

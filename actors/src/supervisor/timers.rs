@@ -60,6 +60,11 @@ impl<T> Timers<T> {
         self.heap.pop().map(|entry| entry.what)
     }
 
+    /// Drops the timers of things that `keep` does not name.
+    pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        self.heap.retain(|entry| keep(&entry.what));
+    }
+
     /// When the next thing is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.heap.peek().map(|entry| entry.due)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pawl_actors::policy::Policy;
+use pawl_actors::policy::{Overflow, Policy};
 use pawl_actors::record::Record;
 
 use crate::house::*;
@@ -127,5 +127,34 @@ fn a_drain_and_a_new_owner_in_an_outage_spend_no_attempt_either() {
         house.pass(Duration::from_secs(2)).await;
         let calls = house.script.calls();
         assert!(!calls.is_empty() && calls.iter().all(|call| call.ends_with("#1")), "{calls:?}");
+    });
+}
+
+#[test]
+fn where_overflow_ends_in_a_dead_letter_nothing_is_given_up_in_an_outage() {
+    scenario(|| async {
+        let mut policy = few_calls();
+        policy.parking.partition.records = 3;
+        policy.parking.overflow = Overflow::DeadLetter;
+        policy.breaker.keys = 2;
+        let house = in_an_outage(Script::default(), policy).await;
+        assert!(house.stats.breaker.open().is_some());
+        // Until it opened, room was short for the same reason as ever.
+        let before = letters().len();
+        house.pass(Duration::from_secs(120)).await;
+        assert_eq!(letters().len(), before);
+    });
+}
+
+#[test]
+fn one_that_opens_again_and_again_asks_no_more_often() {
+    scenario(|| async {
+        let probes = Arc::new(AtomicUsize::new(0));
+        let script = Script { probes: Some(probes.clone()), lies: true, ..Script::default() };
+        let house = in_an_outage(script, policy()).await;
+        house.pass(Duration::from_secs(20)).await;
+        assert!(house.stats.breaker.opened.get() >= 2, "it says that it is up, and is not");
+        let asked = probes.load(Ordering::Relaxed);
+        assert!(asked <= 30, "{asked} times in 22 s");
     });
 }

@@ -33,6 +33,8 @@ pub struct Script {
     pub open_gates: Arc<AtomicBool>,
     /// Whether everything fails.
     pub down: Arc<AtomicBool>,
+    /// Whether it says that it is up when it is not.
+    pub lies: bool,
     /// How often it was asked whether it is up, if it can be asked that.
     pub probes: Option<Arc<AtomicUsize>>,
 }
@@ -98,10 +100,10 @@ impl Handler for Script {
 
     fn probe(&self) -> Option<Pin<Box<dyn Future<Output = bool>>>> {
         let probes = self.probes.clone()?;
-        let down = self.down.clone();
+        let (down, lies) = (self.down.clone(), self.lies);
         Some(Box::pin(async move {
             probes.fetch_add(1, Ordering::Relaxed);
-            !down.load(Ordering::Relaxed)
+            lies || !down.load(Ordering::Relaxed)
         }))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pawl_actors::epoch::Epoch;
 use pawl_actors::ledger::{Head, head_key, parked_at};
+use pawl_actors::outcome::{Failure, code};
 use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy};
 use pawl_actors::record::Offset;
 use pawl_actors::stats::PartitionPhase;
@@ -117,6 +118,56 @@ fn an_attempt_that_runs_at_the_end_is_made_again_under_the_same_number() {
         let house = House::new(Script::default(), rows, policy()).await;
         house.pass(Duration::from_secs(1) + SOON).await;
         assert_eq!(house.script.calls(), ["a1#2", "a2#1", "a3#1"]);
+    });
+}
+
+#[test]
+fn a_record_that_is_parked_in_the_epoch_of_the_one_before_it_keeps_its_row() {
+    scenario(|| async {
+        let slow = || Policy { epoch_interval: Duration::from_secs(1), ..policy() };
+        let script = Script::default();
+        script.plan("a1", [unavailable(), Act::Wait]);
+        script.plan("a2", [unavailable()]);
+        let house = House::new(script.clone(), Rows::default(), slow()).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(Duration::from_secs(3)).await;
+        house.take([record(1, Some("A"), "a2"), record(2, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        // B's epoch has just been closed; the end of a1 and the failure of a2 share the next one.
+        script.open_gates.store(true, Ordering::Relaxed);
+        house.pass(Duration::from_millis(900)).await;
+        assert_eq!(house.script.calls(), ["a1#1", "a1#2", "b1#1", "a2#1"]);
+        house.take([record(3, Some("B"), "b2")]);
+        house.pass(Duration::from_millis(80)).await;
+        assert_eq!(house.partition_row().watermark, 4);
+        let rows = house.rows.clone();
+        assert_eq!(rows.parked().len(), 1, "a2 waits");
+        drop(house);
+        let house = House::new(Script::default(), rows, policy()).await;
+        house.pass(Duration::from_secs(2)).await;
+        assert_eq!(house.script.calls(), ["a2#2"]);
+        assert_eq!(house.partition_row().books.applied, 4);
+    });
+}
+
+#[test]
+fn what_found_no_room_is_parked_as_soon_as_there_is_some() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("b1", [unavailable()]);
+        script.plan("c1", [unavailable()]);
+        let long =
+            Failure::transient(code::UNAVAILABLE, "429").with_retry_after(Some(Duration::from_secs(60)));
+        script.plan("a1", [Act::Fail(long)]);
+        let mut policy = bounded(Overflow::PauseIntake);
+        policy.parking.partition.records = 2;
+        let house = House::new(script, Rows::default(), policy).await;
+        house.take([record(0, Some("B"), "b1"), record(1, Some("C"), "c1"), record(2, Some("A"), "a1")]);
+        house.pass(SOON).await;
+        assert_eq!(house.partition_row().watermark, 2, "no room for a1");
+        house.pass(Duration::from_secs(4)).await;
+        assert_eq!(house.partition_row().watermark, 3, "b1 and c1 have gone");
+        assert_eq!((house.partition_row().books.parked, house.partition_stats.parking_full()), (1, None));
     });
 }
 
@@ -255,6 +306,7 @@ fn full_parking_is_told_with_the_keys_that_fill_it_as_long_as_it_is_full() {
         house.pass(Duration::from_secs(2)).await;
         let full = house.partition_stats.parking_full().expect("it is full");
         assert!(full.contains("2 records") && full.contains("key \"A\" (2)"), "{full}");
+        assert!(full.contains("2 records of its key are parked already"), "{full}");
         house.pass(Duration::from_secs(3)).await;
         assert_eq!(house.partition_stats.parking_full(), None);
         assert_eq!(house.partition_row().watermark, 4);

@@ -429,7 +429,7 @@ async fn a_key_too_large_for_a_header_is_rejected_without_a_call() {
     let handler = service.handler();
     let record = Record { key: Some(Bytes::from(vec![b'k'; 1 << 20])), ..record() };
     match start(&handler, record).await {
-        Outcome::Failed(failure) => check(&failure, FailureClass::Permanent, code::REJECTED, "HTTP headers"),
+        Outcome::Failed(failure) => check(&failure, FailureClass::Permanent, code::TOO_LARGE, "HTTP headers"),
         done => panic!("expected a failure, got {done:?}"),
     }
     assert_eq!(service.connections(), 0);

@@ -21,6 +21,7 @@ impl Lane {
         };
         Lane {
             state: State::Parked { attempt },
+            next_row: head.parking.as_ref().map_or(0, |parking| parking.next),
             parked_bytes: current.iter().chain(&records).map(bytes).sum(),
             current,
             queue: records,
@@ -41,18 +42,24 @@ impl Lane {
         true
     }
 
-    /// Attempts of a record that waits do not count after all: it waits for this one instead. `false` if it
-    /// does not wait, or for none that is later.
-    pub fn give_back(&mut self, offset: Offset, attempt: u32) -> bool {
+    /// Attempts of a record do not count after all: it waits for this one instead, or for a place to make it
+    /// in. `false` if it waits for neither, or for none that is later.
+    pub fn give_back(&mut self, offset: Offset, attempt: u32, waits_for_place: bool) -> bool {
         let current = self.current.as_ref().is_some_and(|taken| taken.record.offset == offset);
-        let later = self.waits_for().is_some_and(|waits_for| waits_for > attempt);
-        if current && later {
-            self.state = State::Parked { attempt };
+        let given = match self.state {
+            State::Parked { attempt: later } if later > attempt => State::Parked { attempt },
+            State::InFlight { attempt: later } if later > attempt && waits_for_place => {
+                State::InFlight { attempt }
+            }
+            _ => return false,
+        };
+        if current {
+            self.state = given;
             if let Some(parking) = self.head.parking.as_mut().or(self.wait.as_mut()) {
-                parking.attempt = attempt;
+                parking.give_back(attempt);
             }
         }
-        current && later
+        current
     }
 
     /// The lane waits no longer: a verdict on the attempt that failed last is due again. Which one that
@@ -74,8 +81,7 @@ impl Lane {
 
     /// The row for the record that [`Lane::unparked`] tells, and its bytes.
     pub fn parked_row(&self, out: &mut BytesMut) -> Option<Row> {
-        let number = self.head.parking.as_ref().map_or(0, |parking| parking.next);
-        Some(parked_row(self.key.as_deref(), number, &self.unparked()?.record, out))
+        Some(parked_row(self.key.as_deref(), self.next_row, &self.unparked()?.record, out))
     }
 
     /// The record that [`Lane::unparked`] tells lies in the row that [`Lane::parked_row`] gave: it holds
@@ -84,10 +90,15 @@ impl Lane {
         self.unparked()?;
         let parking = match &mut self.head.parking {
             Some(parking) => parking,
-            none => none.insert(self.wait.take().unwrap_or_default()),
+            none => {
+                let wait = none.insert(self.wait.take().unwrap_or_default());
+                (wait.first, wait.next) = (self.next_row, self.next_row);
+                wait
+            }
         };
         let (number, rows) = (parking.next, parking.records());
         parking.next += 1;
+        self.next_row = parking.next;
         let taken = match rows {
             0 => self.current.as_mut()?,
             rows => self.queue.get_mut(usize::try_from(rows - 1).ok()?)?,
