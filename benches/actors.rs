@@ -82,6 +82,9 @@ fn policy() -> Policy {
             overflow: Overflow::PauseIntake,
         },
         dead_letter_topic: "letters".into(),
+        dead_letter_topic_id: "id".into(),
+        command_topic: "commands".into(),
+        replay: ParkingBounds { records: 1, bytes: 1 },
         quarantine: false,
         max_emit_bytes: 1 << 20,
         max_letter_bytes: 1 << 20,
@@ -100,7 +103,7 @@ fn policy() -> Policy {
 
 fn ownership(stats: Arc<PartitionStats>) -> Ownership {
     let row = PartitionRow::new("id".into(), 0, 1, 0, [5; 16]);
-    Ownership { partition: PARTITION, assignment: ASSIGNMENT, claim: 1, row, parked: Vec::new(), stats }
+    Ownership { partition: PARTITION, assignment: ASSIGNMENT, claim: 1, row, parked: Vec::new(), fresh: false, stats }
 }
 
 /// Actors whose epochs a thread of its own commits at once.
@@ -115,6 +118,7 @@ async fn house(
         group: "bench".into(),
     };
     let actors = start(World {
+        aside: Box::new(drop),
         policy: policy(),
         source: Arc::new(source),
         handler: Arc::new(ForwardHandler::new("copies")),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::effects::Emit;
 use crate::handler::Source;
 use crate::outcome::{Failure, code};
-use crate::record::{Header, Partition, Record};
+use crate::record::{Header, Millis, Offset, Partition, Record, TimestampType, last_header};
 use crate::supervisor::Disposition;
 
 /// Header names, as Spring Kafka writes them where it has one.
@@ -40,8 +40,16 @@ pub mod header {
     pub const DELIVERY_ATTEMPT: &str = "kafka_deliveryAttempt";
     /// Why the record is here: `poison`, `exhausted` or `follower`.
     pub const DISPOSITION: &str = "pawl-disposition";
-    /// Number of the letter among those of its key since the key's quarantine began, int64 big-endian.
+    /// Which quarantine of its key the letter belongs to: the offset of the record that began it, int64
+    /// big-endian.
+    pub const QUARANTINE: &str = "pawl-quarantine";
+    /// Number of the letter in that quarantine, from 0, int64 big-endian.
     pub const NUMBER: &str = "pawl-letter";
+    /// Offset of the record in the handler's input, int64 big-endian; only where the originals are those of
+    /// an earlier pass, which are kept.
+    pub const OFFSET: &str = "pawl-offset";
+    /// Group of the handler that gave up, likewise.
+    pub const GROUP: &str = "pawl-group";
     /// The error code of the service or handler itself; only where it gave one.
     pub const OWN_CODE: &str = "pawl-error-code";
 }
@@ -57,16 +65,24 @@ pub const ORIGINALS: [&str; 6] = [
 ];
 
 /// Headers that tell what the last pass said; replaced by the next.
-pub const LAST: [&str; 8] = [
+pub const LAST: [&str; 11] = [
     header::EXCEPTION_FQCN,
     header::EXCEPTION_CAUSE_FQCN,
     header::EXCEPTION_MESSAGE,
     header::EXCEPTION_STACKTRACE,
     header::DELIVERY_ATTEMPT,
     header::DISPOSITION,
+    header::QUARANTINE,
     header::NUMBER,
+    header::OFFSET,
+    header::GROUP,
     header::OWN_CODE,
 ];
+
+/// Where Spring Kafka could not read a key, it tells so under these names, in place of those of the
+/// exception: code, message, detail.
+pub const KEY_EXCEPTION: [&str; 3] =
+    ["kafka_dlt-key-exception-fqcn", "kafka_dlt-key-exception-message", "kafka_dlt-key-exception-stacktrace"];
 
 /// Longest text of one header, in bytes, even where the record has room.
 const MAX_TEXT: usize = 8 * 1024;
@@ -85,8 +101,8 @@ pub struct Defunct<'a> {
     pub attempt: u32,
     /// Why no other follows.
     pub disposition: Disposition,
-    /// Number of the letter in its key's quarantine, if that is in one.
-    pub number: Option<u64>,
+    /// If its key is in quarantine: the offset that began it, and the letter's number.
+    pub place: Option<(i64, u64)>,
 }
 
 impl Defunct<'_> {
@@ -97,6 +113,9 @@ impl Defunct<'_> {
         headers.retain(|header| !LAST.iter().any(|name| header.name == name.as_bytes()));
         if !headers.iter().any(|header| header.name == ORIGINALS[0].as_bytes()) {
             headers.extend(self.originals());
+        } else {
+            headers.push(Header::new(header::OFFSET, self.record.offset.0.to_be_bytes().to_vec()));
+            headers.push(Header::new(header::GROUP, self.source.group.as_bytes().to_vec()));
         }
         headers.extend(self.codes());
         let own_code =
@@ -147,7 +166,70 @@ impl Defunct<'_> {
         ]
         .into_iter()
         .chain(attempt)
-        .chain(self.number.map(|number| Header::new(header::NUMBER, number.to_be_bytes().to_vec())))
+        .chain(self.place.into_iter().flat_map(|(began, number)| {
+            let began = Header::new(header::QUARANTINE, began.to_be_bytes().to_vec());
+            [began, Header::new(header::NUMBER, number.to_be_bytes().to_vec())]
+        }))
+    }
+}
+
+/// What a letter says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Consumer group of whoever gave up.
+    pub group: Option<String>,
+    /// The quarantine that it belongs to, and its number there.
+    pub place: Option<(i64, u64)>,
+    /// Its codes: the outer one, the cause, the service's own.
+    pub codes: Vec<String>,
+    /// What happened.
+    pub message: String,
+    /// Why the record is there.
+    pub disposition: Option<String>,
+}
+
+impl Told {
+    /// Reads a letter's headers, as far as they can be read. Of repeated ones the last counts: Spring Kafka
+    /// adds its own behind what was there.
+    pub fn read(letter: &Record) -> Told {
+        let text = |name: &str| {
+            let value = last_header(&letter.headers, name)?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        let [key_code, key_message, _] = KEY_EXCEPTION;
+        let codes = [header::EXCEPTION_FQCN, header::EXCEPTION_CAUSE_FQCN, header::OWN_CODE, key_code];
+        Told {
+            group: text(header::GROUP).or_else(|| text(header::ORIGINAL_CONSUMER_GROUP)),
+            place: long(letter, header::QUARANTINE).zip(
+                long(letter, header::NUMBER).and_then(|number| u64::try_from(number).ok()),
+            ),
+            codes: codes.into_iter().filter_map(text).collect(),
+            message: text(header::EXCEPTION_MESSAGE).or_else(|| text(key_message)).unwrap_or_default(),
+            disposition: text(header::DISPOSITION),
+        }
+    }
+}
+
+fn long(record: &Record, name: &str) -> Option<i64> {
+    let value = last_header(&record.headers, name)?;
+    Some(i64::from_be_bytes(value[..].try_into().ok()?))
+}
+
+/// The record that became a letter, as it was read.
+pub fn original(letter: &Record) -> Record {
+    let earlier_pass = last_header(&letter.headers, header::OFFSET).is_some();
+    let here = if earlier_pass { &[] } else { &ORIGINALS[..] };
+    let written = || here.iter().chain(&LAST).chain(&KEY_EXCEPTION);
+    let own = |header: &Header| !written().any(|name| header.name == name.as_bytes());
+    let kind = last_header(&letter.headers, header::ORIGINAL_TIMESTAMP_TYPE);
+    let offset = long(letter, header::OFFSET).or_else(|| long(letter, header::ORIGINAL_OFFSET));
+    Record {
+        offset: offset.map_or(letter.offset, Offset),
+        timestamp: long(letter, header::ORIGINAL_TIMESTAMP).map_or(letter.timestamp, Millis),
+        timestamp_type: kind.map_or(letter.timestamp_type, |kind| TimestampType::named(kind)),
+        key: letter.key.clone(),
+        value: letter.value.clone(),
+        headers: letter.headers.iter().filter(|header| own(header)).cloned().collect(),
     }
 }
 
@@ -160,7 +242,6 @@ fn shorten(text: &str, max: usize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Millis, Offset, TimestampType};
 
     fn record(headers: Vec<Header>) -> Record {
         Record {
@@ -188,7 +269,7 @@ mod tests {
             failure: &failure,
             attempt: 8,
             disposition: Disposition::Exhausted,
-            number: Some(7),
+            place: Some((5, 7)),
         };
         defunct.letter("orders-dlt".into(), max_bytes)
     }
@@ -220,6 +301,7 @@ mod tests {
         assert_eq!(value(&emit, "kafka_deliveryAttempt"), [0, 0, 0, 8]);
         assert_eq!(value(&emit, "pawl-disposition"), b"exhausted");
         assert_eq!(value(&emit, "pawl-letter"), [0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(value(&emit, "pawl-quarantine"), [0, 0, 0, 0, 0, 0, 0, 5]);
     }
 
     #[test]
@@ -230,6 +312,27 @@ mod tests {
         let second = letter(&again, "second", 1 << 20);
         assert_eq!(value(&second, "kafka_dlt-original-offset"), 8812i64.to_be_bytes());
         assert_eq!(value(&second, "kafka_dlt-exception-stacktrace"), b"second");
+        assert_eq!(value(&second, "pawl-offset"), 1i64.to_be_bytes(), "where the second pass read it");
+    }
+
+    #[test]
+    fn a_letter_gives_its_record_back_as_it_was_read() {
+        let own = Header { name: Bytes::from_static(b"\xfe"), value: None };
+        let read = record(vec![own]);
+        let as_record = |emit: Emit, offset| Record { headers: emit.headers, ..Record { offset, ..read.clone() } };
+        let first = as_record(letter(&read, "", 1 << 20), Offset(4));
+        assert_eq!(original(&first), read);
+        let told = Told::read(&first);
+        assert_eq!((told.group.as_deref(), told.place), (Some("billing-group"), Some((5, 7))));
+        assert_eq!(told.codes, ["pawl.Exhausted", "pawl.Unavailable"]);
+
+        let mut again = first.clone();
+        again.offset = Offset(1);
+        let second = as_record(letter(&again, "", 1 << 20), Offset(9));
+        let back = original(&second);
+        assert_eq!(back.offset, Offset(1), "of the topic that was read");
+        assert_eq!(Told::read(&second).group.as_deref(), Some("billing-group"));
+        assert!(last_header(&back.headers, "kafka_dlt-original-topic").is_some(), "it had them");
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //! Files named `actor.rs` are shells around pure state; the other files await nothing and read no
 //! clock: time and chance are arguments.
 
+pub mod aside;
 pub mod clock;
+pub mod command;
 pub mod dead_letter;
 pub mod effects;
 pub mod epoch;

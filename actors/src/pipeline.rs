@@ -11,6 +11,7 @@ use actix::Addr;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::aside::Want;
 use crate::epoch::OpenEpoch;
 use crate::handler::{Handler, Source};
 use crate::order::{Go, LaneCell, OrderActor, Place};
@@ -56,6 +57,8 @@ pub struct Pipeline {
     pub handler: Arc<dyn Handler>,
     /// The ledger as it lies on this machine.
     pub view: Box<dyn LedgerView>,
+    /// Is asked for commands and dead letters.
+    pub aside: Box<dyn Fn(Want) + Send>,
     /// What others observe.
     pub stats: Arc<HandlerStats>,
     /// What is to be written next.

@@ -25,6 +25,12 @@ pub struct Policy {
     pub parking: ParkingPolicy,
     /// Topic of dead letters.
     pub dead_letter_topic: Arc<str>,
+    /// Its id: offsets of letters belong to it.
+    pub dead_letter_topic_id: Arc<str>,
+    /// Topic of commands and of what is answered to them.
+    pub command_topic: Arc<str>,
+    /// How much of a replay is under way in a partition at once.
+    pub replay: ParkingBounds,
     /// Whether later records of a key follow one that became a dead letter.
     pub quarantine: bool,
     /// Largest record that a handler may emit, in bytes of key, value and headers.
@@ -66,12 +72,12 @@ pub struct ParkingPolicy {
     pub overflow: Overflow,
 }
 
-/// A bound on parked rows.
+/// A bound on records that are put aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParkingBounds {
     /// How many.
     pub records: u64,
-    /// Bytes of their values.
+    /// Their bytes.
     pub bytes: u64,
 }
 

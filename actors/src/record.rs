@@ -73,6 +73,15 @@ impl TimestampType {
             TimestampType::LogAppendTime => "LogAppendTime",
         }
     }
+
+    /// The type of a name that [`TimestampType::name`] gives.
+    pub fn named(name: &[u8]) -> Self {
+        match name {
+            b"CreateTime" => TimestampType::CreateTime,
+            b"LogAppendTime" => TimestampType::LogAppendTime,
+            _ => TimestampType::NotAvailable,
+        }
+    }
 }
 
 /// One record header. Kafka allows the same name several times, and a null value.

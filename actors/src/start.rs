@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context};
 
+use crate::aside::Want;
 use crate::epoch::{Committer, Epoch, OpenEpoch};
 use crate::handler::{Handler, Source};
 use crate::pipeline::{Alarm, LedgerView, Pipeline, Places};
@@ -25,6 +26,8 @@ pub struct World {
     pub view: Box<dyn LedgerView>,
     /// What others observe.
     pub stats: Arc<HandlerStats>,
+    /// Is asked for commands and dead letters.
+    pub aside: Box<dyn Fn(Want) + Send>,
     /// Takes closed epochs, one at a time.
     pub sink: Box<dyn Fn(Epoch) + Send>,
     /// Is told why the handler cannot go on.
@@ -42,7 +45,7 @@ pub struct Actors {
 
 /// Starts supervisor and committer on the current arbiter.
 pub fn start(world: World) -> Actors {
-    let World { policy, source, handler, view, stats, sink, on_halt } = world;
+    let World { policy, source, handler, view, stats, aside, sink, on_halt } = world;
     // A handler that is begun anew keeps its counters, not its breaker.
     stats.breaker.set_open(None);
     let open = Rc::new(RefCell::new(OpenEpoch::default()));
@@ -57,6 +60,7 @@ pub fn start(world: World) -> Actors {
             alarm.clone(),
         );
         supervisor.attach(Attach(Rc::new(Pipeline {
+            aside,
             places: RefCell::new(Places::new(policy.max_in_flight)),
             breaker: RefCell::default(),
             policy,

@@ -197,6 +197,10 @@ pub struct HandlerStats {
     pub redelivered: Counter,
     /// Records written to the dead-letter topic.
     pub dead_letters: Counter,
+    /// Dead letters that a replay made applied or duplicates.
+    pub replayed: Counter,
+    /// Commands of operators that were carried out or refused.
+    pub commands: Counter,
     /// Keys that went into quarantine.
     pub quarantined: Counter,
     /// Attempts beyond the first.

@@ -115,6 +115,7 @@ fn facts(admin: &Admin, name: &str, handler: &HandlerSettings) -> Result<Facts, 
     Ok(Facts {
         input: found(admin, handler.topic.clone())?,
         changelog: found(admin, handler.changelog_topic(name))?,
+        commands: found(admin, handler.command_topic(name))?,
         letters: found(admin, handler.dead_letter_topic())?,
         forward,
     })

@@ -22,6 +22,9 @@ const DELETE_RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
 /// short: Kafka's default is 1 GiB for each partition.
 const CHANGELOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
+/// How long commands and their answers are kept.
+const COMMANDS_RETENTION_MS: u64 = 365 * 24 * 3600 * 1000;
+
 /// What a topic is to a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -32,6 +35,8 @@ pub enum Role {
     Forward,
     /// Its ledger.
     Changelog,
+    /// What operators ask of it.
+    Commands,
     /// What it gave up on.
     DeadLetters,
 }
@@ -43,6 +48,7 @@ impl Role {
             Role::Input => "input",
             Role::Forward => "forward",
             Role::Changelog => "changelog",
+            Role::Commands => "command",
             Role::DeadLetters => "dead-letter",
         }
     }
@@ -146,7 +152,7 @@ impl From<TopicsError> for Failure {
     }
 }
 
-/// Makes sure that the changelog and the dead-letter topic of a handler are there, with as many
+/// Makes sure that the changelog, the command topic and the dead-letter topic of a handler are there, with as many
 /// partitions as its input topic; with `input_partitions` also that the input and forward topics
 /// are. What exists stays as it is. Safe to repeat and to run in several instances at once. Blocks.
 ///
@@ -169,6 +175,8 @@ pub fn ensure(
     let max_bytes = admin.configs(&settings.topic)?.max_message_bytes + OVERHEAD_BYTES;
     let changelog = settings.changelog_topic(handler);
     topics.push(work.own(Role::Changelog, changelog, partitions, changelog_configs(max_bytes))?);
+    let commands = settings.command_topic(handler);
+    topics.push(work.own(Role::Commands, commands, partitions, command_configs())?);
     let letters = settings.dead_letter_topic();
     topics.push(work.own(Role::DeadLetters, letters, partitions, dead_letter_configs(max_bytes))?);
     Ok(topics)
@@ -183,6 +191,11 @@ fn changelog_configs(max_bytes: u64) -> Vec<(&'static str, String)> {
         ("segment.bytes", CHANGELOG_SEGMENT_BYTES.to_string()),
         ("max.message.bytes", max_bytes.to_string()),
     ]
+}
+
+/// Commands and their answers are a record of who did what: a year of them is kept.
+fn command_configs() -> Vec<(&'static str, String)> {
+    vec![("cleanup.policy", "delete".into()), ("retention.ms", COMMANDS_RETENTION_MS.to_string())]
 }
 
 fn dead_letter_configs(max_bytes: u64) -> Vec<(&'static str, String)> {

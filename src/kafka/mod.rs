@@ -1,5 +1,6 @@
 //! Everything that speaks with Kafka.
 pub mod admin;
+pub mod aside;
 mod attempt;
 mod chunk;
 pub mod claim;

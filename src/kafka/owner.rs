@@ -17,6 +17,7 @@ use pawl_actors::supervisor::{Own, SupervisorActor};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
+use super::client::LogContext;
 use super::claim::{ClaimJob, ClaimRequest, Claimed};
 use super::consumer::{Assigned, Command};
 use super::ends::Ends;
@@ -46,6 +47,8 @@ pub struct OwnerParts {
     pub transactional: bool,
     /// Partitions of the changelog.
     pub changelog_partitions: i32,
+    /// The command topic.
+    pub commands: CommandTopic,
     /// Tells where partitions end.
     pub ends: Ends,
     /// The handler's consumer, for questions about positions.
@@ -68,6 +71,14 @@ pub struct OwnerParts {
     pub intake: Sender<Command>,
     /// Is told why the handler cannot go on.
     pub on_halt: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+/// The topic of operators' commands.
+pub struct CommandTopic {
+    /// Its name.
+    pub topic: String,
+    /// Its id: positions belong to it.
+    pub id: String,
 }
 
 /// See the module's documentation.
@@ -236,6 +247,7 @@ impl Owner {
             self.parts.view.row(one.partition.0, PARTITION_KEY).map_err(|error| error.to_string())?;
         let stored = stored.map(|row| PartitionRow::decode(&row)).transpose();
         let stored = stored.map_err(|error| format!("partition {}: {error}", one.partition))?;
+        let fresh = stored.is_none();
         let row = match stored {
             None if standing.ledger => return Err(self.ledger_is_gone(one.partition)),
             None => self.fresh(claim, standing),
@@ -247,11 +259,12 @@ impl Owner {
             handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0, claim,
             from = row.watermark, "taking records in"
         );
+        let Some(row) = self.with_commands(&one, row, fresh) else { return Ok(()) };
         let next = NextOffset(row.watermark);
         let (partition, assignment, intake) = (one.partition, one.assignment, self.parts.intake.clone());
         one.stats.end.set(standing.high);
         let parked = self.parts.view.parked_rows(partition.0).map_err(|error| error.to_string())?;
-        let ownership = Ownership { partition, assignment, claim, row, parked, stats: one.stats };
+        let ownership = Ownership { partition, assignment, claim, row, parked, fresh, stats: one.stats };
         let window = self.parts.window.clone();
         let started = Box::new(move |actor| {
             window.begun(partition.0, &actor);
@@ -260,6 +273,44 @@ impl Owner {
         });
         self.parts.supervisor.do_send(Own { ownership, started });
         Ok(())
+    }
+
+    /// Where commands go on: a new ledger begins with those that are still to come. `None` when the partition
+    /// is not held any more.
+    fn with_commands(&self, one: &Assigned, mut row: PartitionRow, fresh: bool) -> Option<PartitionRow> {
+        let CommandTopic { topic, id } = &self.parts.commands;
+        let partition = one.partition.0;
+        let ask = || {
+            let client: BaseConsumer<LogContext> =
+                self.parts.restore.config.create_with_context(LogContext::new("owner"))?;
+            client.fetch_watermarks(topic, partition, CALL_TIMEOUT)
+        };
+        let (_, end) = self.parts.held.ask_while(one.partition, one.assignment, ask, |error| {
+            tracing::warn!(
+                handler = %self.parts.handler, %topic, partition, %error,
+                "the end of the command topic is not known yet; asking again"
+            );
+        })?;
+        let known = row.commands_id == *id;
+        if !known && !row.commands_id.is_empty() {
+            tracing::warn!(
+                handler = %self.parts.handler, %topic, partition,
+                "the command topic was deleted and made anew: its commands are read from the first one on"
+            );
+        }
+        if known && row.commands > end {
+            tracing::warn!(
+                handler = %self.parts.handler, %topic, partition,
+                "the command topic has lost its end: commands are read from {end} on instead of {}", row.commands
+            );
+        }
+        row.commands = match (fresh, known) {
+            (true, _) => end,
+            (false, true) => row.commands.min(end),
+            (false, false) => 0,
+        };
+        row.commands_id.clone_from(id);
+        Some(row)
     }
 
     fn ledger_is_gone(&self, partition: Partition) -> String {

@@ -68,6 +68,23 @@ pub fn restore_config(settings: &Settings, group: &str) -> ClientConfig {
     config
 }
 
+/// The readers of a handler's commands and dead letters. They read little, and seldom.
+pub fn aside_config(settings: &Settings, group: &str) -> ClientConfig {
+    let mut config = client::consumer(&settings.kafka, group);
+    client::session(&mut config, &settings.kafka);
+    // What retention has removed is passed over.
+    config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
+    let tuning = [
+        ("queued.min.messages", "1000"),
+        ("queued.max.messages.kbytes", "4096"),
+        // A partition that is asked for joins the next fetch, and an idle fetch takes so long.
+        ("fetch.wait.max.ms", "100"),
+        FETCH_AGAIN,
+    ];
+    client::tune(&mut config, &settings.kafka, &tuning);
+    config
+}
+
 /// How many producers take turns at a handler's transactions.
 const TRANSACTIONAL_PRODUCERS: usize = 2;
 

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix::{Arbiter, ArbiterHandle};
+use pawl_actors::aside::{Aside, Want};
 use pawl_actors::epoch::Epoch;
 use pawl_actors::handler::{Handler, Source};
 use pawl_actors::policy::{self, ParkingBounds, ParkingPolicy, Policy};
@@ -17,11 +18,12 @@ use rdkafka::consumer::BaseConsumer;
 
 use super::clients;
 use super::topics::TopicFacts;
+use crate::kafka::aside::{AsideParts, AsideReader};
 use crate::kafka::consumer::{Assigned, Command, Intake, IntakeParts};
 use crate::kafka::ends::Ends;
 use crate::kafka::held::Held;
 use crate::kafka::intake_bounds::IntakeBounds;
-use crate::kafka::owner::{Owner, OwnerParts};
+use crate::kafka::owner::{CommandTopic, Owner, OwnerParts};
 use crate::kafka::rebalance::IntakeContext;
 use crate::kafka::restore::Restore;
 use crate::kafka::wire::{KafkaWire, Sessions, Step};
@@ -115,7 +117,8 @@ impl Pipeline {
         let writing = Writer::new(blueprint.writer(&joints));
         let writer_thread = thread("pawl-writer", &on_halt, move || writing.run(&jobs))?;
         let arbiter = Arbiter::try_new()?;
-        let actors = start_on(&arbiter.handle(), blueprint.world(&joints)).await?;
+        let aside = blueprint.asides(&joints)?;
+        let actors = start_on(&arbiter.handle(), blueprint.world(&joints, aside)).await?;
         joints.writer.send(Job::Attach(actors.committer.clone()))?;
         let owner = Owner::new(blueprint.owner(&joints, actors));
         let owner_thread = thread("pawl-owner", &on_halt, move || owner.run(&assigned))?;
@@ -161,6 +164,9 @@ impl Pipeline {
         arbiter.stop();
     }
 }
+
+/// Where owners of partitions ask for commands and letters.
+type AsideSink = Box<dyn Fn(Want) + Send>;
 
 /// What joins a pipeline's threads.
 struct Joints {
@@ -226,7 +232,31 @@ impl Blueprint<'_> {
         }
     }
 
-    fn world(&self, joints: &Joints) -> World {
+    /// The readers of commands and of dead letters, and whom to ask.
+    fn asides(&self, joints: &Joints) -> std::io::Result<AsideSink> {
+        let reader = |name, topic: String, waits| {
+            let (ask, wants) = channel();
+            let reader = AsideReader::new(AsideParts {
+                handler: self.view.name.clone(),
+                topic,
+                config: clients::aside_config(self.settings, &self.view.group),
+                waits,
+                held: joints.held.clone(),
+            });
+            // It ends with the actors, and nobody needs to wait for that.
+            drop(thread(name, &self.on_halt, move || reader.run(&wants))?);
+            Ok::<_, std::io::Error>(ask)
+        };
+        let commands = reader("pawl-commands", self.handler_settings.command_topic(self.name), true)?;
+        let letters = reader("pawl-letters", self.handler_settings.dead_letter_topic(), false)?;
+        Ok(Box::new(move |want| {
+            let asked = if want.topic == Aside::Commands { &commands } else { &letters };
+            // A reader that has ended has said why.
+            let _ = asked.send(want);
+        }))
+    }
+
+    fn world(&self, joints: &Joints, aside: AsideSink) -> World {
         let on_halt = self.on_halt.clone();
         World {
             policy: self.policy(),
@@ -239,6 +269,7 @@ impl Blueprint<'_> {
             handler: self.handler.clone(),
             view: Box::new(SharedView(joints.store.clone())),
             stats: self.view.stats.clone(),
+            aside,
             sink: epoch_sink(joints.writer.clone()),
             on_halt: Box::new(move |reason| on_halt(reason)),
         }
@@ -256,6 +287,10 @@ impl Blueprint<'_> {
             fingerprint: handler_settings.identity_fingerprint(),
             transactional: self.transactional(),
             changelog_partitions: self.facts.changelog_partitions,
+            commands: CommandTopic {
+                topic: handler_settings.command_topic(self.name),
+                id: self.facts.commands_id.clone(),
+            },
             ends: Ends {
                 topic: handler_settings.topic.clone(),
                 consumer: joints.consumer.clone(),
@@ -326,6 +361,12 @@ impl Blueprint<'_> {
             },
             parking: parking(&settings.parking),
             dead_letter_topic: settings.dead_letter_topic().into(),
+            dead_letter_topic_id: facts.letters_id.clone(),
+            command_topic: settings.command_topic(self.name).into(),
+            replay: ParkingBounds {
+                records: settings.replay.max_records.into(),
+                bytes: settings.replay.max_bytes.bytes(),
+            },
             quarantine: settings.dead_letter.then == Then::Quarantine,
             max_emit_bytes: facts.max_emit_bytes,
             max_letter_bytes: facts.max_letter_bytes,

@@ -22,6 +22,10 @@ pub struct TopicFacts {
     pub input_id: Arc<str>,
     /// Id of the changelog, likewise.
     pub changelog_id: String,
+    /// Id of the dead-letter topic, likewise.
+    pub letters_id: Arc<str>,
+    /// Id of the command topic, likewise.
+    pub commands_id: String,
     /// Partitions of the changelog.
     pub changelog_partitions: i32,
     /// Largest batch that every topic of the handler takes.
@@ -57,11 +61,17 @@ impl TopicFacts {
         let input = describe(&settings.topic, topics::Role::Input)?;
         let changelog = describe(&settings.changelog_topic(name), topics::Role::Changelog)?;
         let letters = describe(&settings.dead_letter_topic(), topics::Role::DeadLetters)?;
-        for (role, found) in [(topics::Role::Changelog, &changelog), (topics::Role::DeadLetters, &letters)] {
+        let commands = describe(&settings.command_topic(name), topics::Role::Commands)?;
+        let own = [
+            (topics::Role::Changelog, &changelog),
+            (topics::Role::Commands, &commands),
+            (topics::Role::DeadLetters, &letters),
+        ];
+        for (role, found) in own {
             // Fewer would leave records without a place; a partition that was added to the input
             // later is refused when it is assigned, the others go on.
             if found.partitions > input.partitions
-                || (role == topics::Role::DeadLetters && found.partitions < input.partitions)
+                || (role != topics::Role::Changelog && found.partitions < input.partitions)
             {
                 return Err(TopicsError::Partitions {
                     handler: name.to_owned(),
@@ -77,6 +87,7 @@ impl TopicFacts {
             None => DEFAULT_MAX_MESSAGE_BYTES,
         };
         let letter_limit = limits(&admin, &letters.name)?.bytes;
+        let command_limit = limits(&admin, &commands.name)?.bytes;
         let input_limit = limits(&admin, &settings.topic)?.bytes;
         if letter_limit < input_limit {
             return Err(TopicsError::LettersTooSmall {
@@ -97,7 +108,13 @@ impl TopicFacts {
         }
         let row_limit = rows.bytes;
         Ok(TopicFacts {
-            max_batch_bytes: emit_limit.min(letter_limit).min(row_limit).saturating_sub(RECORD_OVERHEAD),
+            max_batch_bytes: emit_limit
+                .min(letter_limit)
+                .min(command_limit)
+                .min(row_limit)
+                .saturating_sub(RECORD_OVERHEAD),
+            letters_id: letters.id.unwrap_or(letters.name).into(),
+            commands_id: commands.id.unwrap_or(commands.name),
             input_id: input.id.unwrap_or(input.name).into(),
             changelog_id: changelog.id.unwrap_or(changelog.name),
             changelog_partitions: changelog.partitions,

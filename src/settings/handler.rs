@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use super::{Breaker, ByteSize, Parking, Retry, duration, selector};
+use super::{Breaker, ByteSize, Parking, Replay, Retry, duration, selector};
 
 /// One handler: an input topic, its group, and what happens to each record. Exactly one of http,
 /// forward and program says what its records are handed to.
@@ -64,6 +64,8 @@ pub struct HandlerSettings {
     pub parking: Parking,
     /// What becomes of a record that failed for good.
     pub dead_letter: DeadLetter,
+    /// How much of a replay of dead letters is under way at once.
+    pub replay: Replay,
     /// How much is taken in ahead of the handler.
     pub intake: Intake,
     /// How the handler's instances share the partitions.
@@ -81,8 +83,8 @@ pub struct HandlerSettings {
     /// Order actors alive at a time in each partition; beyond it the longest idle are let go.
     /// Bounds: 100 to 10000000. Default: 200000.
     pub max_live_keys: u32,
-    /// Whether "pawl run" creates the topics of this handler that do not exist: changelog and
-    /// dead letters, never the input. Default: true.
+    /// Whether "pawl run" creates the topics of this handler that do not exist: changelog, commands
+    /// and dead letters, never the input. Default: true.
     pub create_topics: bool,
 }
 
@@ -261,6 +263,7 @@ impl Default for HandlerSettings {
             retry: Retry::default(),
             breaker: Breaker::default(),
             parking: Parking::default(),
+            replay: Replay::default(),
             dead_letter: DeadLetter::default(),
             intake: Intake::default(),
             membership: Membership::default(),
@@ -325,6 +328,11 @@ impl HandlerSettings {
     /// The topic of the ledger rows of the handler that stands under `name`: `<group>-changelog`.
     pub fn changelog_topic(&self, name: &str) -> String {
         format!("{}-changelog", self.group(name))
+    }
+
+    /// The topic of operators' commands to the handler that stands under `name`: `<group>-commands`.
+    pub fn command_topic(&self, name: &str) -> String {
+        format!("{}-commands", self.group(name))
     }
 
     /// A stable number for the settings that decide which ledger a record belongs to (`key` and

@@ -141,8 +141,8 @@ fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
 
 fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
     use Limit::{Size, Time, Whole};
-    let HandlerSettings { parking, intake, .. } = handler;
-    let (in_parking, in_intake) = (base.name("parking"), base.name("intake"));
+    let HandlerSettings { parking, replay, intake, .. } = handler;
+    let (in_parking, in_replay, in_intake) = (base.name("parking"), base.name("replay"), base.name("intake"));
     vec![
         (base.name("recent_ids"), Whole([handler.recent_ids.into(), 0, 10_000])),
         (base.name("recent_ids_age"), Time([handler.recent_ids_age, MINUTE, YEAR])),
@@ -165,6 +165,8 @@ fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
         ),
         (in_parking.name("max_records"), Whole([parking.max_records.into(), 1, 10_000_000])),
         (in_parking.name("max_bytes"), Size([parking.max_bytes, ByteSize::mib(1), ByteSize::gib(16)])),
+        (in_replay.name("max_records"), Whole([replay.max_records.into(), 1, 1_000_000])),
+        (in_replay.name("max_bytes"), Size([replay.max_bytes, ByteSize::kib(1), ByteSize::gib(1)])),
         (in_intake.name("max_records"), Whole([intake.max_records.into(), 1, 10_000_000])),
         (in_intake.name("max_bytes"), Size([intake.max_bytes, ByteSize::mib(1), ByteSize::gib(16)])),
         (in_intake.name("max_finished_ahead"), Whole([intake.max_finished_ahead.into(), 1, 100_000_000])),

@@ -40,6 +40,22 @@ pub struct Parking {
     pub overflow: Overflow,
 }
 
+/// How much of a replay of dead letters is under way at once. Others wait in their topic.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replay {
+    /// Letters of each partition. Bounds: 1 to 1000000. Default: 1000.
+    pub max_records: u32,
+    /// Their bytes. Bounds: 1KiB to 1GiB. Default: 8MiB.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Replay { max_records: 1_000, max_bytes: ByteSize::mib(8) }
+    }
+}
+
 /// What becomes of a key that may park no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

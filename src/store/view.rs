@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pawl_actors::clock;
-use pawl_actors::ledger::{BEFORE_PARKED, PARTITION_KEY};
+use pawl_actors::ledger::{BEFORE_PARKED, PARTITION_KEY, parked_at};
 use pawl_actors::pipeline::{LedgerView, ViewError};
 use pawl_actors::record::Partition;
 
@@ -205,8 +205,10 @@ impl LocalView {
         let (mut rows, mut after) = (Vec::new(), Some(Bytes::from_static(BEFORE_PARKED)));
         while let Some(from) = after {
             let page = self.page(partition, &from, PARKED_PAGE)?;
-            rows.extend(page.rows);
-            after = page.next;
+            // Behind them lie rows of other kinds.
+            let end = page.rows.iter().position(|(key, _)| parked_at(key).is_none());
+            after = page.next.filter(|_| end.is_none());
+            rows.extend(page.rows.into_iter().take(end.unwrap_or(usize::MAX)));
         }
         Ok(rows)
     }

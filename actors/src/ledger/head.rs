@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Parking, Quarantine, RecentIds, Row, RowError, VERSION, WITH_PARKED, head_key};
+use super::{Parking, Quarantine, RecentIds, Row, RowError, SECOND, VERSION, head_key};
 use crate::effects::StateChange;
 use crate::record::Offset;
 
@@ -20,9 +20,11 @@ pub struct Head {
     pub parking: Option<Box<Parking>>,
     /// Its quarantine, if it is in one.
     pub quarantine: Option<Box<Quarantine>>,
+    /// Whether an operator has paused it.
+    pub paused: bool,
 }
 
-/// Version 2 has parking and quarantine behind it.
+/// Version 2 has parking, quarantine and pause behind it.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     taken: i64,
@@ -35,7 +37,7 @@ struct Stored<'a> {
 
 impl Default for Head {
     fn default() -> Self {
-        Head { taken: Offset(-1), ids: RecentIds::default(), state: None, parking: None, quarantine: None }
+        Head { taken: Offset(-1), ids: RecentIds::default(), state: None, parking: None, quarantine: None, paused: false }
     }
 }
 
@@ -45,9 +47,10 @@ impl Head {
     /// # Errors
     /// When the version is unknown or the bytes are not a head.
     pub fn decode(value: &[u8]) -> Result<Self, RowError> {
-        let (version, body) = super::version("head", WITH_PARKED, value)?;
-        let (stored, parking, quarantine): (Stored<'_>, Option<Parking>, Option<Quarantine>) = match version {
-            VERSION => (super::body("head", body)?, None, None),
+        let (version, body) = super::version("head", SECOND, value)?;
+        type Second<'a> = (Stored<'a>, Option<Parking>, Option<Quarantine>, bool);
+        let (stored, parking, quarantine, paused): Second<'_> = match version {
+            VERSION => (super::body("head", body)?, None, None, false),
             _ => super::body("head", body)?,
         };
         let ids = RecentIds::from_stored(stored.ids.to_vec()).map_err(|reason| RowError::Damaged {
@@ -61,6 +64,7 @@ impl Head {
             state: stored.state.map(Bytes::copy_from_slice),
             parking: parking.map(Box::new),
             quarantine: quarantine.map(Box::new),
+            paused,
         })
     }
 
@@ -68,9 +72,11 @@ impl Head {
     pub fn row(&self, lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
         let stored = Stored { taken: self.taken.0, ids: self.ids.stored(), state: self.state.as_deref() };
         let key = head_key(lane, out);
-        let value = match (&self.parking, &self.quarantine) {
-            (None, None) => super::encode(VERSION, &stored, out),
-            (parking, quarantine) => super::encode(WITH_PARKED, &(stored, parking, quarantine), out),
+        let value = match (&self.parking, &self.quarantine, self.paused) {
+            (None, None, false) => super::encode(VERSION, &stored, out),
+            (parking, quarantine, paused) => {
+                super::encode(SECOND, &(stored, parking, quarantine, paused), out)
+            }
         };
         Row { key, value: Some(value) }
     }
@@ -83,7 +89,12 @@ impl Head {
     /// Whether only the taken offset is left: such a head says nothing that the partition's
     /// watermark does not say as well, once that has passed the taken offset.
     pub fn is_bare(&self) -> bool {
-        self.ids.is_empty() && self.state.is_none() && self.parking.is_none() && self.quarantine.is_none()
+        self.ids.is_empty() && self.state.is_none() && !self.is_special()
+    }
+
+    /// Whether something keeps the key from going on like any other.
+    pub fn is_special(&self) -> bool {
+        self.parking.is_some() || self.quarantine.is_some() || self.paused
     }
 
     /// Takes over what a handler did to the state.
@@ -113,6 +124,7 @@ mod tests {
             key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
             parked in proptest::option::of((any::<u64>(), 1u32..99, any::<i64>(), ".{0,90}")),
             cause in proptest::option::of(".{0,90}"),
+            paused in any::<bool>(),
         ) {
             let parking = parked.map(|(first, attempt, due, cause)| {
                 let (next, since) = (first.saturating_add(7), due / 2);
@@ -124,6 +136,7 @@ mod tests {
                 state: state.map(Bytes::from),
                 parking,
                 quarantine: cause.map(|cause| Box::new(Quarantine::begin(Offset(taken), &cause))),
+                paused,
             };
             for id in &ids {
                 head.ids.push(IdHasher::new([1; 16]).hash(id, None, 1_000), 64);
@@ -157,13 +170,13 @@ mod tests {
             Parking { first: 5, next: 7, attempt: 3, due: 1, delay: 300, since: 2, cause: "503".into() };
         let head = Head { taken: Offset(300), parking: Some(Box::new(parking)), ..Head::default() };
         let row = head.row(Some(b"K"), &mut BytesMut::new());
-        let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 4, 3][..], b"503\0"].concat();
+        let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 4, 3][..], b"503\0\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]), "version 2");
 
-        let quarantine = Quarantine { first: 5, next: 7, offset: 300, cause: "422".into() };
+        let quarantine = Quarantine { first: 5, next: 7, offset: 300, replay: Some(1), cause: "422".into() };
         let head = Head { taken: Offset(301), quarantine: Some(Box::new(quarantine)), ..Head::default() };
         let row = head.row(Some(b"K"), &mut BytesMut::new());
-        let value = [&[2, 0xda, 4, 0, 0, 0, 1, 5, 7, 0xd8, 4, 3][..], b"422"].concat();
+        let value = [&[2, 0xda, 4, 0, 0, 0, 1, 5, 7, 0xd8, 4, 1, 2, 3][..], b"422\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]));
     }
 
@@ -185,6 +198,8 @@ mod tests {
         head.parking = Some(Box::default());
         assert!(!head.is_bare());
         (head.parking, head.quarantine) = (None, Some(Box::default()));
+        assert!(!head.is_bare());
+        (head.quarantine, head.paused) = (None, true);
         assert!(!head.is_bare());
     }
 }

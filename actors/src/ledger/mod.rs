@@ -8,6 +8,7 @@
 //! | head without key | `03` | at most one a partition | the lane of records whose key is null or unreadable |
 //! | parked | `04` + record key + number | one a parked record | a record that waits for a retry |
 //! | parked without key | `05` + number | one a parked record | the same in the lane without key |
+//! | mark | `06` + letter's offset | one a replayed letter without a number | it was dealt with |
 //!
 //! Every value begins with its row version. A version that this build does not know stops the
 //! partition: guessing at a ledger would break the promises made with it. A row is written with the
@@ -26,7 +27,7 @@ pub use ids::{IdHasher, IdMatch, RecentId, RecentIds};
 pub use parked::{
     BEFORE_PARKED, Parking, decode_parked, parked_at, parked_key, parked_row, parked_tombstone,
 };
-pub use partition::{Books, ClaimRow, PartitionRow};
+pub use partition::{Books, ClaimRow, PartitionRow, ReplayCounts, ReplayRow};
 pub use quarantine::Quarantine;
 
 /// Key of the claim row.
@@ -37,6 +38,9 @@ pub const PARTITION_KEY: &[u8] = &[1];
 pub const HEAD_PREFIX: u8 = 2;
 /// Key of the head of the lane that takes records without a usable key.
 pub const UNKEYED_HEAD_KEY: &[u8] = &[3];
+
+/// First byte of a mark's key; the offset of the letter follows, 8 bytes, big-endian.
+const MARK_PREFIX: u8 = 6;
 
 /// A changed row: what the changelog gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,9 +81,9 @@ pub enum RowError {
 
 /// The first version of every kind of row.
 const VERSION: u8 = 1;
-/// The version of heads that know of parked records and of a quarantine, and of partition rows that know of
-/// parked records.
-const WITH_PARKED: u8 = 2;
+/// The version of heads that know of parked records, of a quarantine or of a pause, and of partition rows that
+/// know of parked records, dead letters that were dealt with, commands, or a replay.
+const SECOND: u8 = 2;
 
 /// Appends version and body to `out` and cuts the result off as one buffer.
 fn encode<T: serde::Serialize>(version: u8, body: &T, out: &mut BytesMut) -> Bytes {
@@ -151,5 +155,42 @@ pub fn lane_of(row_key: &[u8]) -> Option<Option<&[u8]>> {
         Some((&HEAD_PREFIX, key)) => Some(Some(key)),
         _ if row_key == UNKEYED_HEAD_KEY => Some(None),
         _ => None,
+    }
+}
+
+/// The changelog key of a letter's mark.
+pub fn mark_key(letter: i64, out: &mut BytesMut) -> Bytes {
+    out.put_u8(MARK_PREFIX);
+    out.put_i64(letter);
+    out.split().freeze()
+}
+
+/// The row that says that a letter of this topic was dealt with.
+pub fn mark_row(letter: i64, topic_id: &str, out: &mut BytesMut) -> Row {
+    let key = mark_key(letter, out);
+    Row { key, value: Some(encode(VERSION, &topic_id, out)) }
+}
+
+/// Whether a mark's row is about a letter of this topic, and not of one that had the name before.
+///
+/// # Errors
+/// When the version is unknown or the bytes are not a mark.
+pub fn marks(value: &[u8], topic_id: &str) -> Result<bool, RowError> {
+    decode::<&str>("mark", value).map(|of| of == topic_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_holds_for_its_letter_in_its_topic_only() {
+        let row = mark_row(258, "id", &mut BytesMut::new());
+        assert_eq!(&row.key[..], b"\x06\0\0\0\0\0\0\x01\x02");
+        let value = row.value.expect("a value");
+        assert_eq!(&value[..], b"\x01\x02id");
+        assert_eq!((marks(&value, "id"), marks(&value, "other")), (Ok(true), Ok(false)));
+        assert!(marks(b"", "id").is_err());
+        assert_eq!((lane_of(&row.key), parked_at(&row.key)), (None, None), "it is no other row");
     }
 }

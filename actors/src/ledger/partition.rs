@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{CLAIM_KEY, PARTITION_KEY, Row, RowError, VERSION, WITH_PARKED};
+use super::{CLAIM_KEY, PARTITION_KEY, Row, RowError, SECOND, VERSION};
 
 /// Running totals of a partition. They balance at every epoch commit: each received record is
 /// accounted for exactly once.
@@ -17,8 +17,14 @@ pub struct Books {
     pub applied: u64,
     /// Records recognised as a producer's duplicate.
     pub duplicates: u64,
-    /// Records that went to the dead-letter topic.
+    /// Records that lie in the dead-letter topic, and nobody has dealt with.
     pub dead_lettered: u64,
+    /// Dead letters that an operator discarded.
+    pub discarded: u64,
+    /// Dead letters that were gone from their topic when somebody looked.
+    pub lost_letters: u64,
+    /// Records that an operator skipped while they waited.
+    pub skipped: u64,
     /// Records that lie in parked rows: they wait for a retry, or for one that does.
     pub parked: u64,
     /// Offsets that an operator skipped by moving the group's committed offset forward; beside the
@@ -26,12 +32,18 @@ pub struct Books {
     pub skipped_offsets: u64,
     /// Offsets that retention removed before they were read; beside the books as well.
     pub removed_offsets: u64,
+    /// Dead letters that a replay made applied or duplicates; beside the books, because they are among
+    /// those.
+    pub replayed: u64,
+    /// Letters of other groups that a replay applied; beside the books, because they were never received.
+    pub foreign: u64,
 }
 
 impl Books {
     /// Whether every received record is accounted for.
     pub fn balance(&self) -> bool {
-        self.received == self.applied + self.duplicates + self.dead_lettered + self.parked
+        let letters = self.dead_lettered + self.discarded + self.lost_letters;
+        self.received == self.applied + self.duplicates + letters + self.skipped + self.parked
     }
 }
 
@@ -57,9 +69,45 @@ pub struct PartitionRow {
     pub fingerprint: u64,
     /// Secret with which event ids are hashed.
     pub id_key: [u8; 16],
+    /// Position in the command topic: commands below have been carried out, or refused.
+    pub commands: i64,
+    /// Id of the command topic: the position belongs to it.
+    pub commands_id: String,
+    /// The replay that is under way, if one is.
+    pub replay: Option<ReplayRow>,
 }
 
-/// As version 1 has it; in version 2 the number of parked records follows.
+/// A replay that is under way, so that the next owner goes on with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayRow {
+    /// Offset of its command in the command topic.
+    pub command: i64,
+    /// The command, as it lies there.
+    pub request: String,
+    /// Position in the dead-letter topic: what it was to do below is done.
+    pub from: i64,
+    /// The end of the dead-letter topic when it began: keys whose first letter lies behind do not join.
+    pub to: i64,
+    /// What it did.
+    pub counts: ReplayCounts,
+}
+
+/// What a replay did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayCounts {
+    /// Letters that took effect.
+    pub applied: u64,
+    /// Letters that were recognised as duplicates.
+    pub duplicates: u64,
+    /// Letters that failed again, and stay.
+    pub failed: u64,
+    /// Letters that it was not about: of other keys, or dealt with already.
+    pub passed_over: u64,
+    /// Keys whose next letter is gone from the topic.
+    pub gaps: u64,
+}
+
+/// As version 1 has it; in version 2 [`Later`] follows.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     #[serde(borrow)]
@@ -73,6 +121,20 @@ struct Stored<'a> {
     books: [u64; 6],
     fingerprint: u64,
     id_key: [u8; 16],
+}
+
+/// What version 2 knows beside.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+struct Later {
+    parked: u64,
+    discarded: u64,
+    lost_letters: u64,
+    skipped: u64,
+    replayed: u64,
+    foreign: u64,
+    commands: i64,
+    commands_id: String,
+    replay: Option<ReplayRow>,
 }
 
 impl PartitionRow {
@@ -89,6 +151,9 @@ impl PartitionRow {
             books,
             fingerprint,
             id_key,
+            commands: 0,
+            commands_id: String::new(),
+            replay: None,
         }
     }
 
@@ -97,9 +162,9 @@ impl PartitionRow {
     /// # Errors
     /// When the version is unknown or the bytes are not a partition row.
     pub fn decode(value: &[u8]) -> Result<Self, RowError> {
-        let (version, body) = super::version("partition", WITH_PARKED, value)?;
-        let (stored, parked): (Stored<'_>, u64) = match version {
-            VERSION => (super::body("partition", body)?, 0),
+        let (version, body) = super::version("partition", SECOND, value)?;
+        let (stored, later): (Stored<'_>, Later) = match version {
+            VERSION => (super::body("partition", body)?, Later::default()),
             _ => super::body("partition", body)?,
         };
         let [received, applied, duplicates, dead_lettered, skipped_offsets, removed_offsets] = stored.books;
@@ -115,18 +180,26 @@ impl PartitionRow {
                 applied,
                 duplicates,
                 dead_lettered,
-                parked,
+                discarded: later.discarded,
+                lost_letters: later.lost_letters,
+                skipped: later.skipped,
+                parked: later.parked,
                 skipped_offsets,
                 removed_offsets,
+                replayed: later.replayed,
+                foreign: later.foreign,
             },
             fingerprint: stored.fingerprint,
             id_key: stored.id_key,
+            commands: later.commands,
+            commands_id: later.commands_id,
+            replay: later.replay,
         })
     }
 
     /// The row as it is stored.
     pub fn row(&self, out: &mut BytesMut) -> Row {
-        let Books { received, applied, duplicates, dead_lettered, parked, skipped_offsets, removed_offsets } =
+        let Books { received, applied, duplicates, dead_lettered, skipped_offsets, removed_offsets, .. } =
             self.books;
         let stored = Stored {
             topic_id: Cow::Borrowed(&self.topic_id),
@@ -139,9 +212,22 @@ impl PartitionRow {
             fingerprint: self.fingerprint,
             id_key: self.id_key,
         };
-        let value = match parked {
-            0 => super::encode(VERSION, &stored, out),
-            parked => super::encode(WITH_PARKED, &(stored, parked), out),
+        let Books { parked, discarded, lost_letters, skipped, replayed, foreign, .. } = self.books;
+        let later = Later {
+            parked,
+            discarded,
+            lost_letters,
+            skipped,
+            replayed,
+            foreign,
+            commands: self.commands,
+            commands_id: self.commands_id.clone(),
+            replay: self.replay.clone(),
+        };
+        let value = if later == Later::default() {
+            super::encode(VERSION, &stored, out)
+        } else {
+            super::encode(SECOND, &(stored, later), out)
         };
         Row { key: Bytes::from_static(PARTITION_KEY), value: Some(value) }
     }
@@ -187,12 +273,17 @@ mod tests {
             books: Books { received: 5, applied: 3, duplicates: 1, dead_lettered: 1, ..Books::default() },
             fingerprint: u64::MAX,
             id_key: [9; 16],
+            commands: 0,
+            commands_id: String::new(),
+            replay: None,
         };
         let stored = row.row(&mut BytesMut::new());
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
         assert!(row.books.balance());
         let parked = Books { received: 7, parked: 2, ..row.books };
-        let row = PartitionRow { books: parked, ..row };
+        let counts = ReplayCounts { applied: 3, ..ReplayCounts::default() };
+        let replay = ReplayRow { command: 4, request: "{}".into(), from: 5, to: 6, counts };
+        let row = PartitionRow { books: parked, commands: 5, replay: Some(replay), ..row };
         let stored = row.row(&mut BytesMut::new());
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
         assert!(row.books.balance());
@@ -218,7 +309,7 @@ mod tests {
         (row.books.received, row.books.parked) = (306, 300);
         let stored = row.row(&mut BytesMut::new());
         let books = [0xb2, 2, 3, 2, 1, 7, 8];
-        let expected = [&[2], &begin[1..], &books, &[1], &[9; 16], &[0xac, 2]].concat();
+        let expected = [&[2], &begin[1..], &books, &[1], &[9; 16], &[0xac, 2, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
         assert_eq!(stored.value.as_deref(), Some(&expected[..]), "version 2");
     }
 

@@ -13,8 +13,11 @@ pub struct Quarantine {
     pub first: u64,
     /// Number that the next letter will have.
     pub next: u64,
-    /// Offset of the record whose failure began it.
+    /// Offset of the record whose failure began it: it tells the letters of this quarantine from those of
+    /// earlier ones.
     pub offset: i64,
+    /// The replay that the key has joined: the offset of its command in the command topic.
+    pub replay: Option<i64>,
     /// What its last attempt said, for people; at most 256 bytes.
     pub cause: String,
 }
@@ -22,11 +25,17 @@ pub struct Quarantine {
 impl Quarantine {
     /// Begins with a record that failed for good.
     pub fn begin(offset: Offset, cause: &str) -> Self {
-        Quarantine { first: 0, next: 0, offset: offset.0, cause: bounded(cause).to_owned() }
+        Quarantine { first: 0, next: 0, offset: offset.0, replay: None, cause: bounded(cause).to_owned() }
     }
 
     /// How many dead letters nobody has dealt with.
     pub fn letters(&self) -> u64 {
         self.next - self.first
+    }
+
+    /// A letter was replayed, and failed again: it stays the first, for this reason.
+    pub fn failed_again(&mut self, cause: &str) {
+        self.replay = None;
+        self.cause = bounded(cause).to_owned();
     }
 }

@@ -51,6 +51,11 @@ pub struct Wake {
     pub attempt: u32,
 }
 
+/// Something changed in the lane: its next record may begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Drive;
+
 /// There may be room again for what could not be parked.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -123,6 +128,7 @@ impl OrderActor {
                     self.tell_conflict();
                 }
                 self.partition.borrow_mut().duplicate(self.cell.lane.borrow().key.as_deref(), hold);
+                self.letter_is_done(hold);
                 self.head_changed();
                 true
             }
@@ -133,6 +139,14 @@ impl OrderActor {
                 false
             }
             Turn::Follow => self.follow(),
+            Turn::FollowPast(taken) => {
+                self.follow_past(*taken);
+                false
+            }
+            Turn::Paused => {
+                self.set_waiting(true);
+                self.shelve()
+            }
             Turn::Attempt(attempt) => {
                 let place = self.pipeline.places.borrow_mut().take(&self.cell, || ctx.address());
                 place && self.attempt(attempt, ctx)
@@ -219,6 +233,7 @@ impl OrderActor {
                 let done = self.cell.lane.borrow_mut().applied(attempt, state, max_ids);
                 let Some(done) = done else { return false };
                 self.partition.borrow_mut().applied(self.cell.lane.borrow().key.as_deref(), done.hold, emit);
+                self.letter_is_done(done.hold);
                 self.head_changed();
                 true
             }
@@ -421,6 +436,16 @@ impl Handler<Wake> for OrderActor {
         if self.play(turn, ctx) {
             self.drive(ctx);
         }
+    }
+}
+
+impl Handler<Drive> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Drive, ctx: &mut Self::Context) {
+        let waits = self.cell.lane.borrow().waits_for().is_some();
+        self.set_waiting(waits);
+        self.drive(ctx);
     }
 }
 

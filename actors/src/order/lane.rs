@@ -5,6 +5,8 @@
 //! what the partition has taken in and not yet made durable, and what lies in its parked rows. Those in
 //! rows come first: a record is parked only after all earlier ones of its key.
 
+mod ordered;
+mod replaying;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -32,10 +34,23 @@ pub enum Hold {
         /// Bytes of the row.
         bytes: u32,
     },
+    /// It is a dead letter that a replay hands in again.
+    Letter {
+        /// Where the letter lies in the dead-letter topic.
+        offset: i64,
+        /// Its number in the key's quarantine, if it has one.
+        number: Option<u64>,
+    },
+}
+
+impl Hold {
+    fn is_letter(&self) -> bool {
+        matches!(self, Hold::Letter { .. })
+    }
 }
 
 /// A record in a lane.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Taken {
     /// The record.
     pub record: Arc<Record>,
@@ -93,6 +108,10 @@ pub enum Turn {
     Defective,
     /// The key is in quarantine, and the current record follows into the dead-letter topic.
     Follow,
+    /// The same for this one, while the lane works on a letter.
+    FollowPast(Box<Taken>),
+    /// The key is paused, and the current record waits.
+    Paused,
 }
 
 /// See the module's documentation.
@@ -106,7 +125,9 @@ pub struct Lane {
     queue: VecDeque<Taken>,
     current: Option<Taken>,
     state: State,
-    /// What the head will say of the parked rows once there is one.
+    /// Letters of a replay among its records.
+    letters: u64,
+    /// What the head will say of the parked rows once there is one, or what is known of a letter that waits.
     wait: Option<Box<Parking>>,
     /// Number of the next parked row. It grows for as long as the lane lives: an epoch that removes a row
     /// must not hold another one of the same number.
@@ -129,6 +150,7 @@ impl Lane {
             queue: VecDeque::new(),
             current: None,
             state: State::Idle,
+            letters: 0,
             wait: None,
             next_row: 0,
             parked_bytes: 0,
@@ -143,6 +165,11 @@ impl Lane {
             && taken.record.offset <= self.head.taken
         {
             return Turn::Redelivered(receipt);
+        }
+        // Behind letters that are all here it waits for its turn, else it comes behind the last of them.
+        if self.letters > 0 && !self.letters_are_all_here() {
+            self.head.taken = self.head.taken.max(taken.record.offset);
+            return Turn::FollowPast(Box::new(taken));
         }
         if may_begin && self.state == State::Idle && self.queue.is_empty() {
             return self.begin(taken, 1, oldest_ms);
@@ -180,11 +207,16 @@ impl Lane {
             self.finish(&next);
             return Turn::Duplicate { hold: next.hold, conflict: known == IdMatch::Conflict };
         }
-        let defective = next.defect.is_some();
+        let (defective, letter) = (next.defect.is_some(), next.hold.is_letter());
         self.current = Some(next);
-        if self.head.quarantine.is_some() {
+        if self.head.quarantine.is_some() && !letter {
             self.state = State::Judged { attempt: 0 };
             Turn::Follow
+        } else if self.head.paused {
+            self.current = self.current.take().map(Taken::detached);
+            self.state = State::Parked { attempt };
+            self.parking_mut().attempt = attempt;
+            Turn::Paused
         } else if defective {
             self.state = State::Judged { attempt: 1 };
             Turn::Defective
@@ -213,13 +245,19 @@ impl Lane {
     /// A result of this record is known: its row, if it has one, is of no use any more.
     fn finish(&mut self, done: &Taken) {
         self.wait = None;
-        self.head.taken = self.head.taken.max(done.record.offset);
-        let Hold::Row { bytes, .. } = done.hold else { return };
-        self.parked_bytes -= u64::from(bytes);
-        if let Some(parking) = &mut self.head.parking {
-            parking.advance();
-            if parking.records() == 0 {
-                self.head.parking = None;
+        match done.hold {
+            Hold::Intake(_) => self.head.taken = self.head.taken.max(done.record.offset),
+            Hold::Row { bytes, .. } => {
+                self.parked_bytes -= u64::from(bytes);
+                if let Some(parking) = &mut self.head.parking {
+                    parking.advance();
+                    self.head.parking.take_if(|parking| parking.records() == 0);
+                }
+            }
+            // What it says of its original's place may come from another topic.
+            Hold::Letter { number, .. } => {
+                self.letters -= 1;
+                self.letters_are_dealt_with(u64::from(number.is_some()));
             }
         }
     }
@@ -263,6 +301,7 @@ impl Lane {
 
     /// Forgets the records that have not begun: they will be delivered again.
     pub fn clear_queue(&mut self) {
+        self.letters = self.current.as_ref().map_or(0, |taken| u64::from(taken.hold.is_letter()));
         self.queue.clear();
     }
 

@@ -1,8 +1,11 @@
-//! How a lane's record becomes a dead letter.
+//! How a lane's record becomes a dead letter, and what becomes of one that is replayed.
 
-use super::OrderActor;
+use bytes::BytesMut;
+
+use super::{Hold, OrderActor, Taken};
 use crate::dead_letter::Defunct;
 use crate::epoch::Letter;
+use crate::ledger::mark_row;
 use crate::outcome::{Failure, code};
 use crate::supervisor::{Disposition, Halt};
 
@@ -13,29 +16,21 @@ impl OrderActor {
         if !self.partition.borrow().may_end() {
             return false;
         }
+        if self.cell.lane.borrow().current_letter().is_some() {
+            return self.letter_failed(attempt);
+        }
         let Some(mut failure) = self.failure.take() else { return false };
         if let Disposition::OutOfTime(limit) = disposition {
             failure.message += &format!("; the next attempt would begin after max_elapsed ({limit:?})");
         }
-        let Some(letter) = self.letter(attempt, &failure, disposition) else { return false };
-        let policy = &self.pipeline.policy;
-        if letter.emit.size() > policy.max_letter_bytes {
-            let (bytes, topic, takes) =
-                (letter.emit.size(), &policy.dead_letter_topic, policy.max_letter_bytes);
+        let letter = {
+            let lane = self.cell.lane.borrow();
+            let Some(current) = lane.current() else { return false };
+            self.letter(current, attempt, &failure, disposition)
+        };
+        if !self.fits(&letter) {
             // As with a fatal failure; a drain would wait for a verdict otherwise.
             self.cell.lane.borrow_mut().halt(attempt);
-            self.pipeline.supervisor.do_send(Halt {
-                reason: format!(
-                    "{}: {}[{}]@{} key \"{}\": {}; its dead letter has {bytes} bytes, {topic} takes {takes}. Raise \
-                     max.message.bytes of {topic}; nothing is lost, the record is delivered again",
-                    self.pipeline.source.handler,
-                    self.pipeline.source.topic,
-                    self.partition.borrow().partition(),
-                    letter.offset,
-                    letter.key,
-                    letter.cause
-                ),
-            });
             return false;
         }
         let cause = self.quarantines().then_some(&*failure.message);
@@ -57,20 +52,91 @@ impl OrderActor {
 
     /// The record follows an earlier one of its key into the dead-letter topic, in order.
     pub(super) fn follow(&mut self) -> bool {
-        let message = {
-            let lane = self.cell.lane.borrow();
-            let Some(quarantine) = lane.quarantine() else { return false };
-            format!("its key is in quarantine since offset {}: {}", quarantine.offset, quarantine.cause)
-        };
-        self.failure = Some(Box::new(Failure::permanent(code::QUARANTINED, message)));
+        self.failure = Some(Box::new(self.why_it_follows()));
         self.dead_letter(0, Disposition::Follower)
     }
 
-    fn letter(&self, attempt: u32, failure: &Failure, disposition: Disposition) -> Option<Letter> {
-        let policy = &self.pipeline.policy;
-        let key = self.key_text();
+    /// A record that came while the lane works on letters follows behind the last of them.
+    pub(super) fn follow_past(&mut self, taken: Taken) {
+        let failure = self.why_it_follows();
+        let letter = self.letter(&taken, 0, &failure, Disposition::Follower);
+        if !self.partition.borrow().may_end() || !self.fits(&letter) {
+            return;
+        }
+        self.cell.lane.borrow_mut().follow_past();
+        let hold = taken.hold;
+        self.partition.borrow_mut().dead_lettered(self.cell.lane.borrow().key.as_deref(), hold, letter);
+        self.head_changed();
+    }
+
+    fn why_it_follows(&self) -> Failure {
         let lane = self.cell.lane.borrow();
-        let record = &lane.current()?.record;
+        let why = lane.quarantine().map_or_else(String::new, |quarantine| {
+            format!("its key is in quarantine since offset {}: {}", quarantine.offset, quarantine.cause)
+        });
+        Failure::permanent(code::QUARANTINED, why)
+    }
+
+    /// Whether the dead-letter topic takes a letter; the handler ends if it does not.
+    fn fits(&self, letter: &Letter) -> bool {
+        let policy = &self.pipeline.policy;
+        let (bytes, topic, takes) = (letter.emit.size(), &policy.dead_letter_topic, policy.max_letter_bytes);
+        if bytes > takes {
+            self.pipeline.supervisor.do_send(Halt {
+                reason: format!(
+                    "{}: {}[{}]@{} key \"{}\": {}; its dead letter has {bytes} bytes, {topic} takes {takes}. Raise \
+                     max.message.bytes of {topic}; nothing is lost, the record is delivered again",
+                    self.pipeline.source.handler,
+                    self.pipeline.source.topic,
+                    self.partition.borrow().partition(),
+                    letter.offset,
+                    letter.key,
+                    letter.cause
+                ),
+            });
+        }
+        bytes <= takes
+    }
+
+    /// A letter that a replay handed in failed again: no other is written, it stays the key's first.
+    fn letter_failed(&mut self, attempt: u32) -> bool {
+        let Some(failure) = self.failure.take() else { return false };
+        let letters = self.cell.lane.borrow_mut().letter_failed(attempt, &failure.message);
+        let Some(letters) = letters else { return false };
+        let lane = self.cell.lane.borrow();
+        let key = lane.key.as_deref().map_or_else(|| "null".into(), String::from_utf8_lossy);
+        let why = format!("key \"{key}\": {} (attempt {attempt})", failure.message);
+        tracing::warn!(handler = %self.pipeline.source.handler, letter = letters[0], "replay: {why}; the letter stays");
+        self.partition.borrow_mut().letter_failed(lane.key.as_deref(), &letters, why);
+        drop(lane);
+        self.head_changed();
+        true
+    }
+
+    /// A letter took effect, or was a duplicate. Without a number it leaves a mark: nothing else would tell that
+    /// it was dealt with.
+    pub(super) fn letter_is_done(&self, hold: Hold) {
+        let Hold::Letter { offset, number } = hold else { return };
+        if number.is_none() {
+            let row = mark_row(offset, &self.pipeline.policy.dead_letter_topic_id, &mut BytesMut::new());
+            self.partition.borrow_mut().mark(offset, row);
+        }
+        let lane = self.cell.lane.borrow();
+        if number.is_some() && lane.quarantine().is_none() {
+            self.partition.borrow_mut().key_is_live(lane.key.as_deref());
+            let (handler, key) = (&self.pipeline.source.handler, self.key_text());
+            tracing::info!(%handler, key, "all letters of the key are replayed; it goes on");
+        }
+    }
+
+    fn letter(&self, taken: &Taken, attempt: u32, failure: &Failure, disposition: Disposition) -> Letter {
+        let policy = &self.pipeline.policy;
+        let lane = self.cell.lane.borrow();
+        let record = &taken.record;
+        let place = self.quarantines().then(|| {
+            let began = lane.quarantine().map_or(record.offset.0, |quarantine| quarantine.offset);
+            (began, lane.quarantine().map_or(0, |quarantine| quarantine.next))
+        });
         let defunct = Defunct {
             record,
             partition: self.partition.borrow().partition(),
@@ -78,18 +144,19 @@ impl OrderActor {
             failure,
             attempt,
             disposition,
-            number: self.quarantines().then(|| lane.quarantine().map_or(0, |quarantine| quarantine.next)),
+            place,
         };
-        Some(Letter {
+        let key = record.key.as_deref().or(lane.key.as_deref());
+        Letter {
             emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
             offset: record.offset,
-            key,
+            key: key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned()),
             cause: match disposition {
                 Disposition::Poison => format!("{}, permanent", failure.message),
                 Disposition::OutOfTime(_) => format!("{}, {attempt} attempts made", failure.message),
                 Disposition::Exhausted => format!("{}, {attempt} attempts used up", failure.message),
                 Disposition::Follower => failure.message.clone(),
             },
-        })
+        }
     }
 }

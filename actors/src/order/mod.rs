@@ -8,7 +8,7 @@ mod shelf;
 
 use std::cell::{Cell, RefCell};
 
-pub use actor::{GiveBack, Go, Judged, OrderActor, Shelve, Stop, Take, Wake};
+pub use actor::{Drive, GiveBack, Go, Judged, OrderActor, Shelve, Stop, Take, Wake};
 pub use lane::{Hold, Lane, Taken, Turn};
 pub use look::{Doing, LaneLook};
 

@@ -82,9 +82,10 @@ impl OrderActor {
     }
 
     fn overflow(&mut self, why: String) -> bool {
-        // In an outage nothing is given up.
+        // In an outage nothing is given up, nor while somebody looks after the key.
         let outage = self.pipeline.breaker.borrow().is_open();
-        if outage || self.pipeline.policy.parking.overflow == Overflow::PauseIntake {
+        let paused = self.cell.lane.borrow().is_paused();
+        if outage || paused || self.pipeline.policy.parking.overflow == Overflow::PauseIntake {
             self.cell.overflows.replace(Some(why));
             return false;
         }

@@ -5,12 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use actix::{
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, MessageResult, SpawnHandle,
+};
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::lane_key::{KeyBounds, lane_key, undecodable};
 use super::live::{Live, LiveKeys};
+use super::replaying::Beginning;
 use super::{Ownership, PartitionState, Receipt, Shelf, restoring};
 use crate::clock;
 use crate::epoch::AssignmentEpoch;
@@ -74,6 +77,12 @@ pub struct PartitionActor {
     swept_to: Option<Bytes>,
     draining: Option<Drain>,
     halted: bool,
+    /// A replay whose end is not known yet.
+    pub(super) beginning: Option<Beginning>,
+    /// Whether letters were asked for.
+    pub(super) reading: bool,
+    /// The timers of a replay.
+    pub(super) pumping: Option<(SpawnHandle, SpawnHandle)>,
 }
 
 impl PartitionActor {
@@ -81,7 +90,7 @@ impl PartitionActor {
     pub fn start(pipeline: Rc<Pipeline>, mut ownership: Ownership) -> Addr<Self> {
         ownership.stats.last_progress.set(clock::now().0);
         ownership.stats.set_phase(PartitionPhase::Running);
-        let parked = std::mem::take(&mut ownership.parked);
+        let (parked, fresh) = (std::mem::take(&mut ownership.parked), ownership.fresh);
         let state = Rc::new(RefCell::new(PartitionState::new(ownership)));
         PartitionActor::create(|ctx| {
             ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
@@ -93,9 +102,20 @@ impl PartitionActor {
                 swept_to: None,
                 draining: None,
                 halted: false,
+                beginning: None,
+                reading: false,
+                pumping: None,
             };
-            if let Err(reason) = partition.restore(parked) {
-                partition.halt(reason);
+            match partition.restore(parked) {
+                Err(reason) => partition.halt(reason),
+                Ok(()) => {
+                    if fresh {
+                        // Where its commands begin has to be durable before the first one comes.
+                        partition.pipeline.open.borrow_mut().touch(&partition.state);
+                    }
+                    partition.await_commands(ctx);
+                    partition.resume_replay(ctx);
+                }
             }
             partition
         })
@@ -104,20 +124,35 @@ impl PartitionActor {
     /// Hands a record to the order actor of its key.
     fn dispatch(&mut self, record: Record, receipt: Receipt) {
         let (key, taken) = self.sort(record, Hold::Intake(receipt));
-        let key = key.as_deref();
-        let sweep = self.sweep;
-        let live = match self.live.get_mut(key) {
-            Some(live) => live,
-            None => match self.wake(key) {
-                Ok((key, live)) => self.live.insert(key, live),
-                Err(reason) => return self.halt(reason),
-            },
+        let live = match self.enlivened(key.as_deref()) {
+            Ok(live) => live,
+            Err(reason) => return self.halt(reason),
         };
-        live.used = sweep;
         live.cell.pending.set(live.cell.pending.get() + 1);
         if let Err(error) = live.actor.try_send(Take(taken)) {
             self.halt(format!("an order actor refused a record: {error}"));
         }
+    }
+
+    /// The actor of a key, started if need be.
+    fn enlivened(&mut self, key: Option<&[u8]>) -> Result<&mut Live, String> {
+        let sweep = self.sweep;
+        if self.live.get_mut(key).is_none() {
+            let (key, live) = self.wake(key)?;
+            self.live.insert(key, live);
+        }
+        let live = self.live.get_mut(key).expect("it is there now");
+        live.used = sweep;
+        Ok(live)
+    }
+
+    /// A key's lane and its actor.
+    pub(super) fn lane(&mut self, key: Option<&[u8]>) -> Result<(Rc<LaneCell>, Addr<OrderActor>), String> {
+        self.enlivened(key).map(|live| (live.cell.clone(), live.actor.clone()))
+    }
+
+    pub(super) fn halted(&self) -> bool {
+        self.halted
     }
 
     /// Which lane a record belongs to and what marks its repetition.
@@ -169,7 +204,7 @@ impl PartitionActor {
         Live { cell, actor, used: self.sweep }
     }
 
-    fn halt(&mut self, reason: String) {
+    pub(super) fn halt(&mut self, reason: String) {
         if std::mem::replace(&mut self.halted, true) {
             return;
         }

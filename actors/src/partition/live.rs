@@ -56,13 +56,17 @@ impl LiveKeys {
 
     /// Every live key's lane.
     pub fn cells(&self) -> impl Iterator<Item = &Rc<LaneCell>> {
-        self.keyed.values().chain(&self.unkeyed).map(|live| &live.cell)
+        self.all().map(|live| &live.cell)
+    }
+
+    /// Every live key.
+    pub fn all(&self) -> impl Iterator<Item = &Live> {
+        self.keyed.values().chain(&self.unkeyed)
     }
 
     /// Live keys with records that could not be parked.
     pub fn overflowing(&self) -> impl Iterator<Item = &Live> {
-        let live = self.keyed.values().chain(&self.unkeyed);
-        live.filter(|live| live.cell.overflows.borrow().is_some())
+        self.all().filter(|live| live.cell.overflows.borrow().is_some())
     }
 
     /// Lets go of the keys that `may_go` names.

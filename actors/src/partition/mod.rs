@@ -1,8 +1,11 @@
 //! The partition actor: intake, dispatch, drain. One for each partition that a handler holds.
 
 mod actor;
+mod commands;
 mod lane_key;
 mod live;
+mod replay;
+mod replaying;
 mod restoring;
 mod state;
 

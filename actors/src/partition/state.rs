@@ -1,6 +1,7 @@
 //! What a partition is in the middle of: its watermark, its books, and its share of the open epoch.
 //! The partition actor and its order actors share it; they live on one thread.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,12 +9,14 @@ use bytes::{Bytes, BytesMut};
 
 use crate::effects::Emit;
 use crate::epoch::{AssignmentEpoch, Letter, PartitionEpoch};
-use crate::ledger::{Books, IdHasher, PartitionRow, Row, parked_tombstone};
+use crate::ledger::{Books, IdHasher, PartitionRow, ReplayRow, Row, parked_tombstone};
 use crate::order::{Hold, LaneCell};
 use crate::policy::ParkingBounds;
 use crate::record::{Millis, NextOffset, Partition, Record};
 use crate::stats::{HandlerStats, PartitionStats};
 use crate::watermark::{Ticket, Watermark};
+
+use super::replay::{Fate, Replay};
 
 /// Given for a received record; handed back when it is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct Ownership {
     pub row: PartitionRow,
     /// Its parked rows, keys and values, in the order of their keys.
     pub parked: Vec<(Bytes, Bytes)>,
+    /// Whether the row is not in the changelog yet.
+    pub fresh: bool,
     /// What others observe.
     pub stats: Arc<PartitionStats>,
 }
@@ -54,6 +59,10 @@ pub struct PartitionState {
     listed: bool,
     tenure: Tenure,
     parked: Shelf,
+    /// Letters that were marked.
+    marked: HashSet<i64>,
+    /// The replay that is under way.
+    pub replay: Option<Replay>,
     /// Epochs that carry it and are not yet decided.
     undecided: usize,
 }
@@ -100,6 +109,8 @@ struct Tally {
     books: Books,
     /// Records that left their parked rows.
     unparked: u64,
+    /// Dead letters of this handler that are none any more.
+    redeemed: u64,
     redelivered: u64,
     records: u64,
     bytes: u64,
@@ -131,6 +142,8 @@ impl PartitionState {
             listed: false,
             tenure: Tenure::Open,
             parked: Shelf::default(),
+            marked: HashSet::new(),
+            replay: None,
             undecided: 0,
         }
     }
@@ -198,16 +211,85 @@ impl PartitionState {
 
     /// A record of a lane took effect.
     pub fn applied(&mut self, lane: Option<&[u8]>, hold: Hold, emits: Vec<Emit>) {
-        self.share.tally.books.applied += 1;
+        if self.is_foreign(hold) {
+            self.share.tally.books.foreign += 1;
+        } else {
+            self.share.tally.books.applied += 1;
+        }
         self.share.written_bytes += emits.iter().map(|emit| emit.size() as u64).sum::<u64>();
         self.share.emits.extend(emits);
-        self.book(lane, hold);
+        self.book(lane, hold, Fate::Applied);
     }
 
     /// A record of a lane was a producer's duplicate.
     pub fn duplicate(&mut self, lane: Option<&[u8]>, hold: Hold) {
-        self.share.tally.books.duplicates += 1;
-        self.book(lane, hold);
+        if !self.is_foreign(hold) {
+            self.share.tally.books.duplicates += 1;
+        }
+        self.book(lane, hold, Fate::Duplicate);
+    }
+
+    /// A record of a lane was given up by an operator.
+    pub fn skipped(&mut self, lane: Option<&[u8]>, hold: Hold) {
+        self.share.tally.books.skipped += 1;
+        self.book(lane, hold, Fate::Dropped);
+    }
+
+    /// Dead letters were given up by an operator.
+    pub fn discarded(&mut self, letters: u64) {
+        self.share.tally.books.discarded += letters;
+        self.share.tally.redeemed += letters;
+    }
+
+    /// Dead letters are gone from their topic.
+    pub fn lost_letters(&mut self, letters: u64) {
+        self.share.tally.books.lost_letters += letters;
+        self.share.tally.redeemed += letters;
+    }
+
+    /// A command was carried out, or refused: commands are read from `next` on, and this is the answer.
+    pub fn commanded(&mut self, next: i64, answer: Option<Emit>) {
+        self.row.commands = next;
+        self.share.emits.extend(answer);
+    }
+
+    /// An answer to a command that is under way.
+    pub fn answer(&mut self, answer: Emit) {
+        self.share.emits.push(answer);
+    }
+
+    /// Commands are read from here on.
+    pub fn commands(&self) -> i64 {
+        self.row.commands
+    }
+
+    /// The replay that the last owner left unfinished.
+    pub fn unfinished_replay(&self) -> Option<&ReplayRow> {
+        self.row.replay.as_ref()
+    }
+
+    /// A letter failed again, and those of its key that were in the lane behind it are left where they lie.
+    pub fn letter_failed(&mut self, lane: Option<&[u8]>, letters: &[i64], why: String) {
+        let Some(replay) = &mut self.replay else { return };
+        for (n, letter) in letters.iter().enumerate() {
+            replay.finish(*letter, if n == 0 { Fate::Failed } else { Fate::Dropped });
+        }
+        replay.trouble(why);
+        replay.leave(&lane.map(Bytes::copy_from_slice));
+    }
+
+    /// All letters of a key are dealt with.
+    pub fn key_is_live(&mut self, lane: Option<&[u8]>) {
+        if let Some(replay) = &mut self.replay {
+            replay.leave(&lane.map(Bytes::copy_from_slice));
+        }
+    }
+
+    fn is_foreign(&self, hold: Hold) -> bool {
+        match (hold, &self.replay) {
+            (Hold::Letter { offset, .. }, Some(replay)) => replay.was_foreign(offset),
+            _ => false,
+        }
     }
 
     /// A record of a lane goes to the dead-letter topic.
@@ -215,7 +297,7 @@ impl PartitionState {
         self.share.tally.books.dead_lettered += 1;
         self.share.written_bytes += letter.emit.size() as u64;
         self.share.letters.push(letter);
-        self.book(lane, hold);
+        self.book(lane, hold, Fate::Failed);
     }
 
     /// Whether `bounds` leave room for one more parked row of so many bytes.
@@ -263,7 +345,7 @@ impl PartitionState {
         self.stats.parked_bytes.set(self.parked.bytes as i64);
     }
 
-    fn book(&mut self, lane: Option<&[u8]>, hold: Hold) {
+    fn book(&mut self, lane: Option<&[u8]>, hold: Hold, fate: Fate) {
         match hold {
             Hold::Intake(receipt) => {
                 self.share.tally.books.received += 1;
@@ -275,6 +357,15 @@ impl PartitionState {
                 self.parked.records -= 1;
                 self.parked.bytes -= u64::from(bytes);
                 self.show_shelf();
+            }
+            Hold::Letter { offset, .. } => {
+                if !self.is_foreign(hold) {
+                    self.share.tally.books.replayed += 1;
+                    self.share.tally.redeemed += 1;
+                }
+                if let Some(replay) = &mut self.replay {
+                    replay.finish(offset, fate);
+                }
             }
         }
     }
@@ -288,6 +379,17 @@ impl PartitionState {
     /// A lane whose head the open epoch must carry.
     pub fn changed(&mut self, lane: Rc<LaneCell>) {
         self.share.lanes.push(lane);
+    }
+
+    /// A letter without a number was dealt with.
+    pub fn mark(&mut self, letter: i64, row: Row) {
+        self.marked.insert(letter);
+        self.share.rows.push(row);
+    }
+
+    /// Whether a letter was marked by this owner: the row may not be committed yet.
+    pub fn has_marked(&self, letter: i64) -> bool {
+        self.marked.contains(&letter)
     }
 
     /// A row that is written as it is: the removal of one that nobody holds.
@@ -327,6 +429,7 @@ impl PartitionState {
         add(&mut self.row.books, &tally);
         debug_assert!(self.row.books.balance(), "books of {}: {:?}", self.partition, self.row.books);
         self.row.watermark = next.0;
+        self.row.replay = self.replay.as_ref().map(Replay::row);
         self.row.epoch = epoch;
         self.undecided += 1;
         let part = PartitionEpoch {
@@ -351,11 +454,12 @@ impl PartitionState {
         handler.applied.add(tally.books.applied);
         handler.duplicates.add(tally.books.duplicates);
         handler.dead_letters.add(tally.books.dead_lettered);
+        handler.replayed.add(tally.books.replayed + tally.books.foreign);
         handler.redelivered.add(tally.redelivered);
         self.stats.outstanding_records.add(-(tally.records as i64));
         self.stats.outstanding_bytes.add(-(tally.bytes as i64));
         self.stats.ahead.set(self.watermark.span() as i64);
-        if tally.records > 0 || tally.unparked > 0 {
+        if tally.records > 0 || tally.unparked > 0 || tally.redeemed > 0 {
             self.stats.last_progress.set(now.0);
         }
         self.stats.watermark.set(next.0);
@@ -405,6 +509,15 @@ fn add(books: &mut Books, tally: &Tally) {
     books.received += more.received;
     books.applied += more.applied;
     books.duplicates += more.duplicates;
-    books.dead_lettered += more.dead_lettered;
     books.parked = books.parked + more.parked - tally.unparked;
+    books.discarded += more.discarded;
+    books.lost_letters += more.lost_letters;
+    books.skipped += more.skipped;
+    books.replayed += more.replayed;
+    books.foreign += more.foreign;
+    // Without transactions a crash may leave letters in the topic that no books know, and letters may be
+    // older than the ledger: they are received now.
+    books.dead_lettered += more.dead_lettered;
+    books.received += tally.redeemed.saturating_sub(books.dead_lettered);
+    books.dead_lettered = books.dead_lettered.saturating_sub(tally.redeemed);
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use bytes::Bytes;
+use pawl_actors::aside::{Aside, Ask, Found, Want};
 use pawl_actors::effects::{Effects, Emit};
 use pawl_actors::epoch::{AssignmentEpoch, Epoch, EpochDecided};
 use pawl_actors::handler::{Answer, Call, Handler, Source};
@@ -155,6 +156,61 @@ pub struct House {
     pub partition_stats: Arc<PartitionStats>,
     pub actors: Actors,
     pub partition: Addr<PartitionActor>,
+    pub asides: Asides,
+}
+
+/// What was asked for beside the input, and the command topic.
+#[derive(Clone, Default)]
+pub struct Asides {
+    wants: Arc<Mutex<Vec<Want>>>,
+    pub commands: Arc<Mutex<Vec<Record>>>,
+    /// Letters that were removed from their topic.
+    pub gone: Arc<Mutex<Vec<i64>>>,
+}
+
+impl Asides {
+    /// Answers what can be answered: commands, and committed letters two at a time.
+    fn serve(&self) {
+        let wants = std::mem::take(&mut *self.wants.lock().unwrap());
+        for want in wants {
+            let all = match want.topic {
+                Aside::Commands => self.commands.lock().unwrap().clone(),
+                Aside::Letters => letter_topic(),
+            };
+            match want.ask {
+                Ask::End => (want.reply)(Found::End(all.len() as i64)),
+                Ask::Records(from) => {
+                    let gone = self.gone.lock().unwrap();
+                    let after: Vec<Record> = all.into_iter().filter(|record| record.offset.0 >= from).take(2).collect();
+                    if after.is_empty() && want.topic == Aside::Commands {
+                        self.wants.lock().unwrap().push(want);
+                        continue;
+                    }
+                    let next = after.last().map_or(from, |record| record.offset.0 + 1);
+                    let at_end = after.len() < 2;
+                    let there = |record: &Record| want.topic == Aside::Commands || !gone.contains(&record.offset.0);
+                    let records = after.into_iter().filter(there).collect();
+                    (want.reply)(Found::Records { records, next, at_end });
+                }
+            }
+        }
+    }
+}
+
+/// The dead-letter topic as the committed epochs have written it.
+pub fn letter_topic() -> Vec<Record> {
+    COMMITTED.with_borrow(|all| {
+        let letters = all.iter().flat_map(|epoch| &epoch.partitions).flat_map(|part| &part.letters);
+        let records = letters.enumerate().map(|(offset, letter)| Record {
+            offset: Offset(offset as i64),
+            timestamp: Millis(5_000),
+            timestamp_type: TimestampType::CreateTime,
+            key: letter.emit.key.clone(),
+            value: letter.emit.value.clone(),
+            headers: letter.emit.headers.clone(),
+        });
+        records.collect()
+    })
 }
 
 pub fn retry() -> RetryPolicy {
@@ -181,6 +237,9 @@ pub fn policy() -> Policy {
             overflow: Overflow::PauseIntake,
         },
         dead_letter_topic: "orders-dlt".into(),
+        dead_letter_topic_id: "dlt-id".into(),
+        command_topic: "billing-commands".into(),
+        replay: ParkingBounds { records: 100, bytes: 100_000 },
         quarantine: false,
         max_emit_bytes: 1_000_000,
         max_letter_bytes: 1_000_000,
@@ -212,12 +271,15 @@ impl House {
             topic_id: "id".into(),
             group: "billing".into(),
         };
+        let asides = Asides::default();
+        let wants = asides.wants.clone();
         let world = World {
             policy,
             source: Arc::new(source),
             handler: Arc::new(script.clone()),
             view: Box::new(rows.clone()),
             stats: stats.clone(),
+            aside: Box::new(move |want| wants.lock().unwrap().push(want)),
             sink: Box::new({
                 let epochs = epochs.clone();
                 move |epoch| epochs.lock().unwrap().push(epoch)
@@ -236,13 +298,14 @@ impl House {
             claim: 7,
             row: stored.unwrap_or_else(|| row(0)),
             parked: rows.parked(),
+            fresh: false,
             stats: partition_stats.clone(),
         };
         let (tell, told) = tokio::sync::oneshot::channel();
         let started = Box::new(move |actor| drop(tell.send(actor)));
         actors.supervisor.do_send(Own { ownership, started });
         let partition = told.await.unwrap();
-        House { script, rows, epochs, halts, stats, partition_stats, actors, partition }
+        House { script, rows, epochs, halts, stats, partition_stats, actors, partition, asides }
     }
 
     pub fn take(&self, records: impl IntoIterator<Item = Record>) {
@@ -257,6 +320,7 @@ impl House {
         while tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(1)).await;
             self.commit();
+            self.asides.serve();
         }
     }
 

@@ -2,6 +2,7 @@
 //! clock, the writer and the view are memory.
 
 mod breaker;
+mod commands;
 mod house;
 mod parking;
 mod quarantine;

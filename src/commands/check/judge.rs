@@ -16,6 +16,7 @@ const HEAD_BYTES: u64 = 16 * 1024;
 pub struct Facts {
     pub input: Topic,
     pub changelog: Topic,
+    pub commands: Topic,
     pub letters: Topic,
     pub forward: Option<Topic>,
 }
@@ -43,6 +44,7 @@ pub fn handler(name: &str, settings: &HandlerSettings, facts: &Facts) -> Vec<Fin
     let mut judge = Judge { handler: name, settings, findings: Vec::new() };
     judge.input(&facts.input);
     judge.changelog(&facts.input, &facts.changelog);
+    judge.commands(&facts.input, &facts.commands);
     judge.letters(&facts.input, &facts.letters);
     if let Some(forward) = &facts.forward {
         judge.forward(&facts.input, forward);
@@ -110,10 +112,24 @@ impl Judge<'_> {
         }
     }
 
+    fn commands(&mut self, input: &Topic, topic: &Topic) {
+        let Some(found) = &topic.found else { return self.missing_own(Role::Commands, topic) };
+        self.partitions(Role::Commands, input, topic, found);
+        self.rights(Role::Commands, topic, found, &[Right::Read, Right::Write]);
+        let Some(configs) = self.configs(Role::Commands, topic, found) else { return };
+        if configs.cleanup_policy.contains("compact") {
+            let finding = format!(
+                "the command topic \"{}\" is compacted, which takes records with keys only: no command could be written",
+                topic.name
+            );
+            self.add(Level::Error, finding, "set cleanup.policy=delete on it");
+        }
+    }
+
     fn letters(&mut self, input: &Topic, topic: &Topic) {
         let Some(found) = &topic.found else { return self.missing_own(Role::DeadLetters, topic) };
         self.partitions(Role::DeadLetters, input, topic, found);
-        self.rights(Role::DeadLetters, topic, found, &[Right::Write]);
+        self.rights(Role::DeadLetters, topic, found, &[Right::Read, Right::Write]);
         let Some(configs) = self.configs(Role::DeadLetters, topic, found) else { return };
         self.kept(topic, configs);
         if let Some(largest) = largest(input) {
@@ -251,6 +267,7 @@ mod tests {
         let facts = Facts {
             input: topic("orders", "delete", MIB),
             changelog: topic("billing-changelog", "compact", 2 * MIB),
+            commands: topic("billing-commands", "delete", MIB),
             letters: topic("orders-dlt", "delete", 2 * MIB),
             forward: Some(topic("out", "delete", MIB)),
         };
@@ -389,6 +406,7 @@ mod tests {
             &[
                 (Level::Error, "no right to read the input topic", "Read by an ACL"),
                 (Level::Error, "no right to write the changelog topic", "Write by an ACL"),
+                (Level::Error, "no right to read the dead-letter topic", "Read by an ACL"),
             ],
         );
     }

@@ -53,6 +53,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
         dead_letter = { topic = "dead", then = "continue" }
         breaker = { keys = 0, probe_every = "10ms" }
         parking = { max_records_per_key = 1, max_bytes_per_key = "1KiB", max_records = 2, max_bytes = "1MiB", overflow = "dead-letter" }
+        replay = { max_records = 3, max_bytes = "1KiB" }
         intake = { max_records = 1, max_bytes = "1MiB", max_finished_ahead = 2 }
         membership = { protocol = "consumer", assignor = "range", static = true, revoke_grace = "1s" }
         commit_interval = "0s"
@@ -121,6 +122,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
             max_bytes: ByteSize::mib(1),
             overflow: Overflow::DeadLetter,
         },
+        replay: Replay { max_records: 3, max_bytes: ByteSize::kib(1) },
         intake: Intake { max_records: 1, max_bytes: ByteSize::mib(1), max_finished_ahead: 2 },
         membership: Membership {
             protocol: GroupProtocol::Consumer,

@@ -17,7 +17,7 @@ impl Lane {
         let current = records.pop_front();
         let bytes = |taken: &Taken| match taken.hold {
             Hold::Row { bytes, .. } => u64::from(bytes),
-            Hold::Intake(_) => 0,
+            Hold::Intake(_) | Hold::Letter { .. } => 0,
         };
         Lane {
             state: State::Parked { attempt },
@@ -37,8 +37,7 @@ impl Lane {
         }
         self.state = State::Parked { attempt: next };
         self.current = self.current.take().map(Taken::detached);
-        let parking = self.head.parking.as_mut().unwrap_or_else(|| self.wait.get_or_insert_default());
-        parking.wait(next, now, delay_ms, cause);
+        self.parking_mut().wait(next, now, delay_ms, cause);
         true
     }
 
@@ -55,9 +54,7 @@ impl Lane {
         };
         if current {
             self.state = given;
-            if let Some(parking) = self.head.parking.as_mut().or(self.wait.as_mut()) {
-                parking.give_back(attempt);
-            }
+            self.parking_mut().give_back(attempt);
         }
         current
     }
@@ -70,12 +67,36 @@ impl Lane {
         Some(failed)
     }
 
-    /// The first record without a row, while the lane waits for a retry.
-    pub fn unparked(&self) -> Option<&Taken> {
+    /// What is known of the wait of the current record. A letter has no row, so it says nothing of the rows
+    /// behind it.
+    pub(super) fn parking_mut(&mut self) -> &mut Parking {
+        let letter = self.current.as_ref().is_some_and(|taken| taken.hold.is_letter());
+        match &mut self.head.parking {
+            Some(parking) if !letter => parking,
+            _ => self.wait.get_or_insert_default(),
+        }
+    }
+
+    /// The first record without a row, while the lane waits for a retry: its place in the queue, and before
+    /// the queue the current one.
+    fn unparked_at(&self) -> Option<Option<usize>> {
         let State::Parked { .. } = self.state else { return None };
-        match self.parked_records() {
-            0 => self.current.as_ref(),
-            rows => self.queue.get(usize::try_from(rows - 1).ok()?),
+        let rows = usize::try_from(self.parked_records()).ok()?;
+        if self.letters == 0 {
+            let at = rows.checked_sub(1);
+            return at.is_none_or(|at| at < self.queue.len()).then_some(at);
+        }
+        // A letter needs no row: it lies in its topic.
+        let all = self.current.iter().chain(&self.queue).enumerate();
+        let (at, _) = all.filter(|(_, taken)| !taken.hold.is_letter()).nth(rows)?;
+        Some(at.checked_sub(1))
+    }
+
+    /// The record that [`Lane::parked_row`] gives a row.
+    pub fn unparked(&self) -> Option<&Taken> {
+        match self.unparked_at()? {
+            None => self.current.as_ref(),
+            Some(at) => self.queue.get(at),
         }
     }
 
@@ -87,27 +108,30 @@ impl Lane {
     /// The record that [`Lane::unparked`] tells lies in the row that [`Lane::parked_row`] gave: it holds
     /// the watermark no more. What did is returned.
     pub fn shelve(&mut self, row_bytes: u32) -> Option<Receipt> {
-        self.unparked()?;
+        let at = self.unparked_at()?;
+        let current_is_parked = !self.current.as_ref()?.hold.is_letter();
         let parking = match &mut self.head.parking {
             Some(parking) => parking,
             none => {
-                let wait = none.insert(self.wait.take().unwrap_or_default());
+                let wait = if current_is_parked { self.wait.take() } else { None };
+                let wait = none.insert(wait.unwrap_or_default());
+                wait.attempt = wait.attempt.max(1);
                 (wait.first, wait.next) = (self.next_row, self.next_row);
                 wait
             }
         };
-        let (number, rows) = (parking.next, parking.records());
+        let number = parking.next;
         parking.next += 1;
         self.next_row = parking.next;
-        let taken = match rows {
-            0 => self.current.as_mut()?,
-            rows => self.queue.get_mut(usize::try_from(rows - 1).ok()?)?,
+        let taken = match at {
+            None => self.current.as_mut()?,
+            Some(at) => self.queue.get_mut(at)?,
         };
         self.head.taken = taken.record.offset;
         self.parked_bytes += u64::from(row_bytes);
         match std::mem::replace(&mut taken.hold, Hold::Row { number, bytes: row_bytes }) {
             Hold::Intake(receipt) => Some(receipt),
-            Hold::Row { .. } => unreachable!("records with rows come first"),
+            Hold::Row { .. } | Hold::Letter { .. } => unreachable!("those with rows come first"),
         }
     }
 
@@ -123,7 +147,8 @@ impl Lane {
 
     /// What is known of the wait for a retry.
     pub fn parking(&self) -> Option<&Parking> {
-        self.head.parking.as_deref().or(self.wait.as_deref())
+        let letter = self.current.as_ref().is_some_and(|taken| taken.hold.is_letter());
+        self.head.parking.as_deref().filter(|_| !letter).or(self.wait.as_deref())
     }
 
     /// The attempt that a waiting lane is to be woken for.

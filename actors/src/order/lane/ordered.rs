@@ -1,0 +1,62 @@
+//! What an operator's command does to a lane.
+
+use super::{Lane, State, Taken};
+use crate::ledger::RecentIds;
+use crate::record::{Millis, Offset};
+
+impl Lane {
+    /// Whether anything is known of the key.
+    pub fn is_known(&self) -> bool {
+        !self.is_empty() || self.stored || !self.head.is_bare()
+    }
+
+    /// Pauses the key; `false` if it was. What is at the handler may end.
+    pub fn pause(&mut self) -> bool {
+        !std::mem::replace(&mut self.head.paused, true)
+    }
+
+    /// Whether the key is paused.
+    pub fn is_paused(&self) -> bool {
+        self.head.paused
+    }
+
+    /// Ends a pause; `false` if there was none.
+    pub fn resume(&mut self) -> bool {
+        std::mem::replace(&mut self.head.paused, false)
+    }
+
+    /// The attempt that a lane waits for and that is due at once, and its record.
+    pub fn overdue(&self, now: Millis) -> Option<(Offset, u32)> {
+        let (offset, attempt) = (self.waits_with()?, self.waits_for()?);
+        (self.parking().is_none_or(|parking| parking.left(now) == 0)).then_some((offset, attempt))
+    }
+
+    /// Gives up the record of this offset, with which the lane waits; `None` if it does not.
+    pub fn skip(&mut self, offset: Offset) -> Option<Taken> {
+        if self.waits_with() != Some(offset) || self.current_letter().is_some() {
+            return None;
+        }
+        self.state = State::Idle;
+        let done = self.current.take()?;
+        self.finish(&done);
+        Some(done)
+    }
+
+    /// Gives up the first letters of the quarantine, up to the one of this number; how many it were. 0 if there
+    /// is none, or while the lane works on them.
+    pub fn discard(&mut self, through: u64) -> u64 {
+        let Some(quarantine) = self.head.quarantine.as_deref().filter(|_| self.letters == 0) else { return 0 };
+        let discarded = (through.saturating_add(1)).min(quarantine.next).saturating_sub(quarantine.first);
+        self.letters_are_dealt_with(discarded);
+        discarded
+    }
+
+    /// Forgets state and event ids; `false` while the key has records or letters that nobody has dealt with.
+    pub fn erase(&mut self) -> bool {
+        let idle = self.is_empty() && !self.head.is_special();
+        if idle {
+            (self.head.state, self.head.ids) = (None, RecentIds::default());
+        }
+        idle
+    }
+}

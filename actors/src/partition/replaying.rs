@@ -1,0 +1,443 @@
+//! How a replay of a partition's dead letters goes on: it asks for letters, and hands them to the lanes of
+//! their keys.
+
+use std::time::Duration;
+
+use actix::{AsyncContext, Context, Handler, Message};
+use bytes::{Bytes, BytesMut};
+
+use super::PartitionActor;
+use super::commands::Outcome;
+use super::replay::{Choice, Replay, Standing};
+use crate::aside::{Ask, Aside, Found, Want};
+use crate::command::{Command, Progress, Replay as Request, What};
+use crate::dead_letter::{Told, original};
+use crate::ledger::{Head, ReplayRow, head_key, mark_key, marks};
+use crate::order::{Drive, Hold, Taken};
+use crate::record::{Offset, Record};
+use crate::watermark::Ticket;
+
+/// How often a replay looks whether there is room for more.
+const TICK: Duration = Duration::from_millis(25);
+/// How often it tells how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How long keys wait for letters that the topic does not seem to hold.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Letters that were read for a replay, or where their topic ends.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Letters {
+    /// Offset of the replay's command.
+    command: i64,
+    found: Found,
+}
+
+/// A replay that waits for the end of its topic to be told.
+pub(super) struct Beginning {
+    row: ReplayRow,
+    id: String,
+    request: Request,
+}
+
+impl PartitionActor {
+    /// A command to replay letters; `None`: it has begun.
+    pub(super) fn begin_replay(
+        &mut self,
+        id: &str,
+        request: &Request,
+        at: Offset,
+        value: &[u8],
+        ctx: &Context<Self>,
+    ) -> Option<Outcome> {
+        let running = self.state.borrow().replay.as_ref().map(|replay| replay.id().to_owned());
+        if let Some(running) = running.or_else(|| self.beginning.as_ref().map(|other| other.id.clone())) {
+            return Some(Outcome::refused(format!(
+                "another replay is under way here ({running}): let it end, or pawl dlt stop-replay"
+            )));
+        }
+        if request.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+            return Some(Outcome::refused("the rate must be more than 0 letters a second"));
+        }
+        let request_text = String::from_utf8_lossy(value).into_owned();
+        let row = ReplayRow { command: at.0, request: request_text, ..ReplayRow::default() };
+        // From here on it is durable, whoever owns the partition next.
+        let replay = Replay::new(row.clone(), id.into(), request.clone(), &self.pipeline.source.group, Some(i64::MAX));
+        self.state.borrow_mut().replay = Some(replay);
+        self.beginning = Some(Beginning { row, id: id.into(), request: request.clone() });
+        self.ask_for_letters(at.0, Ask::End, ctx);
+        None
+    }
+
+    /// Goes on with what the last owner left unfinished.
+    pub(super) fn resume_replay(&mut self, ctx: &Context<Self>) {
+        let Some(row) = self.state.borrow().unfinished_replay().cloned() else { return };
+        let Ok(Command { id, what: What::Replay(request), .. }) = Command::read(row.request.as_bytes()) else {
+            tracing::error!("a replay that is under way cannot be read, and ends: {}", row.request);
+            return;
+        };
+        let command = row.command;
+        // Its end may not have been told yet.
+        let resumed = row.to != i64::MAX;
+        let replay = Replay::new(row.clone(), id.clone(), request.clone(), &self.pipeline.source.group, None);
+        self.state.borrow_mut().replay = Some(replay);
+        if resumed {
+            self.pump_later(ctx);
+        } else {
+            self.beginning = Some(Beginning { row, id, request });
+            self.ask_for_letters(command, Ask::End, ctx);
+        }
+    }
+
+    /// No further letter begins; what is at the handler may end.
+    pub(super) fn stop_replay(&mut self) -> Outcome {
+        let Some(keys) = self.state.borrow_mut().replay.as_mut().map(Replay::stop) else {
+            return Outcome(Progress::Nothing, "no replay is under way here".into());
+        };
+        for live in self.live.all() {
+            let letters = live.cell.lane.borrow_mut().stop_replay();
+            if letters.is_empty() {
+                continue;
+            }
+            if let Some(replay) = &mut self.state.borrow_mut().replay {
+                for letter in letters {
+                    replay.finish(letter, super::replay::Fate::Dropped);
+                }
+            }
+            live.actor.do_send(Drive);
+        }
+        for key in keys {
+            self.leave(&key);
+        }
+        Outcome::done("the replay ends with what is at the handler now".into())
+    }
+
+    fn ask_for_letters(&self, command: i64, ask: Ask, ctx: &Context<Self>) {
+        let (state, me) = (self.state.borrow(), ctx.address());
+        (self.pipeline.aside)(Want {
+            topic: Aside::Letters,
+            partition: state.partition(),
+            assignment: state.assignment(),
+            ask,
+            // At most one answer is under way.
+            reply: Box::new(move |found| me.do_send(Letters { command, found })),
+        });
+    }
+
+    fn pump_later(&self, ctx: &Context<Self>) {
+        // A context is only borrowed here; the message is the timer's.
+        ctx.address().do_send(Pump);
+    }
+
+    /// Hands letters on while there is room, and asks for more.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        if !self.state.borrow().may_begin() || self.halted() {
+            return;
+        }
+        let policy = self.pipeline.policy.replay;
+        loop {
+            let next = self.state.borrow_mut().replay.as_mut().and_then(|replay| replay.next(&policy));
+            let Some((letter, ticket)) = next else { break };
+            if let Err(reason) = self.offer(&letter, ticket) {
+                return self.halt(reason);
+            }
+            self.pipeline.open.borrow_mut().touch(&self.state);
+        }
+        let wants = self.state.borrow().replay.as_ref().and_then(|replay| Some((replay.command(), replay.wants()?)));
+        if let Some((command, from)) = wants.filter(|_| !self.reading && self.beginning.is_none()) {
+            self.reading = true;
+            self.ask_for_letters(command, Ask::Records(from), ctx);
+        }
+        self.give_up_the_stuck();
+        self.end_replay();
+    }
+
+    /// Keys whose letters do not come are told, and left in quarantine.
+    fn give_up_the_stuck(&mut self) {
+        let stuck = self.state.borrow().replay.as_ref().map_or(Vec::new(), |replay| replay.stuck(PATIENCE));
+        for key in stuck {
+            if let Some(replay) = &mut self.state.borrow_mut().replay {
+                let name = key.as_deref().map_or_else(|| "null".into(), String::from_utf8_lossy);
+                replay.trouble(format!("key \"{name}\": its last letters are gone from the topic"));
+            }
+            self.leave(&key);
+        }
+    }
+
+    /// The replay is over for a key that has letters left.
+    fn leave(&mut self, key: &Option<Bytes>) {
+        if let Some(replay) = &mut self.state.borrow_mut().replay {
+            replay.leave(key);
+        }
+        if let Some(cell) = self.live.get_mut(key.as_deref()).map(|live| live.cell.clone())
+            && cell.lane.borrow_mut().leave_replay()
+            && cell.lane.borrow_mut().mark_changed()
+        {
+            self.state.borrow_mut().changed(cell);
+            self.pipeline.open.borrow_mut().touch(&self.state);
+        }
+    }
+
+    fn end_replay(&mut self) {
+        let done = self.beginning.is_none() && self.state.borrow().replay.as_ref().is_some_and(Replay::is_done);
+        let Some(mut replay) = done.then(|| self.state.borrow_mut().replay.take()).flatten() else { return };
+        self.look_for_the_named_key(&mut replay);
+        let told = replay.replayed();
+        let verb = if replay.is_dry() { "would be handed to the handler" } else { "took effect" };
+        let message = format!(
+            "{} letters {verb}, {} were duplicates, {} failed again",
+            told.applied, told.duplicates, told.failed
+        );
+        tracing::info!(handler = %self.pipeline.source.handler, id = replay.id(), "replay: {message}");
+        let answer = self.answer(replay.id(), Outcome::done(message), Some(told));
+        self.state.borrow_mut().answer(answer);
+        self.pipeline.open.borrow_mut().touch(&self.state);
+    }
+
+    /// A key that was named, is in quarantine and was not met: all its letters are gone.
+    fn look_for_the_named_key(&mut self, replay: &mut Replay) {
+        let Some(key) = replay.only_key().cloned().filter(|key| !replay.met(key)) else { return };
+        let Ok((cell, _)) = self.known(key.as_deref()) else { return };
+        let Some(letters) = cell.lane.borrow().quarantine().map(|quarantine| quarantine.letters()) else { return };
+        if replay.accepts_lost() && !replay.is_dry() && cell.lane.borrow_mut().discard(u64::MAX - 1) > 0 {
+            self.state.borrow_mut().lost_letters(letters);
+            if cell.lane.borrow_mut().mark_changed() {
+                self.state.borrow_mut().changed(cell);
+            }
+            replay.trouble(format!("all {letters} letters of the key are gone from the topic; booked as lost"));
+        } else {
+            replay.trouble(format!(
+                "none of the {letters} letters of the key was found, or none of them was meant: without other filters \
+                 they are gone from the topic, see --accept-lost"
+            ));
+        }
+    }
+
+    /// Decides what becomes of a letter that was read.
+    fn offer(&mut self, letter: &Record, ticket: Ticket) -> Result<(), String> {
+        let told = Told::read(letter);
+        let record = original(letter);
+        let own_group = self.pipeline.source.group.clone();
+        let (own, ours) = {
+            let state = self.state.borrow();
+            let Some(replay) = &state.replay else { return Ok(()) };
+            (!replay.is_foreign(&own_group), replay.is_of_the_group(&told))
+        };
+        if !ours {
+            let mut state = self.state.borrow_mut();
+            state.replay.as_mut().expect("looked at above").leave_out(ticket);
+            return Ok(());
+        }
+        let (key, mut taken) = self.sort(record, Hold::Letter { offset: letter.offset.0, number: None });
+        let marked = self.is_marked(letter.offset.0)?;
+        let live = self.live.get_mut(key.as_deref()).map(|live| live.cell.clone());
+        let head = match &live {
+            Some(_) => None,
+            None => self.stored_head(key.as_deref())?,
+        };
+        let mut state = self.state.borrow_mut();
+        let replay = state.replay.as_mut().expect("looked at above");
+        let choice = match &live {
+            Some(cell) => {
+                let lane = cell.lane.borrow();
+                let may_join = cell.pending.get() == 0 && lane.may_join();
+                let known = Standing { quarantine: lane.quarantine(), may_join, marked };
+                replay.choose(&key, letter, &told, known, own)
+            }
+            None => {
+                let quarantine = head.as_ref().and_then(|head| head.quarantine.as_deref());
+                let may_join = head.as_ref().is_some_and(|head| !head.paused);
+                replay.choose(&key, letter, &told, Standing { quarantine, may_join, marked }, own)
+            }
+        };
+        let dry = replay.is_dry();
+        drop(state);
+        match choice {
+            Choice::Hand { number, joins } if !dry => {
+                taken.hold = Hold::Letter { offset: letter.offset.0, number };
+                self.hand(letter, key.as_ref(), ticket, taken, joins, !own)
+            }
+            Choice::Gap(missing) => self.gap(letter, &key, ticket, missing, told.place.map(|(_, number)| number), taken),
+            Choice::Hand { .. } => {
+                self.replay(|replay| replay.count(ticket));
+                Ok(())
+            }
+            Choice::PassOver => {
+                self.replay(|replay| replay.pass_over(ticket));
+                Ok(())
+            }
+        }
+    }
+
+    fn replay(&self, then: impl FnOnce(&mut Replay)) {
+        if let Some(replay) = &mut self.state.borrow_mut().replay {
+            then(replay);
+        }
+    }
+
+    fn hand(
+        &mut self,
+        letter: &Record,
+        key: Option<&Bytes>,
+        ticket: Ticket,
+        taken: Taken,
+        joins: bool,
+        foreign: bool,
+    ) -> Result<(), String> {
+        let (cell, actor) = self.lane(key.map(|key| &key[..]))?;
+        let command = self.state.borrow().replay.as_ref().map_or(0, Replay::command);
+        {
+            let mut lane = cell.lane.borrow_mut();
+            if joins {
+                lane.join(command);
+            }
+            lane.take_letter(taken);
+        }
+        if joins && cell.lane.borrow_mut().mark_changed() {
+            self.state.borrow_mut().changed(cell.clone());
+        }
+        self.replay(|replay| replay.hand(letter, ticket, foreign));
+        // No more than letters that may be under way.
+        actor.do_send(Drive);
+        Ok(())
+    }
+
+    /// Letters before this one are gone. If that is accepted, they are booked as lost, and it is the next.
+    fn gap(
+        &mut self,
+        letter: &Record,
+        key: &Option<Bytes>,
+        ticket: Ticket,
+        missing: u64,
+        number: Option<u64>,
+        mut taken: Taken,
+    ) -> Result<(), String> {
+        let (accepts, dry) = {
+            let state = self.state.borrow();
+            state.replay.as_ref().map_or((false, true), |replay| (replay.accepts_lost(), replay.is_dry()))
+        };
+        if accepts && !dry
+            && let Some(number) = number
+        {
+            let (cell, _) = self.lane(key.as_deref())?;
+            let free = cell.lane.borrow().may_join();
+            let lost = if free { cell.lane.borrow_mut().discard(number - 1) } else { 0 };
+            if lost > 0 {
+                self.state.borrow_mut().lost_letters(lost);
+                self.replay(|replay| replay.gap(key, letter, lost, Some(number)));
+                taken.hold = Hold::Letter { offset: letter.offset.0, number: Some(number) };
+                return self.hand(letter, key.as_ref(), ticket, taken, true, false);
+            }
+        }
+        self.replay(|replay| {
+            replay.gap(key, letter, missing, None);
+            replay.pass_over(ticket);
+        });
+        self.leave(key);
+        Ok(())
+    }
+
+    fn is_marked(&self, letter: i64) -> Result<bool, String> {
+        if self.state.borrow().has_marked(letter) {
+            return Ok(true);
+        }
+        let partition = self.state.borrow().partition();
+        let row = self.pipeline.view.get(partition, &mark_key(letter, &mut BytesMut::new()));
+        let row = row.map_err(|error| error.to_string())?;
+        let id = &self.pipeline.policy.dead_letter_topic_id;
+        row.map_or(Ok(false), |row| marks(&row, id)).map_err(|error| error.to_string())
+    }
+
+    fn stored_head(&self, key: Option<&[u8]>) -> Result<Option<Head>, String> {
+        let partition = self.state.borrow().partition();
+        let row = self.pipeline.view.get(partition, &head_key(key, &mut BytesMut::new()));
+        let row = row.map_err(|error| error.to_string())?;
+        row.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())
+    }
+
+    fn tell_progress(&mut self) {
+        let told = {
+            let mut state = self.state.borrow_mut();
+            let Some(replay) = &mut state.replay else { return };
+            if !replay.has_news() {
+                return;
+            }
+            (replay.id().to_owned(), replay.replayed())
+        };
+        let answer = self.answer(&told.0, Outcome(Progress::Running, String::new()), Some(told.1));
+        self.state.borrow_mut().answer(answer);
+        self.pipeline.open.borrow_mut().touch(&self.state);
+    }
+}
+
+/// Time for a replay to go on.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Pump;
+
+impl Handler<Pump> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Pump, ctx: &mut Self::Context) {
+        if self.pumping.is_some() {
+            return;
+        }
+        let tell = ctx.run_interval(TELL_EVERY, |partition, _| {
+            if partition.state.borrow().may_begin() {
+                partition.tell_progress();
+            }
+        });
+        let pump = ctx.run_interval(TICK, |partition, ctx| {
+            partition.replay(|replay| replay.tick(TICK.as_secs_f64()));
+            partition.pump(ctx);
+            if partition.state.borrow().replay.is_none()
+                && let Some((pump, tell)) = partition.pumping.take()
+            {
+                ctx.cancel_future(pump);
+                ctx.cancel_future(tell);
+            }
+        });
+        self.pumping = Some((pump, tell));
+    }
+}
+
+impl Handler<Letters> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, Letters { command, found }: Letters, ctx: &mut Self::Context) {
+        // One question is under way at most, also where its answer comes too late.
+        self.reading &= matches!(found, Found::End(_));
+        let ours = self.state.borrow().replay.as_ref().is_some_and(|replay| replay.command() == command);
+        if !ours || !self.state.borrow().may_begin() {
+            return;
+        }
+        match found {
+            Found::End(end) => {
+                let Some(Beginning { row, id, request }) = self.beginning.take() else { return };
+                let stopped = self.state.borrow().replay.as_ref().is_some_and(Replay::is_stopping);
+                let mut replay = Replay::new(row, id, request, &self.pipeline.source.group, Some(end));
+                if stopped {
+                    replay.stop();
+                }
+                self.state.borrow_mut().replay = Some(replay);
+                self.pipeline.open.borrow_mut().touch(&self.state);
+                self.pump_later(ctx);
+            }
+            Found::Records { records, next, at_end } => {
+                let more = !records.is_empty();
+                self.replay(|replay| replay.take(records, next, at_end));
+                if more {
+                    self.pump(ctx);
+                }
+            }
+            Found::Failed(why) => {
+                self.beginning = None;
+                self.replay(|replay| {
+                    replay.trouble(why);
+                    replay.stop();
+                });
+                self.pump_later(ctx);
+            }
+        }
+    }
+}
