@@ -1,5 +1,6 @@
 //! The command line as types: names, defaults, help. What a command does stands in `commands`.
 
+mod asking;
 mod looking;
 
 use std::path::PathBuf;
@@ -9,6 +10,9 @@ use pawl_actors::selector::Selector;
 
 use crate::exit::Exit;
 
+pub use asking::{
+    Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, OneKey,
+};
 pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource};
 
 /// Ordered, idempotent, per-key event processing on Kafka topics.
@@ -33,6 +37,7 @@ fn after_help() -> String {
          pawl run                                            process records\n  \
          pawl publish --topic orders --key json:/orderId orders.jsonl\n  \
          pawl dlt list orders-dlt                            what failed, and why\n  \
+         pawl dlt replay --all                               hand it to the handler again\n  \
          pawl keys show ORD-4711                             what is known of one key\n  \
          pawl audit                                          do the books agree with the topics?\n\n{}",
         Exit::table()
@@ -48,12 +53,12 @@ pub enum Command {
     Check(Check),
     /// Write JSON lines to a topic, from a file or standard input.
     Publish(Publish),
-    /// Look at dead letters.
+    /// Look at dead letters, hand them to their handler again, or give them up.
     #[command(subcommand)]
     Dlt(Dlt),
     /// Recompute each partition's books from the topics, and say whether they agree.
     Audit(Audit),
-    /// Look at the keys of a handler: in its running instance, else in its changelog.
+    /// Look at the keys of a handler, pause, resume, skip, release or erase one.
     #[command(subcommand)]
     Keys(Keys),
     /// Create the topics of the settings.
@@ -199,6 +204,12 @@ pub enum Dlt {
     List(DltList),
     /// Show one dead letter: why it is there, its headers, key and value.
     Show(DltShow),
+    /// Hand dead letters to their handler again, a key's letters in order.
+    Replay(DltReplay),
+    /// End a replay that is under way.
+    StopReplay(DltStopReplay),
+    /// Give up the first letters of a key, up to this one.
+    Discard(DltDiscard),
 }
 
 /// `pawl dlt list`.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::SettingsFile;
+use super::{KeyCommand, KeyRelease, KeySkip, SettingsFile};
 use crate::shown::bytes_of_hex;
 
 /// `pawl audit`.
@@ -40,6 +40,16 @@ pub enum Keys {
     List(KeysList),
     /// Show one key: what its ledger says, and what goes on in its lane.
     Show(KeysShow),
+    /// Hand no record of a key to the handler until it is resumed.
+    Pause(KeyCommand),
+    /// End a pause.
+    Resume(KeyCommand),
+    /// Give up the record that a key waits with.
+    Skip(KeySkip),
+    /// End a key's quarantine without a replay.
+    Release(KeyRelease),
+    /// Forget the state and the event ids of a key.
+    Erase(KeyCommand),
 }
 
 /// Of which handler, and whom to ask.

@@ -134,11 +134,8 @@ fn text(partitions: &[Judged], findings: &[Finding]) -> Vec<String> {
     };
     let agreed = partitions.iter().filter(|one| !wrong(one)).map(|one| {
         let Judged { handler, partition, watermark, books, .. } = one;
-        let Books { received, applied, duplicates, dead_lettered, parked, .. } = books;
-        format!(
-            "ok: {handler} partition {partition}: {received} received = {applied} applied + {duplicates} duplicates + \
-             {dead_lettered} dead-lettered + {parked} parked; watermark {watermark}\n"
-        )
+        let received = books.received;
+        format!("ok: {handler} partition {partition}: {received} received = {books}; watermark {watermark}\n")
     });
     let without_books = findings.iter().filter(|finding| {
         let known = partitions.iter().any(|one| finding.partition == Some(one.partition));

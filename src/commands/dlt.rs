@@ -2,6 +2,7 @@
 //!
 //! Reads Spring Kafka's headers, so it shows the letters of a Spring service as well.
 
+pub(super) mod back;
 pub(super) mod letter;
 pub(super) mod scan;
 

@@ -4,6 +4,7 @@
 //! Both sources tell the same but for two things: only an instance knows what goes on in a lane, only
 //! the changelog knows at which of its offsets a row lies.
 
+pub(super) mod asked;
 mod changelog;
 mod endpoint;
 mod fold;

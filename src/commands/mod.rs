@@ -1,6 +1,7 @@
 //! The commands of the command line, one file each, and what they share: how they fail and how
 //! they print.
 
+mod asking;
 pub mod audit;
 pub mod check;
 pub mod demo;
@@ -91,8 +92,16 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
         Command::Publish(args) => publish::execute(args),
         Command::Dlt(Dlt::List(args)) => dlt::list(args),
         Command::Dlt(Dlt::Show(args)) => dlt::show(args),
+        Command::Dlt(Dlt::Replay(args)) => dlt::back::replay(args),
+        Command::Dlt(Dlt::StopReplay(args)) => dlt::back::stop_replay(args),
+        Command::Dlt(Dlt::Discard(args)) => dlt::back::discard(args),
         Command::Keys(Keys::List(args)) => keys::list(args),
         Command::Keys(Keys::Show(args)) => keys::show(args),
+        Command::Keys(Keys::Pause(args)) => keys::asked::pause(args),
+        Command::Keys(Keys::Resume(args)) => keys::asked::resume(args),
+        Command::Keys(Keys::Skip(args)) => keys::asked::skip(args),
+        Command::Keys(Keys::Release(args)) => keys::asked::release(args),
+        Command::Keys(Keys::Erase(args)) => keys::asked::erase(args),
         Command::Topics(Topics::Create(args)) => topics::execute(args),
     }
 }

@@ -2,7 +2,7 @@
 pub mod admin;
 pub mod aside;
 mod attempt;
-mod chunk;
+pub mod chunk;
 pub mod claim;
 pub mod client;
 pub mod commit_metadata;

@@ -35,6 +35,9 @@ pub struct KeyLine {
     /// Its quarantine; `None`: it is in none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Quarantined>,
+    /// Whether an operator has paused it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Offset of the row in the changelog; `None` where only the instance's own view was asked.
     pub row: Option<i64>,
 }
@@ -61,6 +64,9 @@ pub struct Quarantined {
     pub offset: i64,
     /// What its last attempt said.
     pub cause: String,
+    /// Whether a replay is under way for it.
+    #[serde(default)]
+    pub replaying: bool,
 }
 
 /// A key, looked at closely.
@@ -135,7 +141,9 @@ impl KeyLine {
                 letters: quarantine.letters(),
                 offset: quarantine.offset,
                 cause: quarantine.cause.clone(),
+                replaying: quarantine.replay.is_some(),
             }),
+            paused: head.paused,
             row,
         }
     }

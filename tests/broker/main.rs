@@ -8,6 +8,7 @@ mod backpressure;
 mod bad_input;
 mod broker;
 mod clocks;
+mod commands;
 mod dlt;
 mod forward;
 mod growth;

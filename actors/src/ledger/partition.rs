@@ -47,6 +47,20 @@ impl Books {
     }
 }
 
+impl std::fmt::Display for Books {
+    /// What became of the received records; what is rare is left out where there is none.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Books { applied, duplicates, dead_lettered, parked, .. } = self;
+        write!(f, "{applied} applied + {duplicates} duplicates + {dead_lettered} dead-lettered + {parked} parked")?;
+        let rare = [
+            (self.discarded, "discarded"),
+            (self.lost_letters, "lost letters"),
+            (self.skipped, "skipped"),
+        ];
+        rare.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, " + {count} {what}"))
+    }
+}
+
 /// What is durable about a partition as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionRow {

@@ -154,12 +154,18 @@ impl<'a> Gathering<'a> {
     fn origin(&self, message: &BorrowedMessage<'_>, group: &str) -> Option<Origin> {
         let headers = headers::read(message, bytes::Bytes::copy_from_slice);
         let last = |name: &str| last_header(&headers, name).map(|value| &value[..]);
-        if last(header::ORIGINAL_CONSUMER_GROUP) != Some(group.as_bytes()) {
+        let of = last(header::GROUP).or_else(|| last(header::ORIGINAL_CONSUMER_GROUP));
+        if of != Some(group.as_bytes()) {
             return None;
+        }
+        let long = |name: &str| last(name).and_then(|it| it.try_into().ok()).map(i64::from_be_bytes);
+        // The originals are those of an earlier pass then.
+        if let Some(offset) = long(header::OFFSET) {
+            return Some(Origin { here: true, offset });
         }
         let partition =
             last(header::ORIGINAL_PARTITION).and_then(|it| it.try_into().ok()).map(i32::from_be_bytes);
-        let offset = last(header::ORIGINAL_OFFSET).and_then(|it| it.try_into().ok()).map(i64::from_be_bytes);
+        let offset = long(header::ORIGINAL_OFFSET);
         let here = last(header::ORIGINAL_TOPIC) == Some(self.handler.topic.as_bytes())
             && partition == Some(message.partition())
             && offset.is_some();

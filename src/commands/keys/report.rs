@@ -18,9 +18,10 @@ pub fn line(line: &KeyLine) -> String {
         let letters = if quarantine.letters == 1 { "letter" } else { "letters" };
         format!("  in quarantine, {} {letters}", quarantine.letters)
     });
+    let paused = if line.paused { "  paused" } else { "" };
     let row = line.row.map_or(String::new(), |row| format!("  row {row}"));
     let KeyLine { partition, taken, recent_ids, .. } = line;
-    format!("{partition}  key {key}  taken {taken}  {recent_ids} {ids}  {state}{parked}{quarantine}{row}\n")
+    format!("{partition}  key {key}  taken {taken}  {recent_ids} {ids}  {state}{parked}{quarantine}{paused}{row}\n")
 }
 
 /// Everything, over several lines.
@@ -39,6 +40,9 @@ pub fn page(page: &KeyPage) -> String {
         }
         if let Some(quarantine) = &head.quarantine {
             row("quarantine", self::quarantine(quarantine));
+        }
+        if head.paused {
+            row("paused", "by an operator: pawl keys resume lets it go on".to_owned());
         }
         if let Some(offset) = head.row {
             row("row", format!("offset {offset} of the changelog"));
@@ -104,9 +108,10 @@ fn parked(parked: &Parked) -> String {
 }
 
 fn quarantine(quarantine: &Quarantined) -> String {
-    let Quarantined { letters, offset, cause } = quarantine;
+    let Quarantined { letters, offset, cause, replaying } = quarantine;
     let letters = if *letters == 1 { "1 dead letter".to_owned() } else { format!("{letters} dead letters") };
-    format!("since offset {offset}: {}; {letters}, and later records follow", printable(cause))
+    let then = if *replaying { "being replayed" } else { "and later records follow" };
+    format!("since offset {offset}: {}; {letters}, {then}", printable(cause))
 }
 
 fn lane(lane: &LaneLook) -> String {
@@ -145,6 +150,7 @@ mod tests {
             state_bytes: Some(7),
             parked: None,
             quarantine: None,
+            paused: false,
             row: Some(42),
         }
     }
@@ -155,7 +161,7 @@ mod tests {
     }
 
     fn held() -> Quarantined {
-        Quarantined { letters: 12, offset: 870, cause: "service answered 422".into() }
+        Quarantined { letters: 12, offset: 870, cause: "service answered 422".into(), replaying: false }
     }
 
     fn page_of(head: Option<KeyLine>, lane: Option<LaneLook>) -> KeyPage {

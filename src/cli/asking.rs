@@ -1,0 +1,227 @@
+//! The commands that instances carry out: `pawl dlt replay` and the like, `pawl keys pause` and the like.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use clap::{ArgGroup, Args};
+
+use super::SettingsFile;
+use crate::shown::bytes_of_hex;
+
+/// Which handler is asked, and how long for.
+#[derive(Args, Debug)]
+pub struct Asking {
+    #[command(flatten)]
+    pub settings: SettingsFile,
+    /// The handler; may be left out where the settings have only one.
+    #[arg(long, value_name = "NAME")]
+    pub handler: Option<String>,
+    /// Only this partition.
+    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// How long to wait without hearing anything; the command is carried out all the same.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// Print one JSON object with the answer of each partition.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which key.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("which").required(true)))]
+pub struct OneKey {
+    /// The key, as text.
+    #[arg(group = "which")]
+    pub key: Option<String>,
+    /// The key, as hex digits.
+    #[arg(long, value_name = "HEX", group = "which", value_parser = bytes_of_hex)]
+    pub key_hex: Option<Bytes>,
+    /// The lane of records whose key is null or cannot be read.
+    #[arg(long, group = "which")]
+    pub no_key: bool,
+}
+
+/// `pawl keys pause`, `resume`, `erase`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The command goes through the handler's command topic, and works from any machine that reaches the
+brokers. It waits until the instances that hold the partitions have answered. Exit code 1 if nothing is
+known of the key, or it was refused.")]
+pub struct KeyCommand {
+    #[command(flatten)]
+    pub which: OneKey,
+    #[command(flatten)]
+    pub asking: Asking,
+}
+
+/// `pawl keys release`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The key's letters stay in the dead-letter topic, count as discarded in the books, and are not replayed
+any more. Its next record is handed to the handler.")]
+pub struct KeyRelease {
+    #[command(flatten)]
+    pub which: OneKey,
+    /// Why; it is kept in the command topic and in the log.
+    #[arg(long)]
+    pub reason: String,
+    #[command(flatten)]
+    pub asking: Asking,
+}
+
+/// `pawl keys skip`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+`pawl keys show KEY` tells the offset with which a key waits. The record is neither applied nor written
+to the dead-letter topic; it counts as skipped in the books.")]
+pub struct KeySkip {
+    #[command(flatten)]
+    pub which: OneKey,
+    /// Offset of the record that the key waits with; another one is not given up in its place.
+    #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
+    pub offset: i64,
+    /// Why; it is kept in the command topic and in the log.
+    #[arg(long)]
+    pub reason: String,
+    #[command(flatten)]
+    pub asking: Asking,
+}
+
+/// `pawl dlt replay`.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("scope").required(true).multiple(true)), after_help = "\
+Examples:
+  pawl dlt replay --all --dry-run             how many letters would be replayed
+  pawl dlt replay --key ORD-4711
+  pawl dlt replay --cause pawl.Exhausted --since 2h --rate 50
+
+The instances that hold the partitions hand the letters to the handler again, through the lanes of their
+keys: of a key in quarantine in order, from its first letter on, by which the filters choose it. What
+comes for the key meanwhile waits behind the letters. A letter that fails again stays where it is, and
+holds its key only. Interrupting this command does not end the replay, nor does the end of an instance:
+the next owner of its partitions goes on. Run twice, nothing is applied twice.
+
+Exit code 1 if letters failed again, are gone from the topic, or an instance did not answer.")]
+pub struct DltReplay {
+    /// Every key that has letters.
+    #[arg(long, group = "scope")]
+    pub all: bool,
+    /// Only this key, as text.
+    #[arg(long, group = "scope", conflicts_with_all = ["key_hex", "no_key"])]
+    pub key: Option<String>,
+    /// Only this key, as hex digits.
+    #[arg(long, value_name = "HEX", group = "scope", value_parser = bytes_of_hex, conflicts_with = "no_key")]
+    pub key_hex: Option<Bytes>,
+    /// Only letters of records whose key is null or cannot be read.
+    #[arg(long, group = "scope")]
+    pub no_key: bool,
+    /// Only with this code, or with this text in the message.
+    #[arg(long, value_name = "TEXT", group = "scope")]
+    pub cause: Option<String>,
+    /// Only with this disposition: poison or exhausted.
+    #[arg(long, value_name = "NAME", group = "scope")]
+    pub disposition: Option<String>,
+    /// Only written at this time or later: RFC 3339, or how long ago.
+    #[arg(long, value_name = "TIME", group = "scope", value_parser = point_in_time)]
+    pub since: Option<i64>,
+    /// Only written before this time: RFC 3339, or how long ago.
+    #[arg(long, value_name = "TIME", group = "scope", value_parser = point_in_time)]
+    pub until: Option<i64>,
+    /// Letters of this consumer group instead of the handler's own: those of a Spring service, say.
+    #[arg(long, value_name = "GROUP", group = "scope")]
+    pub group: Option<String>,
+    /// Letters a second, at most, over all partitions.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Only count.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Book letters that are gone from the topic as lost, and go on with the next of their key.
+    #[arg(long)]
+    pub accept_lost: bool,
+    #[command(flatten)]
+    pub asking: Asking,
+}
+
+/// `pawl dlt stop-replay`.
+#[derive(Args, Debug)]
+#[command(after_help = "What is at the handler may end; letters that were not replayed stay outstanding.")]
+pub struct DltStopReplay {
+    #[command(flatten)]
+    pub asking: Asking,
+}
+
+/// `pawl dlt discard`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  pawl dlt discard 3 1042 --reason \"the order was cancelled by phone\"
+  pawl dlt replay --key ORD-4711              then those behind it
+
+Of a key in quarantine the letters up to this one are given up, if nobody has dealt with them; the key
+goes on with the next. The record stays in the dead-letter topic, and counts as discarded in the books.")]
+pub struct DltDiscard {
+    /// The partition, as `dlt list` prints it.
+    #[arg(value_name = "PARTITION", value_parser = clap::value_parser!(i32).range(0..))]
+    pub letter_partition: i32,
+    /// The offset, as `dlt list` prints it.
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+    pub offset: i64,
+    /// Why; it is kept in the command topic and in the log.
+    #[arg(long)]
+    pub reason: String,
+    #[command(flatten)]
+    pub asking: Asking,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("more than 0".into()) }
+}
+
+/// Milliseconds since the epoch of an RFC 3339 time, or of so long ago.
+fn point_in_time(text: &str) -> Result<i64, String> {
+    let time = match humantime::parse_rfc3339_weak(text) {
+        Ok(time) => time,
+        Err(_) => {
+            let ago = humantime::parse_duration(text)
+                .map_err(|_| "write it like 2026-01-31T12:00:00Z, or like 2h for so long ago".to_owned())?;
+            SystemTime::now().checked_sub(ago).ok_or("that is before all time")?
+        }
+    };
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| "that is before 1970".to_owned())?;
+    i64::try_from(since.as_millis()).map_err(|_| "that is too late".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn a_replay_says_of_what() {
+        let parse = |extra: &[&str]| Cli::try_parse_from([&["pawl", "dlt", "replay"], extra].concat());
+        for valid in [
+            &["--all"][..],
+            &["--key", "K", "--cause", "pawl.Exhausted"],
+            &["--since", "2h", "--until", "2026-01-31T12:00:00Z", "--rate", "0.5"],
+        ] {
+            assert!(parse(valid).is_ok(), "{valid:?}");
+        }
+        for wrong in [&[][..], &["--dry-run"], &["--all", "--rate", "0"], &["--key", "a", "--no-key"], &["--since", "x"]]
+        {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_point_or_how_long_ago() {
+        assert_eq!(point_in_time("1970-01-01T00:00:01Z"), Ok(1_000));
+        let hour_ago = point_in_time("1h").expect("a duration");
+        let now = point_in_time("0s").expect("a duration");
+        assert!((3_599_000..3_660_000).contains(&(now - hour_ago)), "{hour_ago} {now}");
+    }
+}

@@ -1,0 +1,238 @@
+//! Asks the instances of a handler for something: writes a command to its command topic, and waits until
+//! whoever holds the partitions has answered there. Works from any machine that reaches the brokers.
+
+mod merge;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pawl_actors::command::{ANSWER, Command, Progress, Reply, VERSION, What};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::Serialize;
+
+use super::{Failure, handler, print, print_json, settings};
+use crate::cli::Asking;
+use crate::exit::Exit;
+use crate::kafka::admin::Admin;
+use crate::kafka::client::{self, LogContext};
+use crate::kafka::headers;
+use crate::settings::{HandlerSettings, Settings};
+
+/// Longest wait for a record of the command topic.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A handler to be asked.
+pub struct Asked {
+    /// All settings.
+    pub settings: Settings,
+    name: String,
+    topic: String,
+    partitions: Vec<i32>,
+    timeout: Duration,
+    json: bool,
+}
+
+/// What was asked, and answered.
+#[derive(Debug, Serialize)]
+pub struct Answers {
+    /// The command's id.
+    pub id: String,
+    /// The last answer of each partition that has answered.
+    pub partitions: BTreeMap<i32, Reply>,
+    /// Partitions that have not answered to the end in time.
+    pub silent: Vec<i32>,
+}
+
+impl Asked {
+    /// Finds the handler's command topic.
+    ///
+    /// # Errors
+    /// Settings, no broker, or no command topic.
+    pub fn open(args: &Asking) -> Result<Asked, Failure> {
+        let settings = settings(&args.settings)?;
+        let (name, handler) = handler(&settings, args.handler.as_ref())?;
+        let (name, topic) = (name.to_owned(), handler.command_topic(name));
+        let found = Admin::new(&settings.kafka)?.describe(&topic)?;
+        let Some(found) = found else {
+            return Err(Failure::new(
+                Exit::Stopped,
+                format!("there is no command topic {topic}: no instance of {name} has run yet. pawl topics create makes it"),
+            ));
+        };
+        let partitions = match args.partition {
+            None => (0..found.partitions).collect(),
+            Some(one) if one < found.partitions => vec![one],
+            Some(one) => return Err(super::dlt::scan::no_such_partition(&topic, one, found.partitions)),
+        };
+        Ok(Asked { settings, name, topic, partitions, timeout: args.timeout, json: args.json })
+    }
+
+    /// The handler's settings.
+    pub fn handler(&self) -> &HandlerSettings {
+        &self.settings.handler[&self.name]
+    }
+
+    /// Its partitions, as many as were asked for.
+    pub fn partitions(&self) -> &[i32] {
+        &self.partitions
+    }
+
+    /// Asks only whoever holds this partition.
+    pub fn only(&mut self, partition: i32) {
+        self.partitions = vec![partition];
+    }
+
+    /// Asks for the same in all partitions, and tells what was answered.
+    ///
+    /// # Errors
+    /// No broker, or no right.
+    pub fn ask(&self, what: What) -> Result<Exit, Failure> {
+        self.ask_each(|_| what.clone())
+    }
+
+    /// Asks for something in each partition, and tells what was answered.
+    ///
+    /// # Errors
+    /// No broker, or no right.
+    pub fn ask_each(&self, what: impl Fn(i32) -> What) -> Result<Exit, Failure> {
+        let id = uuid::Uuid::new_v4().to_string();
+        // Before the command is written, so that no answer is missed.
+        let reader = self.reader()?;
+        self.write(&id, what)?;
+        let answers = self.collect(&reader, id)?;
+        if self.json {
+            print_json(&answers)?;
+        } else {
+            print(merge::told(&answers, &self.name).as_bytes())?;
+        }
+        Ok(merge::exit(&answers))
+    }
+
+    fn failed(&self, error: &KafkaError) -> Failure {
+        let unreachable = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::MessageTimedOut
+                    | RDKafkaErrorCode::OperationTimedOut
+                    | RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::AllBrokersDown
+            )
+        );
+        let exit = if unreachable { Exit::Unreachable } else { Exit::Stopped };
+        Failure::new(
+            exit,
+            format!("{}: {error}; this takes the rights to read and to write the topic", self.topic),
+        )
+    }
+
+    /// A reader that stands at the end of each partition.
+    fn reader(&self) -> Result<BaseConsumer<LogContext>, Failure> {
+        let kafka = &self.settings.kafka;
+        let mut config = client::reader(kafka);
+        client::tune(&mut config, kafka, &[("fetch.queue.backoff.ms", "5"), ("fetch.wait.max.ms", "100")]);
+        let reader: BaseConsumer<LogContext> = config
+            .set("auto.offset.reset", "latest")
+            .create_with_context(LogContext::new("commands"))
+            .map_err(|error| self.failed(&error))?;
+        let mut list = TopicPartitionList::new();
+        for partition in &self.partitions {
+            let ends = reader.fetch_watermarks(&self.topic, *partition, kafka.request_timeout);
+            let (_, end) = ends.map_err(|error| self.failed(&error))?;
+            let added = list.add_partition_offset(&self.topic, *partition, Offset::Offset(end));
+            added.map_err(|error| self.failed(&error))?;
+        }
+        reader.assign(&list).map_err(|error| self.failed(&error))?;
+        Ok(reader)
+    }
+
+    fn write(&self, id: &str, what: impl Fn(i32) -> What) -> Result<(), Failure> {
+        let kafka = &self.settings.kafka;
+        let timeout = kafka.request_timeout;
+        let producer: BaseProducer<Delivered> = client::producer(kafka)
+            .set("message.timeout.ms", timeout.as_millis().to_string())
+            .create_with_context(Delivered::default())
+            .map_err(|error| self.failed(&error))?;
+        for partition in &self.partitions {
+            let command = Command { version: VERSION, id: id.to_owned(), by: who(), what: what(*partition) };
+            let value: Bytes = command.written();
+            let record = BaseRecord::<(), [u8]>::to(&self.topic).partition(*partition).payload(&value);
+            producer.send(record).map_err(|(error, _)| self.failed(&error))?;
+        }
+        // Every record ends by its time-out.
+        producer.flush(timeout + Duration::from_secs(1)).map_err(|error| self.failed(&error))?;
+        let refused = producer.context().0.lock().expect("no holder panics").take();
+        refused.map_or(Ok(()), |error| Err(self.failed(&error)))
+    }
+
+    /// Reads answers until all partitions have given their last, or nothing comes any more.
+    fn collect(&self, reader: &BaseConsumer<LogContext>, id: String) -> Result<Answers, Failure> {
+        let mut answers = Answers { id, partitions: BTreeMap::new(), silent: self.partitions.clone() };
+        let bar = self.bar();
+        let mut heard = Instant::now();
+        while !answers.silent.is_empty() && heard.elapsed() < self.timeout {
+            bar.tick();
+            match reader.poll(POLL) {
+                Some(Ok(message)) => {
+                    let answer = headers::read(&message, Bytes::copy_from_slice);
+                    let ours = pawl_actors::record::last_header(&answer, ANSWER);
+                    if ours.is_none_or(|of| of != answers.id.as_bytes()) {
+                        continue;
+                    }
+                    let reply: Result<Reply, _> = serde_json::from_slice(message.payload().unwrap_or_default());
+                    let Ok(reply) = reply else { continue };
+                    heard = Instant::now();
+                    let partition = message.partition();
+                    if reply.progress != Progress::Running {
+                        answers.silent.retain(|silent| *silent != partition);
+                    }
+                    answers.partitions.insert(partition, reply);
+                    merge::show(&bar, &answers);
+                }
+                Some(Err(error)) if error.rdkafka_error_code().is_some_and(crate::kafka::group::is_forbidden) => {
+                    return Err(self.failed(&error));
+                }
+                // librdkafka goes on by itself; the time-out decides.
+                Some(Err(_)) | None => {}
+            }
+        }
+        bar.finish_and_clear();
+        Ok(answers)
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{msg} [{bar:30}] {elapsed}").expect("a valid template");
+        bar.set_style(style);
+        bar.set_message(format!("waiting for {}", self.name));
+        bar
+    }
+}
+
+/// Who asks, for the log and for whoever reads the topic later.
+fn who() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{user}@{}", host.trim())
+}
+
+/// The first write that was refused.
+#[derive(Default)]
+struct Delivered(std::sync::Mutex<Option<KafkaError>>);
+
+impl rdkafka::ClientContext for Delivered {}
+
+impl rdkafka::producer::ProducerContext for Delivered {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &rdkafka::message::DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().expect("no holder panics").get_or_insert(error.clone());
+        }
+    }
+}
