@@ -17,7 +17,7 @@ use pawl_actors::handler::Source;
 use pawl_actors::ledger::PartitionRow;
 use pawl_actors::partition::{Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
-use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy};
+use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy, Then};
 use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
@@ -85,7 +85,7 @@ fn policy() -> Policy {
         dead_letter_topic_id: "id".into(),
         command_topic: "commands".into(),
         replay: ParkingBounds { records: 1, bytes: 1 },
-        quarantine: false,
+        then: Then::Continue,
         max_emit_bytes: 1 << 20,
         max_letter_bytes: 1 << 20,
         max_row_bytes: 1 << 20,
@@ -103,7 +103,15 @@ fn policy() -> Policy {
 
 fn ownership(stats: Arc<PartitionStats>) -> Ownership {
     let row = PartitionRow::new("id".into(), 0, 1, 0, [5; 16]);
-    Ownership { partition: PARTITION, assignment: ASSIGNMENT, claim: 1, row, parked: Vec::new(), fresh: false, stats }
+    Ownership {
+        partition: PARTITION,
+        assignment: ASSIGNMENT,
+        claim: 1,
+        row,
+        parked: Vec::new(),
+        fresh: false,
+        stats,
+    }
 }
 
 /// Actors whose epochs a thread of its own commits at once.

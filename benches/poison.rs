@@ -1,12 +1,16 @@
 //! What keys that always fail cost the others: 1 % of 10,000 keys fail three times, a second apart, and
 //! their later records follow them into the dead-letter topic. Runs with and without such keys take turns;
-//! printed is how fast the healthy keys' records were done, and the ratio of the medians.
+//! printed is how fast the healthy keys' records were done, and the ratio of the medians. After each run with
+//! failing keys the service is mended, and `pawl dlt replay --all` brings them back while records go on.
 //!
 //! `cargo bench --bench poison -- --pairs 5`
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -17,6 +21,8 @@ const KEYS: usize = 10_000;
 const RECORDS: usize = 100_000;
 /// One in so many keys fails.
 const ONE_IN: usize = 100;
+/// Records that are written while letters are replayed.
+const MEANWHILE: usize = 5_000;
 const HANDLING: Duration = Duration::from_millis(5);
 const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -38,8 +44,11 @@ fn fails(key: &str) -> bool {
 fn run(broker: &Broker, poisoned: bool) -> f64 {
     let (input, group) = (support::topic(broker, "poison", 4), support::unique("poison"));
     support::produce(broker, &input, (0..RECORDS).map(|n| Out::new(format!("K{}", n % KEYS), n.to_string())));
+    let mended = Arc::new(AtomicBool::new(!poisoned));
+    let well = mended.clone();
     let service = Service::start(move |call: &Received| {
-        Reply::status(if poisoned && fails(&call.key) { 503 } else { 200 }).after(HANDLING)
+        let bad = fails(&call.key) && !well.load(Ordering::Relaxed);
+        Reply::status(if bad { 503 } else { 200 }).after(HANDLING)
     });
     let more = format!(
         "http = {{ url = \"{}\", max_in_flight = 1000 }}\nretry = {{ attempts = 3, initial = \"1s\", max = \"1s\", jitter \
@@ -57,6 +66,10 @@ fn run(broker: &Broker, poisoned: bool) -> f64 {
     let rate = expected as f64 / (ended.unwrap_or_else(Instant::now) - began).as_secs_f64();
     if poisoned {
         check_letters(broker, &input);
+        mended.store(true, Ordering::Relaxed);
+        bring_back(broker, &input, &service, &pawl);
+        assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+        pawl.audit();
     }
     drop(pawl);
     rate
@@ -75,6 +88,36 @@ fn check_letters(broker: &Broker, input: &str) {
         let found: Vec<Option<usize>> = of_key.map(number).collect();
         let expected: Vec<Option<usize>> = (key..RECORDS).step_by(KEYS).map(Some).collect();
         assert_eq!(found, expected, "K{key}");
+    }
+}
+
+/// Replays all letters while records of all keys go on, and looks whether every key's records were done in
+/// order, and each.
+fn bring_back(broker: &Broker, input: &str, service: &Service, pawl: &Pawl) {
+    let config = pawl.dir().join("pawl.toml");
+    let began = Instant::now();
+    let replay = std::thread::spawn(move || {
+        let config = config.to_str().expect("a path in UTF-8");
+        support::command(&["dlt", "replay", "--all", "--config", config], b"")
+    });
+    let last = RECORDS + MEANWHILE;
+    support::produce(
+        broker,
+        input,
+        (RECORDS..last).map(|n| Out::new(format!("K{}", n % KEYS), n.to_string())),
+    );
+    let said = replay.join().expect("it does not panic");
+    assert_eq!(said.code, 0, "{said:?}");
+    println!("replay in {:.1} s: {}", began.elapsed().as_secs_f64(), said.stdout.trim_end());
+    service.wait("all records", last, DEADLINE, support::Call::succeeded);
+    let mut done: HashMap<usize, Vec<usize>> = HashMap::new();
+    for call in service.calls().iter().filter(|call| call.succeeded()) {
+        let n: usize =
+            std::str::from_utf8(&call.received.body).ok().and_then(|n| n.parse().ok()).expect("a number");
+        done.entry(n % KEYS).or_default().push(n);
+    }
+    for (key, records) in done {
+        assert_eq!(records, (key..last).step_by(KEYS).collect::<Vec<_>>(), "K{key}: each once and in order");
     }
 }
 

@@ -53,7 +53,9 @@ const HANDLER_COUNTS: &[HandlerCount] = &[
     ("pawl_retries", "Attempts beyond the first", |stats| stats.retries.get()),
     ("pawl_dead_letters", "Records written to the dead-letter topic", |stats| stats.dead_letters.get()),
     ("pawl_breaker_opened", "How often the breaker has opened", |stats| stats.breaker.opened.get()),
-    ("pawl_letters_replayed", "Dead letters that a replay made applied or duplicates", |stats| stats.replayed.get()),
+    ("pawl_letters_replayed", "Dead letters that a replay made applied or duplicates", |stats| {
+        stats.replayed.get()
+    }),
     ("pawl_commands", "Commands of operators, carried out or refused, in each partition", |stats| {
         stats.commands.get()
     }),

@@ -149,9 +149,7 @@ impl Serialize for KeyName {
             None => KeyForm::None,
             Some(key) => match std::str::from_utf8(key) {
                 Ok(text) => KeyForm::Text(text.to_owned()),
-                Err(_) => {
-                    KeyForm::Bytes { hex: key.iter().map(|byte| format!("{byte:02x}")).collect() }
-                }
+                Err(_) => KeyForm::Bytes { hex: key.iter().map(|byte| format!("{byte:02x}")).collect() },
             },
         };
         form.serialize(serializer)
@@ -327,7 +325,9 @@ mod tests {
             (br#"{"id":"x","version":1,"by":"","command":"fly"}"#, "fly"),
             (br#"{"id":"x","version":1,"by":"","command":"erase","key":{"hex":"zz"}}"#, "key"),
         ] {
-            let Err(CommandError::Refused { id, why }) = Command::read(refused) else { panic!("{refused:?}") };
+            let Err(CommandError::Refused { id, why }) = Command::read(refused) else {
+                panic!("{refused:?}")
+            };
             assert!(id == "x" && (why.contains(part) || part == "key"), "{why}");
         }
     }

@@ -200,9 +200,8 @@ impl Told {
         let codes = [header::EXCEPTION_FQCN, header::EXCEPTION_CAUSE_FQCN, header::OWN_CODE, key_code];
         Told {
             group: text(header::GROUP).or_else(|| text(header::ORIGINAL_CONSUMER_GROUP)),
-            place: long(letter, header::QUARANTINE).zip(
-                long(letter, header::NUMBER).and_then(|number| u64::try_from(number).ok()),
-            ),
+            place: long(letter, header::QUARANTINE)
+                .zip(long(letter, header::NUMBER).and_then(|number| u64::try_from(number).ok())),
             codes: codes.into_iter().filter_map(text).collect(),
             message: text(header::EXCEPTION_MESSAGE).or_else(|| text(key_message)).unwrap_or_default(),
             disposition: text(header::DISPOSITION),
@@ -319,7 +318,8 @@ mod tests {
     fn a_letter_gives_its_record_back_as_it_was_read() {
         let own = Header { name: Bytes::from_static(b"\xfe"), value: None };
         let read = record(vec![own]);
-        let as_record = |emit: Emit, offset| Record { headers: emit.headers, ..Record { offset, ..read.clone() } };
+        let as_record =
+            |emit: Emit, offset| Record { headers: emit.headers, ..Record { offset, ..read.clone() } };
         let first = as_record(letter(&read, "", 1 << 20), Offset(4));
         assert_eq!(original(&first), read);
         let told = Told::read(&first);

@@ -31,8 +31,8 @@ pub struct Policy {
     pub command_topic: Arc<str>,
     /// How much of a replay is under way in a partition at once.
     pub replay: ParkingBounds,
-    /// Whether later records of a key follow one that became a dead letter.
-    pub quarantine: bool,
+    /// What follows on a record that failed for good.
+    pub then: Then,
     /// Largest record that a handler may emit, in bytes of key, value and headers.
     pub max_emit_bytes: usize,
     /// Largest record that the dead-letter topic takes, counted the same way.
@@ -59,6 +59,17 @@ pub struct Policy {
     pub mailbox_capacity: usize,
     /// Heads that the sweep for dead rows looks at in a second, for each partition.
     pub sweep_rows_per_second: usize,
+}
+
+/// What follows on a record that failed for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It becomes a dead letter, and later records of its key are handled as if nothing had happened.
+    Continue,
+    /// It becomes a dead letter, and later records of its key follow it.
+    Quarantine,
+    /// It stays where it is, and its partition stands still.
+    Halt,
 }
 
 /// How much of what waits for a retry goes into the ledger, and what becomes of the rest.

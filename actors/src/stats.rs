@@ -120,6 +120,7 @@ pub struct PartitionStats {
     pub last_progress: Gauge,
     phase: AtomicU8,
     parking_full: Mutex<Option<String>>,
+    stopped: Mutex<Option<String>>,
 }
 
 impl PartitionStats {
@@ -134,6 +135,16 @@ impl PartitionStats {
         let is_new = full.is_none() && why.is_some();
         *full = why;
         is_new
+    }
+
+    /// Why the partition stands still; `None` while it does not, or where only the log says so.
+    pub fn stopped(&self) -> Option<String> {
+        self.stopped.lock().expect("no holder panics").clone()
+    }
+
+    /// Tells why the partition stands still.
+    pub fn set_stopped(&self, why: Option<String>) {
+        *self.stopped.lock().expect("no holder panics") = why;
     }
 
     /// Where the partition stands.

@@ -110,7 +110,9 @@ fn judge_partition(
             stats.restore_left.get()
         )),
         PartitionPhase::Draining => Some("it is being given up".to_owned()),
-        PartitionPhase::Stopped => Some("stopped by an error, see the log".to_owned()),
+        PartitionPhase::Stopped => {
+            Some(stats.stopped().unwrap_or_else(|| "stopped by an error, see the log".to_owned()))
+        }
     };
     PartitionReadiness {
         partition: partition.0,

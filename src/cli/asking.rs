@@ -211,8 +211,13 @@ mod tests {
         ] {
             assert!(parse(valid).is_ok(), "{valid:?}");
         }
-        for wrong in [&[][..], &["--dry-run"], &["--all", "--rate", "0"], &["--key", "a", "--no-key"], &["--since", "x"]]
-        {
+        for wrong in [
+            &[][..],
+            &["--dry-run"],
+            &["--all", "--rate", "0"],
+            &["--key", "a", "--no-key"],
+            &["--since", "x"],
+        ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -62,7 +62,9 @@ impl Asked {
         let Some(found) = found else {
             return Err(Failure::new(
                 Exit::Stopped,
-                format!("there is no command topic {topic}: no instance of {name} has run yet. pawl topics create makes it"),
+                format!(
+                    "there is no command topic {topic}: no instance of {name} has run yet. pawl topics create makes it"
+                ),
             ));
         };
         let partitions = match args.partition {
@@ -184,7 +186,8 @@ impl Asked {
                     if ours.is_none_or(|of| of != answers.id.as_bytes()) {
                         continue;
                     }
-                    let reply: Result<Reply, _> = serde_json::from_slice(message.payload().unwrap_or_default());
+                    let reply: Result<Reply, _> =
+                        serde_json::from_slice(message.payload().unwrap_or_default());
                     let Ok(reply) = reply else { continue };
                     heard = Instant::now();
                     let partition = message.partition();
@@ -194,7 +197,9 @@ impl Asked {
                     answers.partitions.insert(partition, reply);
                     merge::show(&bar, &answers);
                 }
-                Some(Err(error)) if error.rdkafka_error_code().is_some_and(crate::kafka::group::is_forbidden) => {
+                Some(Err(error))
+                    if error.rdkafka_error_code().is_some_and(crate::kafka::group::is_forbidden) =>
+                {
                     return Err(self.failed(&error));
                 }
                 // librdkafka goes on by itself; the time-out decides.
@@ -216,7 +221,8 @@ impl Asked {
 
 /// Who asks, for the log and for whoever reads the topic later.
 fn who() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{user}@{}", host.trim())
 }

@@ -170,8 +170,12 @@ impl AsideReader {
             }
             wait = Duration::ZERO;
         }
-        let read: Vec<i32> =
-            self.open.iter().filter(|(_, open)| !open.records.is_empty()).map(|(partition, _)| *partition).collect();
+        let read: Vec<i32> = self
+            .open
+            .iter()
+            .filter(|(_, open)| !open.records.is_empty())
+            .map(|(partition, _)| *partition)
+            .collect();
         for partition in read {
             self.answer(partition, false, &consumer);
         }
@@ -202,7 +206,8 @@ impl AsideReader {
     }
 
     fn close(&mut self, partition: i32, consumer: &BaseConsumer<LogContext>) -> Option<Open> {
-        let closed = self.list(partition, Offset::Invalid).and_then(|list| consumer.incremental_unassign(&list));
+        let closed =
+            self.list(partition, Offset::Invalid).and_then(|list| consumer.incremental_unassign(&list));
         if let Err(error) = closed {
             tracing::debug!(topic = self.parts.topic, partition, %error, "aside: not unassigned");
         }
@@ -213,7 +218,14 @@ impl AsideReader {
     /// is answered.
     fn poll_error(&mut self, error: &KafkaError, consumer: &BaseConsumer<LogContext>) {
         let code = error.rdkafka_error_code();
-        let gone = matches!(code, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopic));
+        let gone = matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownPartition
+                    | RDKafkaErrorCode::UnknownTopic
+            )
+        );
         if !gone && !code.is_some_and(group::is_forbidden) {
             // librdkafka goes on by itself; its context has logged the cause with a limit.
             return;
@@ -241,7 +253,8 @@ impl AsideReader {
         let Some(consumer) = self.consumer.take() else { return };
         let held = self.parts.held.clone();
         let gone = |open: &Open| !held.is(open.want.partition, open.want.assignment);
-        let gone: Vec<i32> = self.open.iter().filter(|(_, open)| gone(open)).map(|(number, _)| *number).collect();
+        let gone: Vec<i32> =
+            self.open.iter().filter(|(_, open)| gone(open)).map(|(number, _)| *number).collect();
         for partition in gone {
             self.close(partition, &consumer);
         }

@@ -17,7 +17,6 @@ use pawl_actors::supervisor::{Own, SupervisorActor};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
-use super::client::LogContext;
 use super::claim::{ClaimJob, ClaimRequest, Claimed};
 use super::consumer::{Assigned, Command};
 use super::ends::Ends;
@@ -280,11 +279,7 @@ impl Owner {
     fn with_commands(&self, one: &Assigned, mut row: PartitionRow, fresh: bool) -> Option<PartitionRow> {
         let CommandTopic { topic, id } = &self.parts.commands;
         let partition = one.partition.0;
-        let ask = || {
-            let client: BaseConsumer<LogContext> =
-                self.parts.restore.config.create_with_context(LogContext::new("owner"))?;
-            client.fetch_watermarks(topic, partition, CALL_TIMEOUT)
-        };
+        let ask = || self.parts.consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT);
         let (_, end) = self.parts.held.ask_while(one.partition, one.assignment, ask, |error| {
             tracing::warn!(
                 handler = %self.parts.handler, %topic, partition, %error,

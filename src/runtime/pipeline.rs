@@ -367,7 +367,11 @@ impl Blueprint<'_> {
                 records: settings.replay.max_records.into(),
                 bytes: settings.replay.max_bytes.bytes(),
             },
-            quarantine: settings.dead_letter.then == Then::Quarantine,
+            then: match settings.dead_letter.then {
+                Then::Quarantine => policy::Then::Quarantine,
+                Then::Continue => policy::Then::Continue,
+                Then::Halt => policy::Then::Halt,
+            },
             max_emit_bytes: facts.max_emit_bytes,
             max_letter_bytes: facts.max_letter_bytes,
             max_row_bytes: facts.max_row_bytes,

@@ -178,11 +178,15 @@ pub struct DeadLetter {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Then {
-    /// They are handled as if nothing had happened.
+    /// They follow it into the dead-letter topic, in order, without being tried, until their key's letters are
+    /// replayed or given up.
     #[default]
-    Continue,
-    /// They follow it into the dead-letter topic, in order, without being tried.
     Quarantine,
+    /// They are handled as if nothing had happened.
+    Continue,
+    /// The record is not written to the dead-letter topic: its partition stands still until an operator has
+    /// decided on it.
+    Halt,
 }
 
 /// How much is taken in ahead of the handler. A partition that reaches a bound is paused; the

@@ -131,7 +131,10 @@ fn one_key_is_discarded_paused_resumed_skipped_released_and_erased() {
     assert!(waits.stdout.contains("paused"), "{waits:?}");
     assert_eq!(applied(), [2, 3], "its offset went on, and nothing was called");
     let skip = |offset| told(&["keys", "skip", "A", "--offset", offset, "--reason", "not wanted"]);
-    assert_eq!(skip("77"), (1, "refused: key \"A\" does not wait with offset 77, but with offset 3\n".into()));
+    assert_eq!(
+        skip("77"),
+        (1, "refused: key \"A\" does not wait with offset 77, but with offset 3\n".into())
+    );
     assert_eq!(skip("3").0, 0);
     assert_eq!(told(&["keys", "resume", "A"]).0, 0);
     wait("the key goes on", || applied() == [2, 3, 5, 6]);

@@ -143,6 +143,47 @@ fn letters_of_springs_recoverer_are_listed_and_shown() {
     assert_json(broker, &letters, &input, &group);
 }
 
+#[test]
+fn letters_of_springs_recoverer_are_replayed_through_pawl_once() {
+    let Some(broker) = support::broker() else { return };
+    let letters = support::topic(broker, "letters", 2);
+    let Some((input, spring_group)) = recovered(broker, &letters) else { return };
+    let service = Service::start(|_: &Received| Reply::status(200));
+    let more = format!(
+        "start = \"latest\"\nhttp = {{ url = \"{}\" }}\ndead_letter = {{ topic = \"{letters}\" }}",
+        service.url()
+    );
+    let group = support::unique("heir");
+    let mut pawl = Pawl::new(&support::settings(broker, &input, &group, &more));
+    pawl.start();
+    pawl.wait_ready();
+    let config = pawl.dir().join("pawl.toml");
+    let replay = |filter: &[&str]| {
+        let config = config.to_str().expect("a path in UTF-8");
+        command(&[&["dlt", "replay", "--config", config], filter].concat(), b"")
+    };
+    let own = replay(&["--all"]);
+    assert!(own.code == 0 && own.stdout.starts_with("letters: 0 took effect"), "{own:?}");
+    let theirs = replay(&["--group", &spring_group]);
+    let told = "letters: 4 took effect, 0 were duplicates, 1 failed again and stay, 0 were not meant";
+    assert!(theirs.code == 1 && theirs.stdout.starts_with(told), "a record without a key stays: {theirs:?}");
+    let mut calls: Vec<_> = service
+        .calls()
+        .into_iter()
+        .map(|call| (call.received.partition, call.received.offset, call.received.body))
+        .collect();
+    calls.sort_by_key(|call| call.1);
+    let call = |offset, body: &'static [u8]| (1, offset, bytes::Bytes::from_static(body));
+    assert_eq!(calls, [call(0, b"{\"n\":1}"), call(2, b""), call(3, b"\x00\xfe"), call(4, b"text")]);
+    let again = replay(&["--group", &spring_group]);
+    assert!(
+        again.stdout.starts_with("letters: 0 took effect, 0 were duplicates, 1 failed again"),
+        "{again:?}"
+    );
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    pawl.audit();
+}
+
 /// The same letters, as scripts read them.
 fn assert_json(broker: &Broker, letters: &str, input: &str, group: &str) {
     let header = |value: &str| json!({ "name": "h", "value": value });

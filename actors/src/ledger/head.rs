@@ -37,7 +37,14 @@ struct Stored<'a> {
 
 impl Default for Head {
     fn default() -> Self {
-        Head { taken: Offset(-1), ids: RecentIds::default(), state: None, parking: None, quarantine: None, paused: false }
+        Head {
+            taken: Offset(-1),
+            ids: RecentIds::default(),
+            state: None,
+            parking: None,
+            quarantine: None,
+            paused: false,
+        }
     }
 }
 

@@ -51,13 +51,15 @@ impl std::fmt::Display for Books {
     /// What became of the received records; what is rare is left out where there is none.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Books { applied, duplicates, dead_lettered, parked, .. } = self;
-        write!(f, "{applied} applied + {duplicates} duplicates + {dead_lettered} dead-lettered + {parked} parked")?;
-        let rare = [
-            (self.discarded, "discarded"),
-            (self.lost_letters, "lost letters"),
-            (self.skipped, "skipped"),
-        ];
-        rare.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, " + {count} {what}"))
+        write!(
+            f,
+            "{applied} applied + {duplicates} duplicates + {dead_lettered} dead-lettered + {parked} parked"
+        )?;
+        let rare =
+            [(self.discarded, "discarded"), (self.lost_letters, "lost letters"), (self.skipped, "skipped")];
+        rare.iter()
+            .filter(|(count, _)| *count > 0)
+            .try_for_each(|(count, what)| write!(f, " + {count} {what}"))
     }
 }
 
@@ -323,7 +325,8 @@ mod tests {
         (row.books.received, row.books.parked) = (306, 300);
         let stored = row.row(&mut BytesMut::new());
         let books = [0xb2, 2, 3, 2, 1, 7, 8];
-        let expected = [&[2], &begin[1..], &books, &[1], &[9; 16], &[0xac, 2, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+        let expected =
+            [&[2], &begin[1..], &books, &[1], &[9; 16], &[0xac, 2, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
         assert_eq!(stored.value.as_deref(), Some(&expected[..]), "version 2");
     }
 

@@ -84,6 +84,8 @@ pub struct OrderActor {
     /// The failure that waits for its verdict.
     pub(super) failure: Option<Box<Failure>>,
     waiting: bool,
+    /// A retry whose time came while the partition stood still.
+    missed: Option<Wake>,
 }
 
 impl OrderActor {
@@ -97,7 +99,8 @@ impl OrderActor {
             // Here and not in `started`, which runs after the first messages have arrived.
             ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
             let waits = cell.lane.borrow().waits_for().is_some();
-            let mut actor = OrderActor { cell, partition, pipeline, failure: None, waiting: false };
+            let mut actor =
+                OrderActor { cell, partition, pipeline, failure: None, waiting: false, missed: None };
             actor.set_waiting(waits);
             actor
         })
@@ -370,11 +373,12 @@ impl Handler<Take> for OrderActor {
     fn handle(&mut self, Take(taken): Take, ctx: &mut Self::Context) {
         self.cell.pending.set(self.cell.pending.get() - 1);
         // What waited behind was let go when the drain began: a later record must not be parked in its place.
-        if !self.partition.borrow().may_begin() {
+        let may_begin = self.partition.borrow().may_begin();
+        if !may_begin && !self.partition.borrow().takes_in() {
             return;
         }
         let oldest_ms = self.oldest_id_ms();
-        let turn = self.cell.lane.borrow_mut().take(taken, true, oldest_ms);
+        let turn = self.cell.lane.borrow_mut().take(taken, may_begin, oldest_ms);
         if self.play(turn, ctx) || self.shelve() {
             self.drive(ctx);
         }
@@ -427,6 +431,7 @@ impl Handler<Wake> for OrderActor {
 
     fn handle(&mut self, message: Wake, ctx: &mut Self::Context) {
         if !self.partition.borrow().may_begin() {
+            self.missed = self.partition.borrow().takes_in().then_some(message);
             return;
         }
         let oldest_ms = self.oldest_id_ms();
@@ -443,8 +448,22 @@ impl Handler<Drive> for OrderActor {
     type Result = ();
 
     fn handle(&mut self, _: Drive, ctx: &mut Self::Context) {
-        let waits = self.cell.lane.borrow().waits_for().is_some();
+        let (waits, running) = {
+            let lane = self.cell.lane.borrow();
+            (lane.waits_for().is_some(), lane.running_attempt())
+        };
         self.set_waiting(waits);
+        if let Some(missed) = self.missed.take() {
+            return self.handle(missed, ctx);
+        }
+        // It gave its place up while the partition stood still.
+        let placeless = self.cell.place.get() == Place::None && !self.cell.calling.get();
+        let begins = self.partition.borrow().may_begin();
+        if let Some(attempt) = running.filter(|_| placeless && begins)
+            && !self.play(Turn::Attempt(attempt), ctx)
+        {
+            return;
+        }
         self.drive(ctx);
     }
 }

@@ -215,7 +215,9 @@ impl Lane {
         } else if self.head.paused {
             self.current = self.current.take().map(Taken::detached);
             self.state = State::Parked { attempt };
-            self.parking_mut().attempt = attempt;
+            let parking = self.parking_mut();
+            // Its time has come: what it waits for is the end of the pause.
+            (parking.attempt, parking.due, parking.delay) = (attempt, 0, 0);
             Turn::Paused
         } else if defective {
             self.state = State::Judged { attempt: 1 };

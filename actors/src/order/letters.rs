@@ -7,6 +7,8 @@ use crate::dead_letter::Defunct;
 use crate::epoch::Letter;
 use crate::ledger::mark_row;
 use crate::outcome::{Failure, code};
+use crate::policy::Then;
+use crate::stats::PartitionPhase;
 use crate::supervisor::{Disposition, Halt};
 
 impl OrderActor {
@@ -22,6 +24,10 @@ impl OrderActor {
         let Some(mut failure) = self.failure.take() else { return false };
         if let Disposition::OutOfTime(limit) = disposition {
             failure.message += &format!("; the next attempt would begin after max_elapsed ({limit:?})");
+        }
+        if self.pipeline.policy.then == Then::Halt {
+            self.stand_still(attempt, &failure);
+            return false;
         }
         let letter = {
             let lane = self.cell.lane.borrow();
@@ -43,11 +49,35 @@ impl OrderActor {
         true
     }
 
+    /// The record stays where it is, and so does its partition, until an operator has decided.
+    fn stand_still(&mut self, attempt: u32, failure: &Failure) {
+        let source = &self.pipeline.source;
+        let key = self.key_text();
+        let (partition, offset) = {
+            let lane = self.cell.lane.borrow();
+            let offset = lane.current().map_or(0, |taken| taken.record.offset.0);
+            (self.partition.borrow().partition(), offset)
+        };
+        self.cell.lane.borrow_mut().halt(attempt);
+        let why = format!(
+            "key \"{key}\" at offset {offset}: {} (attempt {attempt}). Mend the cause, then: pawl keys resume {key}; or \
+             give the record up: pawl keys skip {key} --offset {offset}",
+            failure.message
+        );
+        tracing::error!("{}: {}[{partition}] stands still: {why}", source.handler, source.topic);
+        if self.partition.borrow_mut().stop() {
+            let state = self.partition.borrow();
+            state.stats().set_stopped(Some(why));
+            state.stats().set_phase(PartitionPhase::Stopped);
+        }
+    }
+
     /// Whether a dead letter puts the key into quarantine. Records without a usable key share a lane and
     /// nothing else: each fails for itself.
     fn quarantines(&self) -> bool {
         let lane = self.cell.lane.borrow();
-        (self.pipeline.policy.quarantine && lane.key.is_some()) || lane.quarantine().is_some()
+        let quarantines = self.pipeline.policy.then == Then::Quarantine;
+        (quarantines && lane.key.is_some()) || lane.quarantine().is_some()
     }
 
     /// The record follows an earlier one of its key into the dead-letter topic, in order.

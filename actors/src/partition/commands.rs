@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::{Addr, AsyncContext, Context, Handler, Message};
 
 use super::PartitionActor;
-use crate::aside::{Ask, Aside, Found, Want};
+use crate::aside::{Aside, Ask, Found, Want};
 use crate::clock;
 use crate::command::{ANSWER, Command, CommandError, KeyName, Progress, Replayed, Reply, VERSION, What};
 use crate::effects::Emit;
@@ -63,7 +63,10 @@ impl PartitionActor {
         }
         let value = record.value.as_deref().unwrap_or_default();
         let read = if value.len() > MAX_COMMAND {
-            Err(CommandError::Nameless(format!("it has {} bytes, at most {MAX_COMMAND} are read", value.len())))
+            Err(CommandError::Nameless(format!(
+                "it has {} bytes, at most {MAX_COMMAND} are read",
+                value.len()
+            )))
         } else {
             Command::read(value)
         };
@@ -165,14 +168,18 @@ impl PartitionActor {
         };
         let (quarantine, through) = through.unwrap_or((None, u64::MAX - 1));
         let current = cell.lane.borrow().quarantine().map(|quarantine| quarantine.offset);
-        let Some(current) = current else { return Outcome::nothing(format!("key {key} is in no quarantine")) };
+        let Some(current) = current else {
+            return Outcome::nothing(format!("key {key} is in no quarantine"));
+        };
         if quarantine.is_some_and(|asked| asked != current) {
             return Outcome::refused(format!(
                 "key {key} is in another quarantine, since offset {current}: the letter was dealt with before"
             ));
         }
         if cell.lane.borrow().has_letters() {
-            return Outcome::refused(format!("letters of key {key} are being replayed: pawl dlt stop-replay"));
+            return Outcome::refused(format!(
+                "letters of key {key} are being replayed: pawl dlt stop-replay"
+            ));
         }
         let discarded = cell.lane.borrow_mut().discard(through);
         if discarded == 0 {
@@ -206,12 +213,18 @@ impl PartitionActor {
             Ok(found) => found,
             Err(outcome) => return outcome,
         };
-        if !cell.lane.borrow_mut().resume() {
+        let resumed = {
+            let mut lane = cell.lane.borrow_mut();
+            let (paused, halted) = (lane.resume(), lane.try_again());
+            paused || halted
+        };
+        if !resumed {
             return Outcome::nothing(format!("key {key} is not paused"));
         }
         // One whose retry is not due yet has its timer.
         let overdue = cell.lane.borrow().overdue(clock::now());
         self.changed(&cell, &actor);
+        self.go_on();
         if let Some((offset, attempt)) = overdue {
             actor.do_send(Wake { offset, attempt });
         }
@@ -227,10 +240,13 @@ impl PartitionActor {
         let Some(skipped) = skipped else {
             let lane = cell.lane.borrow();
             let with = lane.waits_with().map_or("nothing".into(), |offset| format!("offset {offset}"));
-            return Outcome::refused(format!("key {key} does not wait with offset {offset}, but with {with}"));
+            return Outcome::refused(format!(
+                "key {key} does not wait with offset {offset}, but with {with}"
+            ));
         };
         self.state.borrow_mut().skipped(cell.lane.borrow().key.as_deref(), skipped.hold);
         self.changed(&cell, &actor);
+        self.go_on();
         Outcome::done(format!("offset {offset} of key {key} is given up; the key goes on behind it"))
     }
 
@@ -259,20 +275,20 @@ impl Handler<Commands> for PartitionActor {
     fn handle(&mut self, Commands(found): Commands, ctx: &mut Self::Context) {
         let Found::Records { records, next, .. } = found else {
             ctx.run_later(ASK_AGAIN, |partition, ctx| {
-                if partition.state.borrow().may_begin() {
+                if partition.state.borrow().takes_in() {
                     partition.await_commands(ctx);
                 }
             });
             return;
         };
         for record in &records {
-            if !self.state.borrow().may_begin() {
+            if !self.state.borrow().takes_in() {
                 return;
             }
             self.carry_out(record, ctx);
         }
         // Behind markers of transactions there may be nothing for long; it need not be written for that.
-        if self.state.borrow().may_begin() {
+        if self.state.borrow().takes_in() {
             let read = self.state.borrow().commands().max(next);
             self.state.borrow_mut().commanded(read, None);
             self.await_commands(ctx);

@@ -2,6 +2,7 @@
 
 mod actor;
 mod commands;
+mod halting;
 mod lane_key;
 mod live;
 mod replay;

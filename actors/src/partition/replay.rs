@@ -213,7 +213,14 @@ impl Replay {
     }
 
     /// What becomes of a letter of the group.
-    pub fn choose(&mut self, key: &Key, letter: &Record, told: &Told, known: Standing<'_>, own: bool) -> Choice {
+    pub fn choose(
+        &mut self,
+        key: &Key,
+        letter: &Record,
+        told: &Told,
+        known: Standing<'_>,
+        own: bool,
+    ) -> Choice {
         match (told.place.filter(|_| own), known.quarantine) {
             (Some((began, number)), Some(quarantine)) if began == quarantine.offset => {
                 self.choose_numbered(key, letter, told, number, quarantine, known.may_join)

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::PartitionActor;
 use super::commands::Outcome;
 use super::replay::{Choice, Replay, Standing};
-use crate::aside::{Ask, Aside, Found, Want};
+use crate::aside::{Aside, Ask, Found, Want};
 use crate::command::{Command, Progress, Replay as Request, What};
 use crate::dead_letter::{Told, original};
 use crate::ledger::{Head, ReplayRow, head_key, mark_key, marks};
@@ -62,7 +62,8 @@ impl PartitionActor {
         let request_text = String::from_utf8_lossy(value).into_owned();
         let row = ReplayRow { command: at.0, request: request_text, ..ReplayRow::default() };
         // From here on it is durable, whoever owns the partition next.
-        let replay = Replay::new(row.clone(), id.into(), request.clone(), &self.pipeline.source.group, Some(i64::MAX));
+        let replay =
+            Replay::new(row.clone(), id.into(), request.clone(), &self.pipeline.source.group, Some(i64::MAX));
         self.state.borrow_mut().replay = Some(replay);
         self.beginning = Some(Beginning { row, id: id.into(), request: request.clone() });
         self.ask_for_letters(at.0, Ask::End, ctx);
@@ -72,7 +73,8 @@ impl PartitionActor {
     /// Goes on with what the last owner left unfinished.
     pub(super) fn resume_replay(&mut self, ctx: &Context<Self>) {
         let Some(row) = self.state.borrow().unfinished_replay().cloned() else { return };
-        let Ok(Command { id, what: What::Replay(request), .. }) = Command::read(row.request.as_bytes()) else {
+        let Ok(Command { id, what: What::Replay(request), .. }) = Command::read(row.request.as_bytes())
+        else {
             tracing::error!("a replay that is under way cannot be read, and ends: {}", row.request);
             return;
         };
@@ -143,7 +145,8 @@ impl PartitionActor {
             }
             self.pipeline.open.borrow_mut().touch(&self.state);
         }
-        let wants = self.state.borrow().replay.as_ref().and_then(|replay| Some((replay.command(), replay.wants()?)));
+        let wants =
+            self.state.borrow().replay.as_ref().and_then(|replay| Some((replay.command(), replay.wants()?)));
         if let Some((command, from)) = wants.filter(|_| !self.reading && self.beginning.is_none()) {
             self.reading = true;
             self.ask_for_letters(command, Ask::Records(from), ctx);
@@ -179,7 +182,8 @@ impl PartitionActor {
     }
 
     fn end_replay(&mut self) {
-        let done = self.beginning.is_none() && self.state.borrow().replay.as_ref().is_some_and(Replay::is_done);
+        let done =
+            self.beginning.is_none() && self.state.borrow().replay.as_ref().is_some_and(Replay::is_done);
         let Some(mut replay) = done.then(|| self.state.borrow_mut().replay.take()).flatten() else { return };
         self.look_for_the_named_key(&mut replay);
         let told = replay.replayed();
@@ -198,13 +202,16 @@ impl PartitionActor {
     fn look_for_the_named_key(&mut self, replay: &mut Replay) {
         let Some(key) = replay.only_key().cloned().filter(|key| !replay.met(key)) else { return };
         let Ok((cell, _)) = self.known(key.as_deref()) else { return };
-        let Some(letters) = cell.lane.borrow().quarantine().map(|quarantine| quarantine.letters()) else { return };
+        let Some(letters) = cell.lane.borrow().quarantine().map(|quarantine| quarantine.letters()) else {
+            return;
+        };
         if replay.accepts_lost() && !replay.is_dry() && cell.lane.borrow_mut().discard(u64::MAX - 1) > 0 {
             self.state.borrow_mut().lost_letters(letters);
             if cell.lane.borrow_mut().mark_changed() {
                 self.state.borrow_mut().changed(cell);
             }
-            replay.trouble(format!("all {letters} letters of the key are gone from the topic; booked as lost"));
+            replay
+                .trouble(format!("all {letters} letters of the key are gone from the topic; booked as lost"));
         } else {
             replay.trouble(format!(
                 "none of the {letters} letters of the key was found, or none of them was meant: without other filters \
@@ -257,7 +264,9 @@ impl PartitionActor {
                 taken.hold = Hold::Letter { offset: letter.offset.0, number };
                 self.hand(letter, key.as_ref(), ticket, taken, joins, !own)
             }
-            Choice::Gap(missing) => self.gap(letter, &key, ticket, missing, told.place.map(|(_, number)| number), taken),
+            Choice::Gap(missing) => {
+                self.gap(letter, &key, ticket, missing, told.place.map(|(_, number)| number), taken)
+            }
             Choice::Hand { .. } => {
                 self.replay(|replay| replay.count(ticket));
                 Ok(())
@@ -316,7 +325,8 @@ impl PartitionActor {
             let state = self.state.borrow();
             state.replay.as_ref().map_or((false, true), |replay| (replay.accepts_lost(), replay.is_dry()))
         };
-        if accepts && !dry
+        if accepts
+            && !dry
             && let Some(number) = number
         {
             let (cell, _) = self.lane(key.as_deref())?;
@@ -408,7 +418,7 @@ impl Handler<Letters> for PartitionActor {
         // One question is under way at most, also where its answer comes too late.
         self.reading &= matches!(found, Found::End(_));
         let ours = self.state.borrow().replay.as_ref().is_some_and(|replay| replay.command() == command);
-        if !ours || !self.state.borrow().may_begin() {
+        if !ours || !self.state.borrow().takes_in() {
             return;
         }
         match found {

@@ -72,6 +72,8 @@ pub struct PartitionState {
 enum Tenure {
     /// Records begin and end.
     Open,
+    /// Nothing begins until an operator has decided on a record; what runs may end.
+    Stopped,
     /// Nothing begins any more; what runs may end.
     Draining,
     /// Nothing ends any more; what ended is written.
@@ -465,6 +467,29 @@ impl PartitionState {
         self.stats.watermark.set(next.0);
     }
 
+    /// No record begins until [`PartitionState::go_on`]; `true` if it is the first to say so.
+    pub fn stop(&mut self) -> bool {
+        let first = self.tenure == Tenure::Open;
+        if first {
+            self.tenure = Tenure::Stopped;
+        }
+        first
+    }
+
+    /// Records begin again; `false` if the partition did not stand still.
+    pub fn go_on(&mut self) -> bool {
+        let stood = self.tenure == Tenure::Stopped;
+        if stood {
+            self.tenure = Tenure::Open;
+        }
+        stood
+    }
+
+    /// Whether records and commands are taken in, although perhaps none begins.
+    pub fn takes_in(&self) -> bool {
+        matches!(self.tenure, Tenure::Open | Tenure::Stopped)
+    }
+
     /// From here on no record begins.
     pub fn drain(&mut self) {
         self.tenure = Tenure::Draining;
@@ -482,7 +507,7 @@ impl PartitionState {
 
     /// Whether results of records count.
     pub fn may_end(&self) -> bool {
-        matches!(self.tenure, Tenure::Open | Tenure::Draining)
+        matches!(self.tenure, Tenure::Open | Tenure::Stopped | Tenure::Draining)
     }
 
     /// An epoch that carried the partition will never be committed: the partition was lost, or the

@@ -6,13 +6,13 @@ use bytes::{Bytes, BytesMut};
 use pawl_actors::command::{ANSWER, Command, Filter, KeyName, Progress, Replay, Reply, VERSION, What};
 use pawl_actors::ledger::{Head, head_key};
 use pawl_actors::partition::Abandon;
-use pawl_actors::policy::Policy;
+use pawl_actors::policy::{Policy, Then};
 use pawl_actors::record::{Record, last_header};
 
 use crate::house::*;
 
 fn quarantining() -> Policy {
-    Policy { quarantine: true, ..policy() }
+    Policy { then: Then::Quarantine, ..policy() }
 }
 
 fn key(text: &str) -> KeyName {
@@ -62,9 +62,9 @@ impl House {
 
 /// The last answer to a command.
 fn answer(id: &str) -> Reply {
-    let answers = emitted().into_iter().filter(|emit| {
-        last_header(&emit.headers, ANSWER).is_some_and(|of| of == id.as_bytes())
-    });
+    let answers = emitted()
+        .into_iter()
+        .filter(|emit| last_header(&emit.headers, ANSWER).is_some_and(|of| of == id.as_bytes()));
     let last = answers.last().unwrap_or_else(|| panic!("no answer to {id}"));
     assert_eq!((&*last.topic, last.partition), ("billing-commands", Some(3)));
     serde_json::from_slice(&last.value.expect("a value")).expect("an answer")
@@ -165,7 +165,11 @@ fn the_next_owner_goes_on_with_a_replay_and_applies_nothing_twice() {
         house.take([record(6, Some("A"), "a5")]);
         house.pass(Duration::from_secs(1)).await;
         let calls: Vec<_> = script.calls().into_iter().filter(|call| call.starts_with('a')).collect();
-        assert_eq!(calls, ["a2#1", "a3#1", "a3#1", "a4#1", "a5#1"], "only what was under way is called again");
+        assert_eq!(
+            calls,
+            ["a2#1", "a3#1", "a3#1", "a4#1", "a5#1"],
+            "only what was under way is called again"
+        );
         assert_eq!(script.calls().iter().filter(|call| *call == "b1#1").count(), 1);
         assert_eq!(answer(&id).progress, Progress::Done);
         assert_eq!(house.partition_row().books.dead_lettered, 0);
@@ -268,7 +272,11 @@ fn letters_without_a_number_are_replayed_each_for_itself_and_once() {
         house.pass(Duration::from_secs(1)).await;
         let replay = answer(&id).replay.expect("it was a replay");
         assert_eq!((replay.applied, replay.failed, replay.passed_over), (0, 1, 2));
-        assert_eq!(script.calls().iter().filter(|call| *call == "a1#1").count(), 2, "it failed, then it was applied");
+        assert_eq!(
+            script.calls().iter().filter(|call| *call == "a1#1").count(),
+            2,
+            "it failed, then it was applied"
+        );
         let books = house.partition_row().books;
         assert_eq!((books.applied, books.dead_lettered), (3, 1));
     });
@@ -350,7 +358,10 @@ fn a_paused_key_waits_in_the_ledger_under_every_owner_until_it_is_resumed() {
         let unknown = house.ask(What::Pause { key: key("A"), create: false });
         let paused = house.ask(What::Pause { key: key("A"), create: true });
         house.pass(SOON).await;
-        assert_eq!((answer(&unknown).progress, answer(&paused).progress), (Progress::Nothing, Progress::Done));
+        assert_eq!(
+            (answer(&unknown).progress, answer(&paused).progress),
+            (Progress::Nothing, Progress::Done)
+        );
         house.take([record(0, Some("A"), "a1"), record(1, Some("A"), "a2"), record(2, Some("B"), "b1")]);
         house.pass(SOON).await;
         assert_eq!(script.calls(), ["b1#1"]);
@@ -362,7 +373,10 @@ fn a_paused_key_waits_in_the_ledger_under_every_owner_until_it_is_resumed() {
         let skip = |offset| What::Skip { key: key("A"), offset, reason: "r".into() };
         let (wrong, right) = (house.ask(skip(1)), house.ask(skip(0)));
         house.pass(SOON).await;
-        assert_eq!(said(&wrong), (Progress::Refused, "key \"A\" does not wait with offset 1, but with offset 0".into()));
+        assert_eq!(
+            said(&wrong),
+            (Progress::Refused, "key \"A\" does not wait with offset 1, but with offset 0".into())
+        );
         assert_eq!(answer(&right).progress, Progress::Done);
         house.ask(What::Resume { key: key("A") });
         house.pass(SOON).await;
@@ -412,5 +426,50 @@ fn what_is_no_command_is_passed_by_and_refused_by_its_id() {
         house.take([record(0, Some("A"), "a1")]);
         house.pass(SOON).await;
         assert_eq!(emitted().len(), answers, "no command is carried out twice");
+    });
+}
+
+#[test]
+fn a_partition_that_is_to_halt_stands_still_until_the_record_is_decided_on() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", vec![refused(); 2]);
+        script.plan("c1", [unavailable()]);
+        script.plan("d1", [Act::Wait]);
+        let halting = Policy { then: Then::Halt, max_in_flight: 2, ..policy() };
+        let house = House::new(script.clone(), Rows::default(), halting).await;
+        house.take([record(0, Some("C"), "c1"), record(1, Some("D"), "d1"), record(2, Some("A"), "a1")]);
+        house.take([record(3, Some("A"), "a2"), record(4, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        house.take([record(5, Some("B"), "b2"), record(6, Some("E"), "e1")]);
+        house.pass(Duration::from_secs(3)).await;
+        script.open_gates.store(true, std::sync::atomic::Ordering::Relaxed);
+        house.pass(SOON).await;
+        let calls = script.calls();
+        assert!(
+            !calls.contains(&"c1#2".into()) && !calls.contains(&"e1#1".into()),
+            "it stands still: {calls:?}"
+        );
+        assert!(letters().is_empty());
+        let why = house.partition_stats.stopped().expect("it says why");
+        assert!(why.contains("pawl keys skip A --offset 2"), "{why}");
+        assert!(house.halts.lock().unwrap().is_empty(), "the handler goes on");
+        let again = house.ask(What::Resume { key: key("A") });
+        house.pass(SOON).await;
+        assert_eq!(answer(&again).progress, Progress::Done);
+        assert!(house.partition_stats.stopped().is_some(), "it failed again");
+        let skip = house.ask(What::Skip { key: key("A"), offset: 2, reason: "r".into() });
+        house.pass(Duration::from_secs(3)).await;
+        assert_eq!(answer(&skip).progress, Progress::Done);
+        let calls = script.calls();
+        for call in ["a1#1", "a2#1", "b1#1", "b2#1", "c1#2", "d1#1", "e1#1"] {
+            assert!(calls.contains(&call.into()), "{call} in {calls:?}");
+        }
+        assert_eq!(house.partition_stats.stopped(), None);
+        let books = house.partition_row().books;
+        assert_eq!(
+            (books.received, books.applied, books.skipped, house.partition_row().watermark),
+            (7, 6, 1, 7)
+        );
     });
 }

@@ -16,7 +16,7 @@ use pawl_actors::ledger::{BEFORE_PARKED, PARTITION_KEY, PartitionRow, lane_of};
 use pawl_actors::outcome::{Failure, Outcome, code};
 use pawl_actors::partition::{Drain, Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
-use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy};
+use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy, Then};
 use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
@@ -181,14 +181,16 @@ impl Asides {
                 Ask::End => (want.reply)(Found::End(all.len() as i64)),
                 Ask::Records(from) => {
                     let gone = self.gone.lock().unwrap();
-                    let after: Vec<Record> = all.into_iter().filter(|record| record.offset.0 >= from).take(2).collect();
+                    let after: Vec<Record> =
+                        all.into_iter().filter(|record| record.offset.0 >= from).take(2).collect();
                     if after.is_empty() && want.topic == Aside::Commands {
                         self.wants.lock().unwrap().push(want);
                         continue;
                     }
                     let next = after.last().map_or(from, |record| record.offset.0 + 1);
                     let at_end = after.len() < 2;
-                    let there = |record: &Record| want.topic == Aside::Commands || !gone.contains(&record.offset.0);
+                    let there =
+                        |record: &Record| want.topic == Aside::Commands || !gone.contains(&record.offset.0);
                     let records = after.into_iter().filter(there).collect();
                     (want.reply)(Found::Records { records, next, at_end });
                 }
@@ -240,7 +242,7 @@ pub fn policy() -> Policy {
         dead_letter_topic_id: "dlt-id".into(),
         command_topic: "billing-commands".into(),
         replay: ParkingBounds { records: 100, bytes: 100_000 },
-        quarantine: false,
+        then: Then::Continue,
         max_emit_bytes: 1_000_000,
         max_letter_bytes: 1_000_000,
         max_row_bytes: 10_000,

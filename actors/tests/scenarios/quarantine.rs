@@ -6,13 +6,13 @@ use bytes::{Bytes, BytesMut};
 use pawl_actors::dead_letter::header;
 use pawl_actors::ledger::{Head, head_key};
 use pawl_actors::outcome::{Failure, code};
-use pawl_actors::policy::Policy;
+use pawl_actors::policy::{Policy, Then};
 use pawl_actors::record::last_header;
 
 use crate::house::*;
 
 fn quarantining() -> Policy {
-    Policy { quarantine: true, ..policy() }
+    Policy { then: Then::Quarantine, ..policy() }
 }
 
 /// Offset, disposition and number of each letter, in the order of the topic.

@@ -34,7 +34,9 @@ pub fn told(answers: &Answers, handler: &str) -> String {
         match progress {
             Progress::Nothing => nothing.push(message),
             Progress::Refused => line(&format!("partition {partition}: refused: {}", printable(message))),
-            Progress::Done if replay.is_none() => line(&format!("partition {partition}: {}", printable(message))),
+            Progress::Done if replay.is_none() => {
+                line(&format!("partition {partition}: {}", printable(message)))
+            }
             Progress::Done | Progress::Running => {}
         }
         troubles.for_each(|trouble| line(&format!("partition {partition}: {}", printable(trouble))));
@@ -118,7 +120,11 @@ mod tests {
         };
         let done = |part| reply(Progress::Done, "x", Some(part));
         let well = answers(vec![done(part(2, &[])), done(part(3, &[]))], vec![]);
-        assert!(told(&well, "billing").starts_with("letters: 5 took effect, 0 were"), "{}", told(&well, "billing"));
+        assert!(
+            told(&well, "billing").starts_with("letters: 5 took effect, 0 were"),
+            "{}",
+            told(&well, "billing")
+        );
         assert_eq!(exit(&well), Exit::Done);
         let ill = answers(vec![done(part(2, &[])), done(part(0, &["key \"A\": 422"]))], vec![]);
         assert!(told(&ill, "billing").ends_with("partition 1: key \"A\": 422\n"));

@@ -68,8 +68,7 @@ pub fn discard(args: &DltDiscard) -> Result<Exit, Failure> {
         ));
     };
     let record = original(&letter);
-    let bounds =
-        KeyBounds { recent_ids: asked.handler().recent_ids as usize, max_row_bytes: usize::MAX };
+    let bounds = KeyBounds { recent_ids: asked.handler().recent_ids as usize, max_row_bytes: usize::MAX };
     let key = lane_key(&mut Reader::new(&record), &asked.handler().key, bounds).ok();
     asked.only(partition);
     let (key, through) = (KeyName(key), Some((quarantine, number)));

@@ -21,7 +21,9 @@ pub fn line(line: &KeyLine) -> String {
     let paused = if line.paused { "  paused" } else { "" };
     let row = line.row.map_or(String::new(), |row| format!("  row {row}"));
     let KeyLine { partition, taken, recent_ids, .. } = line;
-    format!("{partition}  key {key}  taken {taken}  {recent_ids} {ids}  {state}{parked}{quarantine}{paused}{row}\n")
+    format!(
+        "{partition}  key {key}  taken {taken}  {recent_ids} {ids}  {state}{parked}{quarantine}{paused}{row}\n"
+    )
 }
 
 /// Everything, over several lines.

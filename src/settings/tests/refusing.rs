@@ -54,7 +54,7 @@ fn a_wrong_value_names_key_place_value_what_is_allowed_and_the_remedy() {
     );
     refused(
         &in_handler("dead_letter.then = \"retry\""),
-        "allowed: \"continue\", \"quarantine\"; write one of them",
+        "allowed: \"quarantine\", \"continue\", \"halt\"; write one of them",
     );
     refused(
         &in_handler("key = \"json:id\""),

@@ -1,7 +1,7 @@
 //! What an operator's command does to a lane.
 
 use super::{Lane, State, Taken};
-use crate::ledger::RecentIds;
+use crate::ledger::{Parking, RecentIds};
 use crate::record::{Millis, Offset};
 
 impl Lane {
@@ -25,6 +25,28 @@ impl Lane {
         std::mem::replace(&mut self.head.paused, false)
     }
 
+    /// Whether its record failed for good, and stays.
+    pub fn is_halted(&self) -> bool {
+        self.state == State::Halted
+    }
+
+    /// A record that failed for good is to be tried again, from the first attempt on; `false` if none is there.
+    pub fn try_again(&mut self) -> bool {
+        let halted = self.is_halted();
+        if halted {
+            self.state = State::Parked { attempt: 1 };
+            *self.parking_mut() = Parking {
+                attempt: 1,
+                due: 0,
+                delay: 0,
+                since: 0,
+                cause: String::new(),
+                ..*self.parking_mut()
+            };
+        }
+        halted
+    }
+
     /// The attempt that a lane waits for and that is due at once, and its record.
     pub fn overdue(&self, now: Millis) -> Option<(Offset, u32)> {
         let (offset, attempt) = (self.waits_with()?, self.waits_for()?);
@@ -33,7 +55,8 @@ impl Lane {
 
     /// Gives up the record of this offset, with which the lane waits; `None` if it does not.
     pub fn skip(&mut self, offset: Offset) -> Option<Taken> {
-        if self.waits_with() != Some(offset) || self.current_letter().is_some() {
+        let halted = self.is_halted() && self.current().is_some_and(|taken| taken.record.offset == offset);
+        if (self.waits_with() != Some(offset) && !halted) || self.current_letter().is_some() {
             return None;
         }
         self.state = State::Idle;
@@ -45,7 +68,9 @@ impl Lane {
     /// Gives up the first letters of the quarantine, up to the one of this number; how many it were. 0 if there
     /// is none, or while the lane works on them.
     pub fn discard(&mut self, through: u64) -> u64 {
-        let Some(quarantine) = self.head.quarantine.as_deref().filter(|_| self.letters == 0) else { return 0 };
+        let Some(quarantine) = self.head.quarantine.as_deref().filter(|_| self.letters == 0) else {
+            return 0;
+        };
         let discarded = (through.saturating_add(1)).min(quarantine.next).saturating_sub(quarantine.first);
         self.letters_are_dealt_with(discarded);
         discarded
