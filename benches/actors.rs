@@ -68,6 +68,7 @@ fn policy() -> Policy {
         event_id: Some(Selector::Header("ce_id".into())),
         recent_ids: 64,
         recent_ids_age: Duration::from_secs(7 * 86_400),
+        sequence: None,
         retry: RetryPolicies::from(RetryPolicy {
             attempts: Attempts::Limited(3),
             waits: Waits::Growing { initial: Duration::from_secs(1), multiplier: 1.0 },

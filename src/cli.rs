@@ -10,7 +10,9 @@ use pawl_actors::selector::Selector;
 
 use crate::exit::Exit;
 
-pub use asking::{Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, OneKey};
+pub use asking::{
+    Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
+};
 pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource};
 
 /// Ordered, idempotent, per-key event processing on Kafka topics.

@@ -59,6 +59,9 @@ const HANDLER_COUNTS: &[HandlerCount] = &[
     ("pawl_commands", "Commands of operators, carried out or refused, in each partition", |stats| {
         stats.commands.get()
     }),
+    ("pawl_sequence_gaps", "Numbers, or runs of them, missing in a sequence for too long", |stats| {
+        stats.gaps.get()
+    }),
     ("pawl_keys_quarantined", "Keys that went into quarantine", |stats| stats.quarantined.get()),
     ("pawl_rebalances", "Assignments and revocations", |stats| stats.rebalances.get()),
     ("pawl_event_id_conflicts", "Event ids that came again with another payload", |stats| {

@@ -75,6 +75,15 @@ pub enum What {
         /// Why.
         reason: String,
     },
+    /// Gives up the numbers that a key waits for.
+    SkipGap {
+        /// Which key.
+        key: KeyName,
+        /// The number that it goes on with: another gap is not given up in its place.
+        to: i64,
+        /// Why.
+        reason: String,
+    },
     /// Forgets a key's state and its event ids.
     Erase {
         /// Which key.

@@ -38,7 +38,7 @@ pub mod header {
     pub const EXCEPTION_STACKTRACE: &str = "kafka_dlt-exception-stacktrace";
     /// 1-based number of the last attempt, int32 big-endian.
     pub const DELIVERY_ATTEMPT: &str = "kafka_deliveryAttempt";
-    /// Why the record is here: `poison`, `exhausted` or `follower`.
+    /// Why the record is here: `poison`, `exhausted`, `follower`, `sequence-gap` or `sequence-late`.
     pub const DISPOSITION: &str = "pawl-disposition";
     /// Which quarantine of its key the letter belongs to: the offset of the record that began it, int64
     /// big-endian.
@@ -153,7 +153,10 @@ impl Defunct<'_> {
 
     fn codes(&self) -> impl Iterator<Item = Header> {
         let outer = match self.disposition {
-            Disposition::Poison | Disposition::Follower => self.failure.code,
+            Disposition::Poison
+            | Disposition::Follower
+            | Disposition::SequenceGap
+            | Disposition::SequenceLate => self.failure.code,
             Disposition::Exhausted | Disposition::OutOfTime(_) => code::EXHAUSTED,
         };
         let attempt = i32::try_from(self.attempt).unwrap_or(i32::MAX);

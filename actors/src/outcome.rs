@@ -85,6 +85,10 @@ pub mod code {
     pub const TOO_LARGE: &str = "pawl.TooLarge";
     /// An earlier record of its key became a dead letter, and nobody has dealt with that.
     pub const QUARANTINED: &str = "pawl.Quarantined";
+    /// The numbers before it in sequence did not come in time.
+    pub const SEQUENCE_GAP: &str = "pawl.SequenceGap";
+    /// Its number came after the gap that it belongs to was given up.
+    pub const SEQUENCE_LATE: &str = "pawl.SequenceLate";
     /// Another attempt would have to be waited for, and there is no room left to wait in.
     pub const OVERFLOW: &str = "pawl.Overflow";
 

@@ -17,6 +17,8 @@ pub struct Policy {
     pub recent_ids: usize,
     /// How long an id is remembered, in partition time.
     pub recent_ids_age: Duration,
+    /// What orders the records of a key beside their offsets.
+    pub sequence: Option<SequencePolicy>,
     /// How failed attempts are repeated.
     pub retry: RetryPolicies,
     /// When the breaker opens.
@@ -59,6 +61,32 @@ pub struct Policy {
     pub mailbox_capacity: usize,
     /// Heads that the sweep for dead rows looks at in a second, for each partition.
     pub sweep_rows_per_second: usize,
+}
+
+/// How the records of a key are ordered by a number that their producers gave them.
+#[derive(Clone, Debug)]
+pub struct SequencePolicy {
+    /// Where the number lies.
+    pub at: Selector,
+    /// The first number of a key.
+    pub first: i64,
+    /// How long a missing number is waited for.
+    pub timeout: Duration,
+    /// Records of a key that wait for one; more are not waited for.
+    pub max_waiting: usize,
+    /// What follows then.
+    pub then: GapThen,
+}
+
+/// What follows on a number that is missing for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapThen {
+    /// The record behind it becomes a dead letter.
+    DeadLetter,
+    /// It is given up.
+    Skip,
+    /// The partition stands still.
+    Halt,
 }
 
 /// What follows on a record that failed for good.

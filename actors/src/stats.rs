@@ -210,6 +210,8 @@ pub struct HandlerStats {
     pub dead_letters: Counter,
     /// Dead letters that a replay made applied or duplicates.
     pub replayed: Counter,
+    /// Numbers, or runs of them, that were missing in a sequence for too long.
+    pub gaps: Counter,
     /// Commands of operators that were carried out or refused.
     pub commands: Counter,
     /// Keys that went into quarantine.

@@ -88,6 +88,24 @@ pub struct KeySkip {
     pub asking: Asking,
 }
 
+/// `pawl keys skip-gap`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+`pawl keys list --gaps` lists the keys whose sequence waits for a number, `pawl keys show KEY` one of them.
+A record that brings one of these numbers later becomes a dead letter.")]
+pub struct KeySkipGap {
+    #[command(flatten)]
+    pub which: OneKey,
+    /// The lowest number that waits: the key goes on with it. Another gap is not given up in its place.
+    #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
+    pub to: i64,
+    /// Why; it is kept in the command topic and in the log.
+    #[arg(long)]
+    pub reason: String,
+    #[command(flatten)]
+    pub asking: Asking,
+}
+
 /// `pawl dlt replay`.
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("scope").required(true).multiple(true)), after_help = "\

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::{KeyCommand, KeyRelease, KeySkip, SettingsFile};
+use super::{KeyCommand, KeyRelease, KeySkip, KeySkipGap, SettingsFile};
 use crate::shown::bytes_of_hex;
 
 /// `pawl audit`.
@@ -46,6 +46,8 @@ pub enum Keys {
     Resume(KeyCommand),
     /// Give up the record that a key waits with.
     Skip(KeySkip),
+    /// Give up the numbers that a key's sequence waits for.
+    SkipGap(KeySkipGap),
     /// End a key's quarantine without a replay.
     Release(KeyRelease),
     /// Forget the state and the event ids of a key.
@@ -80,6 +82,7 @@ pub struct KeysSource {
 Examples:
   pawl keys list --prefix ORD-47 --limit 20
   pawl keys list --changelog --json | jq .key
+  pawl keys list --gaps                   whose sequence waits for a number
 
 A key is in the ledger while it has state, an event id not older than recent_ids_age, or something
 above the partition's watermark. A running instance is asked through its endpoint, and knows the
@@ -91,6 +94,15 @@ pub struct KeysList {
     /// Only keys that begin with this text.
     #[arg(long, value_name = "TEXT")]
     pub prefix: Option<String>,
+    /// Only keys that wait for a number that is missing in their sequence.
+    #[arg(long)]
+    pub gaps: bool,
+    /// Only keys in quarantine.
+    #[arg(long)]
+    pub quarantined: bool,
+    /// Only keys that an operator has paused.
+    #[arg(long)]
+    pub paused: bool,
     /// Keys, at most.
     #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,

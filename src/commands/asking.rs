@@ -169,7 +169,16 @@ impl Asked {
         // Every record ends by its time-out.
         producer.flush(timeout + Duration::from_secs(1)).map_err(|error| self.failed(&error))?;
         let refused = producer.context().0.lock().expect("no holder panics").take();
-        refused.map_or(Ok(()), |error| Err(self.failed(&error)))
+        refused.map_or(Ok(()), |error| {
+            let Failure { exit, .. } = self.failed(&error);
+            Err(Failure::new(
+                exit,
+                format!(
+                    "{}: the command {id} was not written to every partition: {error}; ask again",
+                    self.topic
+                ),
+            ))
+        })
     }
 
     /// Reads answers until all partitions have given their last, or nothing comes any more.

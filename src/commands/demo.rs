@@ -77,7 +77,12 @@ pub fn execute(args: &Demo) -> Result<Exit, Failure> {
     let seed = args.seed.unwrap_or_else(any_seed);
     let workload = Arc::new(Workload::new(args.orders, seed));
     let letters_topic = format!("{TOPIC}-dlt");
-    let topics = [TOPIC.to_owned(), letters_topic.clone(), format!("{HANDLER}-changelog")];
+    let topics = [
+        TOPIC.to_owned(),
+        letters_topic.clone(),
+        format!("{HANDLER}-changelog"),
+        format!("{HANDLER}-commands"),
+    ];
     let cluster = Cluster::start(&topics, PARTITIONS).map_err(|error| failed("the mock cluster", error))?;
     let kafka = cluster.kafka();
     let billing = Billing::start(workload.clone()).map_err(|error| failed("the billing service", error))?;

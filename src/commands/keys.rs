@@ -43,7 +43,9 @@ pub fn list(args: &KeysList) -> Result<Exit, Failure> {
         None => {
             let changelog = Changelog::open(&settings.kafka, name, handler)?;
             let limit = args.limit as usize;
-            let (keys, more) = changelog.list(args.source.partition, prefix(args), limit)?;
+            let wanted = |line: &KeyLine| is_wanted(args, line);
+            let bound = if is_filtered(args) { FILTERED_BOUND } else { 0 };
+            let (keys, more) = changelog.list(args.source.partition, prefix(args), limit, bound, wanted)?;
             Found { keys, more, source: changelog.source() }
         }
     };
@@ -127,21 +129,37 @@ fn asked<T>(
     Ok(None)
 }
 
+/// Keys that are held while a changelog is read for those that a filter leaves.
+const FILTERED_BOUND: usize = 100_000;
+
+fn is_filtered(args: &KeysList) -> bool {
+    args.gaps || args.quarantined || args.paused
+}
+
+/// Whether a key is one of those that were asked for.
+fn is_wanted(args: &KeysList, line: &KeyLine) -> bool {
+    (!args.gaps || line.sequence.as_ref().is_some_and(|sequence| sequence.waiting > 0))
+        && (!args.quarantined || line.quarantine.is_some())
+        && (!args.paused || line.paused)
+}
+
 fn list_instance(endpoint: &Endpoint, args: &KeysList) -> Result<Option<Found<KeyLine>>, EndpointError> {
     let (limit, prefix) = (args.limit as usize, prefix(args));
     let mut keys: Vec<KeyLine> = Vec::new();
     let mut after: Option<String> = None;
     loop {
-        let room = (limit - keys.len()).min(MAX_LIMIT);
+        let room = if is_filtered(args) { MAX_LIMIT } else { (limit - keys.len()).min(MAX_LIMIT) };
         let answer = endpoint.list(args.source.partition, &prefix, after.as_deref(), room)?;
         if !knows_keys(&answer.partitions, args.source.partition) {
             return Ok(None);
         }
-        keys.extend(answer.keys);
+        keys.extend(answer.keys.into_iter().filter(|line| is_wanted(args, line)));
         after = answer.next;
         if after.is_none() || keys.len() >= limit {
             let source = instance(endpoint, &answer.partitions);
-            return Ok(Some(Found { keys, more: after.is_some(), source }));
+            let more = after.is_some() || keys.len() > limit;
+            keys.truncate(limit);
+            return Ok(Some(Found { keys, more, source }));
         }
     }
 }

@@ -100,6 +100,7 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
         Command::Keys(Keys::Pause(args)) => keys::asked::pause(args),
         Command::Keys(Keys::Resume(args)) => keys::asked::resume(args),
         Command::Keys(Keys::Skip(args)) => keys::asked::skip(args),
+        Command::Keys(Keys::SkipGap(args)) => keys::asked::skip_gap(args),
         Command::Keys(Keys::Release(args)) => keys::asked::release(args),
         Command::Keys(Keys::Erase(args)) => keys::asked::erase(args),
         Command::Topics(Topics::Create(args)) => topics::execute(args),

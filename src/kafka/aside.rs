@@ -107,11 +107,14 @@ impl AsideReader {
 
     fn take(&mut self, want: Want) {
         let partition = want.partition.0;
-        // Of an assignment that is over.
+        if !self.parts.held.is(want.partition, want.assignment) {
+            return;
+        }
+        // One question at a time: whoever asked before asks again.
         if self.open.contains_key(&partition)
             && let Some(consumer) = self.consumer.take()
         {
-            self.close(partition, &consumer);
+            self.answer(partition, false, &consumer);
             self.consumer = Some(consumer);
         }
         let done = match want.ask {

@@ -279,13 +279,6 @@ impl Owner {
     fn with_commands(&self, one: &Assigned, mut row: PartitionRow, fresh: bool) -> Option<PartitionRow> {
         let CommandTopic { topic, id } = &self.parts.commands;
         let partition = one.partition.0;
-        let ask = || self.parts.consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT);
-        let (_, end) = self.parts.held.ask_while(one.partition, one.assignment, ask, |error| {
-            tracing::warn!(
-                handler = %self.parts.handler, %topic, partition, %error,
-                "the end of the command topic is not known yet; asking again"
-            );
-        })?;
         let known = row.commands_id == *id;
         if !known && !row.commands_id.is_empty() {
             tracing::warn!(
@@ -293,18 +286,19 @@ impl Owner {
                 "the command topic was deleted and made anew: its commands are read from the first one on"
             );
         }
-        if known && row.commands > end {
-            tracing::warn!(
-                handler = %self.parts.handler, %topic, partition,
-                "the command topic has lost its end: commands are read from {end} on instead of {}", row.commands
-            );
-        }
-        row.commands = match (fresh, known) {
-            (true, _) => end,
-            (false, true) => row.commands.min(end),
-            (false, false) => 0,
-        };
         row.commands_id.clone_from(id);
+        if !fresh {
+            row.commands = if known { row.commands } else { 0 };
+            return Some(row);
+        }
+        let ask = || self.parts.consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT);
+        let (_, end) = self.parts.held.ask_while(one.partition, one.assignment, ask, |error| {
+            tracing::warn!(
+                handler = %self.parts.handler, %topic, partition, %error,
+                "the end of the command topic is not known yet; asking again"
+            );
+        })?;
+        row.commands = end;
         Some(row)
     }
 

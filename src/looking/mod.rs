@@ -38,6 +38,9 @@ pub struct KeyLine {
     /// Whether an operator has paused it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// Its place in the producers' numbering; `None` where records are not ordered by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Numbered>,
     /// Offset of the row in the changelog; `None` where only the instance's own view was asked.
     pub row: Option<i64>,
 }
@@ -67,6 +70,19 @@ pub struct Quarantined {
     /// Whether a replay is under way for it.
     #[serde(default)]
     pub replaying: bool,
+}
+
+/// A key's place in the producers' numbering.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbered {
+    /// The number that comes next.
+    pub next: i64,
+    /// Records that came early, and wait in the ledger.
+    pub waiting: usize,
+    /// The lowest number of them.
+    pub lowest: Option<i64>,
+    /// Since when the next number is missing, milliseconds since the epoch.
+    pub missing_since: Option<i64>,
 }
 
 /// A key, looked at closely.
@@ -144,6 +160,12 @@ impl KeyLine {
                 replaying: quarantine.replay.is_some(),
             }),
             paused: head.paused,
+            sequence: head.sequence.as_ref().map(|sequence| Numbered {
+                next: sequence.next,
+                waiting: sequence.early.len(),
+                lowest: sequence.early.first().copied(),
+                missing_since: (sequence.gap_since != 0).then_some(sequence.gap_since),
+            }),
             row,
         }
     }

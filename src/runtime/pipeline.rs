@@ -30,7 +30,7 @@ use crate::kafka::wire::{KafkaWire, Sessions, Step};
 use crate::kafka::writer::{Job, Writer, WriterParts};
 use crate::looking::window::Window;
 use crate::observed::HandlerView;
-use crate::settings::{ByteSize, Guarantee, HandlerSettings, Overflow, Parking, Settings, Then};
+use crate::settings::{ByteSize, GapThen, Guarantee, HandlerSettings, Overflow, Parking, Settings, Then};
 use crate::store::{LocalView, SharedView, ViewDir, ViewParts};
 
 /// How much longer than its time-out a dead instance's transaction may stay open: the broker looks
@@ -354,6 +354,17 @@ impl Blueprint<'_> {
             event_id: settings.event_id.clone(),
             recent_ids: settings.recent_ids as usize,
             recent_ids_age: settings.recent_ids_age,
+            sequence: settings.sequence.clone().map(|at| policy::SequencePolicy {
+                at,
+                first: settings.first_sequence.into(),
+                timeout: settings.gap.timeout,
+                max_waiting: settings.gap.max_waiting as usize,
+                then: match settings.gap.then {
+                    GapThen::DeadLetter => policy::GapThen::DeadLetter,
+                    GapThen::Skip => policy::GapThen::Skip,
+                    GapThen::Halt => policy::GapThen::Halt,
+                },
+            }),
             retry: settings.retry.policies(settings.http.is_some()),
             breaker: BreakerPolicy {
                 keys: settings.breaker.keys as usize,

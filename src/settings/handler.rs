@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use super::{Breaker, ByteSize, Parking, Replay, Retry, duration, selector};
+use super::{Breaker, ByteSize, Gap, Parking, Replay, Retry, duration, selector};
 
 /// One handler: an input topic, its group, and what happens to each record. Exactly one of http,
 /// forward and program says what its records are handed to.
@@ -45,6 +45,16 @@ pub struct HandlerSettings {
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub recent_ids_age: Duration,
+    /// Where a record's number in its key's sequence lies, given by its producers: records are handed on in the
+    /// order of these numbers, early ones wait. Written like key. To change it later needs a drained
+    /// partition and an explicit word. Default: none, the order is that of the offsets.
+    #[serde(with = "selector::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "selector::schema")]
+    pub sequence: Option<Selector>,
+    /// The first number of a key's sequence. Bounds: 0 to 1000000. Default: 1.
+    pub first_sequence: u32,
+    /// How long a number that is missing in a sequence is waited for, and what follows.
+    pub gap: Gap,
     /// Where a group begins that has never committed an offset. Default: earliest.
     pub start: Start,
     /// Records go to an HTTP service.
@@ -258,6 +268,9 @@ impl Default for HandlerSettings {
             guarantee: Guarantee::default(),
             key: Selector::Record,
             event_id: None,
+            sequence: None,
+            first_sequence: 1,
+            gap: Gap::default(),
             recent_ids: 64,
             recent_ids_age: Duration::from_secs(7 * 24 * 3600),
             start: Start::default(),
@@ -339,14 +352,18 @@ impl HandlerSettings {
         format!("{}-commands", self.group(name))
     }
 
-    /// A stable number for the settings that decide which ledger a record belongs to (`key` and
-    /// `event_id`). It is stored in the partition row, and a partition whose row has another one is not
+    /// A stable number for the settings that decide which ledger a record belongs to (`key`, `event_id` and
+    /// `sequence`). It is stored in the partition row, and a partition whose row has another one is not
     /// taken in: the text that is hashed, SipHash-1-3 and its key must therefore never change. A
     /// later setting that decides identity adds a line only where it is set.
     pub fn identity_fingerprint(&self) -> u64 {
         let mut text = String::from("pawl identity 1\n");
         push_selector(&mut text, "key", Some(&self.key));
         push_selector(&mut text, "event_id", self.event_id.as_ref());
+        if let Some(sequence) = &self.sequence {
+            push_selector(&mut text, "sequence", Some(sequence));
+            text.push_str(&format!("first_sequence {}\n", self.first_sequence));
+        }
         SipHasher13::new_with_keys(FINGERPRINT_KEY.0, FINGERPRINT_KEY.1).hash(text.as_bytes())
     }
 }

@@ -145,6 +145,9 @@ fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
     let (in_parking, in_replay, in_intake) = (base.name("parking"), base.name("replay"), base.name("intake"));
     vec![
         (base.name("recent_ids"), Whole([handler.recent_ids.into(), 0, 10_000])),
+        (base.name("first_sequence"), Whole([handler.first_sequence.into(), 0, 1_000_000])),
+        (base.name("gap").name("timeout"), Time([handler.gap.timeout, 10 * MILLI, 30 * DAY])),
+        (base.name("gap").name("max_waiting"), Whole([handler.gap.max_waiting.into(), 1, 100_000])),
         (base.name("recent_ids_age"), Time([handler.recent_ids_age, MINUTE, YEAR])),
         (
             base.name("membership").name("revoke_grace"),

@@ -129,6 +129,7 @@ fn of_handler(name: &str, handler: &HandlerSettings) -> Vec<Problem> {
     }
     found.extend(selector(&base.name("key"), Some(&handler.key)));
     found.extend(selector(&base.name("event_id"), handler.event_id.as_ref()));
+    found.extend(selector(&base.name("sequence"), handler.sequence.as_ref()));
     found.extend(handler.http.as_ref().and_then(|http| url(&base.name("http").name("url"), &http.url)));
     found.extend(
         handler.http.as_ref().and_then(|http| health_url(&base.name("http").name("health_url"), http)),

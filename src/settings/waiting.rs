@@ -40,6 +40,39 @@ pub struct Parking {
     pub overflow: Overflow,
 }
 
+/// How long a number that is missing in a key's sequence is waited for, and what follows.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gap {
+    /// How long, while records behind it wait. Bounds: 10ms to 30days. Default: 1m.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub timeout: Duration,
+    /// Records of a key that wait for one; with more the wait is over. Bounds: 1 to 100000. Default: 1000.
+    pub max_waiting: u32,
+    /// What follows. Default: dead-letter.
+    pub then: GapThen,
+}
+
+/// What follows on a number that is missing for too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GapThen {
+    /// The record behind the gap becomes a dead letter, and dead_letter.then says what follows on that.
+    #[default]
+    DeadLetter,
+    /// The missing numbers are given up; a record that brings one later becomes a dead letter.
+    Skip,
+    /// The partition stands still until an operator has decided.
+    Halt,
+}
+
+impl Default for Gap {
+    fn default() -> Self {
+        Gap { timeout: Duration::from_secs(60), max_waiting: 1_000, then: GapThen::default() }
+    }
+}
+
 /// How much of a replay of dead letters is under way at once. Others wait in their topic.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

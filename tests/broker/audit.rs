@@ -314,7 +314,8 @@ fn at_least_once_books_agree_through_a_kill() {
     let (topic, group) = (support::topic(broker, "orders", 1), support::unique("audit"));
     let service = Service::start(|call| Reply::status(if call.offset % 9 == 0 { 422 } else { 200 }));
     let more = format!(
-        "guarantee = \"at-least-once\"\nevent_id = \"header:ce_id\"\nhttp = {{ url = \"{}\" }}",
+        "guarantee = \"at-least-once\"\nevent_id = \"header:ce_id\"\nhttp = {{ url = \"{}\" }}\n\
+         dead_letter = {{ then = \"continue\" }}",
         service.url()
     );
     let mut pawl = Pawl::new(&support::settings(broker, &topic, &group, &more));

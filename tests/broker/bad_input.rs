@@ -60,7 +60,9 @@ fn what_cannot_be_read_becomes_a_letter_with_its_bytes_and_holds_nothing_up() {
     .map(with_odd)
     .collect();
     support::produce(broker, &input, records.clone());
-    let more = format!("event_id = \"json:/id\"\nforward = {{ topic = \"{output}\" }}");
+    let more = format!(
+        "event_id = \"json:/id\"\nforward = {{ topic = \"{output}\" }}\ndead_letter = {{ then = \"continue\" }}"
+    );
     let group = support::unique("copy");
     let mut pawl = Pawl::new(&support::settings(broker, &input, &group, &more));
     pawl.start();
@@ -120,10 +122,12 @@ fn a_failing_record_near_the_size_limit_fits_into_its_dead_letter() {
     let value = vec![b'x'; LARGEST_VALUE];
     support::produce(broker, &input, [Out::new("A", value.clone()), Out::new("A", "small")]);
     let service = Service::start(|call| Reply::status(if call.body.len() > 100 { 422 } else { 200 }));
-    let more = format!("http = {{ url = \"{}\" }}", service.url());
+    let go_on = "then = \"continue\"";
+    let more = format!("http = {{ url = \"{}\" }}\ndead_letter = {{ {go_on} }}", service.url());
     let settings = support::settings(broker, &input, &support::unique("billing"), &more);
-    let forward =
-        format!("forward = {{ topic = \"{output}\" }}\ndead_letter = {{ topic = \"{output}-dlt\" }}");
+    let forward = format!(
+        "forward = {{ topic = \"{output}\" }}\ndead_letter = {{ topic = \"{output}-dlt\", {go_on} }}"
+    );
     let forward = support::settings(broker, &input, &support::unique("copy"), &forward);
     let (mut posting, mut forwarding) = (Pawl::new(&settings), Pawl::new(&forward));
     posting.start();
@@ -151,7 +155,10 @@ fn a_letter_that_its_topic_does_not_take_stops_pawl_with_the_remedy_and_is_not_l
     support::produce(broker, &input, [Out::new("A", value.clone()), Out::new("A", "next")]);
     let service = Service::start(|call| Reply::status(if call.body.len() > 100 { 422 } else { 200 }));
     // Long enough to see that nothing waits for a record that cannot end.
-    let more = format!("http = {{ url = \"{}\" }}\n[shutdown]\ndeadline = \"10m\"", service.url());
+    let more = format!(
+        "http = {{ url = \"{}\" }}\ndead_letter = {{ then = \"continue\" }}\n[shutdown]\ndeadline = \"10m\"",
+        service.url()
+    );
     let mut pawl = Pawl::new(&support::settings(broker, &input, &support::unique("billing"), &more));
     let remedy = format!("Raise max.message.bytes of {letters}");
     pawl.start().assert_refused(&[&remedy, "nothing is lost"]);

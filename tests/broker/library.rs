@@ -79,8 +79,8 @@ fn a_handler_that_panics_or_never_answers_is_tried_again_and_then_given_up() {
     let Some(broker) = support::broker() else { return };
     let input = support::topic(broker, "orders", 1);
     let (group, letters) = (support::unique("billing"), format!("{input}-dlt"));
-    let more =
-        "retry = { attempts = 3, initial = \"10ms\" }\nprogram = { name = \"billing\", timeout = \"200ms\" }";
+    let more = "retry = { attempts = 3, initial = \"10ms\" }\nprogram = { name = \"billing\", timeout = \"200ms\" }\n\
+                dead_letter = { then = \"continue\" }";
     let handler = from_fn(|call: Call| async move {
         match call.record.value.as_deref() {
             Some(b"always") => panic!("no such currency"),

@@ -50,7 +50,7 @@ fn orders_reach_the_service_in_order_and_never_twice_through_kills_and_a_lost_st
     });
     let more = format!(
         "event_id = \"header:ce_id\"\nhttp = {{ url = \"{}\", max_in_flight = 64 }}\n\
-         retry = {{ attempts = 8, initial = \"20ms\", max = \"200ms\" }}\n",
+         retry = {{ attempts = 8, initial = \"20ms\", max = \"200ms\" }}\ndead_letter = {{ then = \"continue\" }}\n",
         service.url()
     );
     let mut pawl = Pawl::new(&support::settings(broker, &input, &support::unique("billing"), &more));

@@ -151,7 +151,7 @@ fn attempts_are_finite_and_the_letter_tells_what_the_last_one_said() {
         Service::start(|call: &Received| Reply::status(if call.body == b"bad"[..] { 503 } else { 200 }));
     let retry = "{ attempts = 3, initial = \"10ms\", max = \"20ms\" }";
     let letters = support::topic(broker, "letters", 1);
-    let to = format!("dead_letter = {{ topic = \"{letters}\" }}");
+    let to = format!("dead_letter = {{ topic = \"{letters}\", then = \"continue\" }}");
     let mut pawl = posting(broker, &input, &group, &service, retry, &to);
     support::produce(broker, &input, [Out::new("A", "bad").header("h", "1"), Out::new("A", "good")]);
     pawl.start();

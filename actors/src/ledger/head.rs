@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Parking, Quarantine, RecentIds, Row, RowError, SECOND, VERSION, head_key};
+use super::{Parking, Quarantine, RecentIds, Row, RowError, SECOND, Sequence, VERSION, head_key};
 use crate::effects::StateChange;
 use crate::record::Offset;
 
@@ -22,9 +22,11 @@ pub struct Head {
     pub quarantine: Option<Box<Quarantine>>,
     /// Whether an operator has paused it.
     pub paused: bool,
+    /// Its place in the producers' numbering, where records are ordered by that.
+    pub sequence: Option<Box<Sequence>>,
 }
 
-/// Version 2 has parking, quarantine and pause behind it.
+/// Version 2 has parking, quarantine, pause and sequence behind it.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     taken: i64,
@@ -44,6 +46,7 @@ impl Default for Head {
             parking: None,
             quarantine: None,
             paused: false,
+            sequence: None,
         }
     }
 }
@@ -55,9 +58,9 @@ impl Head {
     /// When the version is unknown or the bytes are not a head.
     pub fn decode(value: &[u8]) -> Result<Self, RowError> {
         let (version, body) = super::version("head", SECOND, value)?;
-        type Second<'a> = (Stored<'a>, Option<Parking>, Option<Quarantine>, bool);
-        let (stored, parking, quarantine, paused): Second<'_> = match version {
-            VERSION => (super::body("head", body)?, None, None, false),
+        type Second<'a> = (Stored<'a>, Option<Parking>, Option<Quarantine>, bool, Option<Sequence>);
+        let (stored, parking, quarantine, paused, sequence): Second<'_> = match version {
+            VERSION => (super::body("head", body)?, None, None, false, None),
             _ => super::body("head", body)?,
         };
         let ids = RecentIds::from_stored(stored.ids.to_vec()).map_err(|reason| RowError::Damaged {
@@ -72,6 +75,7 @@ impl Head {
             parking: parking.map(Box::new),
             quarantine: quarantine.map(Box::new),
             paused,
+            sequence: sequence.map(Box::new),
         })
     }
 
@@ -79,10 +83,10 @@ impl Head {
     pub fn row(&self, lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
         let stored = Stored { taken: self.taken.0, ids: self.ids.stored(), state: self.state.as_deref() };
         let key = head_key(lane, out);
-        let value = match (&self.parking, &self.quarantine, self.paused) {
-            (None, None, false) => super::encode(VERSION, &stored, out),
-            (parking, quarantine, paused) => {
-                super::encode(SECOND, &(stored, parking, quarantine, paused), out)
+        let value = match (&self.parking, &self.quarantine, self.paused, &self.sequence) {
+            (None, None, false, None) => super::encode(VERSION, &stored, out),
+            (parking, quarantine, paused, sequence) => {
+                super::encode(SECOND, &(stored, parking, quarantine, paused, sequence), out)
             }
         };
         Row { key, value: Some(value) }
@@ -96,7 +100,7 @@ impl Head {
     /// Whether only the taken offset is left: such a head says nothing that the partition's
     /// watermark does not say as well, once that has passed the taken offset.
     pub fn is_bare(&self) -> bool {
-        self.ids.is_empty() && self.state.is_none() && !self.is_special()
+        self.ids.is_empty() && self.state.is_none() && self.sequence.is_none() && !self.is_special()
     }
 
     /// Whether something keeps the key from going on like any other.
@@ -144,6 +148,7 @@ mod tests {
                 parking,
                 quarantine: cause.map(|cause| Box::new(Quarantine::begin(Offset(taken), &cause))),
                 paused,
+                sequence: paused.then(|| Box::new(Sequence { next: taken, early: vec![7], gap_since: 1, skipped: vec![(1, 2)] })),
             };
             for id in &ids {
                 head.ids.push(IdHasher::new([1; 16]).hash(id, None, 1_000), 64);
@@ -177,13 +182,13 @@ mod tests {
             Parking { first: 5, next: 7, attempt: 3, due: 1, delay: 300, since: 2, cause: "503".into() };
         let head = Head { taken: Offset(300), parking: Some(Box::new(parking)), ..Head::default() };
         let row = head.row(Some(b"K"), &mut BytesMut::new());
-        let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 4, 3][..], b"503\0\0"].concat();
+        let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 4, 3][..], b"503\0\0\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]), "version 2");
 
         let quarantine = Quarantine { first: 5, next: 7, offset: 300, replay: Some(1), cause: "422".into() };
         let head = Head { taken: Offset(301), quarantine: Some(Box::new(quarantine)), ..Head::default() };
         let row = head.row(Some(b"K"), &mut BytesMut::new());
-        let value = [&[2, 0xda, 4, 0, 0, 0, 1, 5, 7, 0xd8, 4, 1, 2, 3][..], b"422\0"].concat();
+        let value = [&[2, 0xda, 4, 0, 0, 0, 1, 5, 7, 0xd8, 4, 1, 2, 3][..], b"422\0\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]));
     }
 

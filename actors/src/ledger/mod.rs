@@ -6,7 +6,7 @@
 //! | partition | `01` | one a partition | the one truth about the partition: watermark, books, identity |
 //! | head | `02` + record key | one a key | taken offset, recent event ids, state, parked rows, quarantine |
 //! | head without key | `03` | at most one a partition | the lane of records whose key is null or unreadable |
-//! | parked | `04` + record key + number | one a parked record | a record that waits for a retry |
+//! | parked | `04` + record key + number | one a parked record | a record that waits for a retry, or, with the highest bit of the number set, for those before it in sequence |
 //! | parked without key | `05` + number | one a parked record | the same in the lane without key |
 //! | mark | `06` + letter's offset | one a replayed letter without a number | it was dealt with |
 //!
@@ -19,16 +19,19 @@ mod ids;
 mod parked;
 mod partition;
 mod quarantine;
+mod sequence;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub use head::Head;
 pub use ids::{IdHasher, IdMatch, RecentId, RecentIds};
 pub use parked::{
-    BEFORE_PARKED, Parking, decode_parked, parked_at, parked_key, parked_row, parked_tombstone,
+    BEFORE_PARKED, Parking, decode_parked, early_number, is_early, parked_at, parked_key, parked_row,
+    parked_tombstone,
 };
 pub use partition::{Books, ClaimRow, PartitionRow, ReplayCounts, ReplayRow};
 pub use quarantine::Quarantine;
+pub use sequence::Sequence;
 
 /// Key of the claim row.
 pub const CLAIM_KEY: &[u8] = &[0];
@@ -81,7 +84,7 @@ pub enum RowError {
 
 /// The first version of every kind of row.
 const VERSION: u8 = 1;
-/// The version of heads that know of parked records, of a quarantine or of a pause, and of partition rows that
+/// The version of heads that know of parked records, of a quarantine, of a pause or of a sequence, and of partition rows that
 /// know of parked records, dead letters that were dealt with, commands, or a replay.
 const SECOND: u8 = 2;
 

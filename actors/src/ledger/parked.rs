@@ -113,6 +113,19 @@ struct StoredHeader<'a> {
     value: Option<&'a [u8]>,
 }
 
+/// Marks the numbers of rows whose record waits for those before it in sequence: the rest is its number there.
+const EARLY: u64 = 1 << 63;
+
+/// The row number of a record that came early.
+pub fn early_number(sequence: i64) -> u64 {
+    EARLY | sequence.unsigned_abs()
+}
+
+/// Whether a row of this number holds a record that came early.
+pub fn is_early(number: u64) -> bool {
+    number & EARLY != 0
+}
+
 /// The changelog key of a parked row.
 pub fn parked_key(lane: Option<&[u8]>, number: u64, out: &mut BytesMut) -> Bytes {
     match lane {

@@ -7,7 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle,
+    WrapFuture,
+};
 use futures_util::FutureExt;
 
 use super::{LaneCell, Place, Taken, Turn};
@@ -84,8 +87,8 @@ pub struct OrderActor {
     /// The failure that waits for its verdict.
     pub(super) failure: Option<Box<Failure>>,
     waiting: bool,
-    /// A retry whose time came while the partition stood still.
-    missed: Option<Wake>,
+    /// Ends the wait for this missing number.
+    pub(super) gap_timer: Option<(i64, SpawnHandle)>,
 }
 
 impl OrderActor {
@@ -100,18 +103,18 @@ impl OrderActor {
             ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
             let waits = cell.lane.borrow().waits_for().is_some();
             let mut actor =
-                OrderActor { cell, partition, pipeline, failure: None, waiting: false, missed: None };
+                OrderActor { cell, partition, pipeline, failure: None, waiting: false, gap_timer: None };
             actor.set_waiting(waits);
             actor
         })
     }
 
     /// Works the lane until it waits for something.
-    fn drive(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn drive(&mut self, ctx: &mut Context<Self>) {
         while self.partition.borrow().may_begin() {
             let oldest_ms = self.oldest_id_ms();
             let turn = self.cell.lane.borrow_mut().turn(oldest_ms);
-            if !self.play(turn, ctx) {
+            if !self.play(turn, ctx) && !self.watch_gap(ctx) {
                 return;
             }
         }
@@ -126,11 +129,11 @@ impl OrderActor {
                 self.touch();
                 true
             }
-            Turn::Duplicate { hold, conflict } => {
+            Turn::Duplicate { hold, number, conflict } => {
                 if conflict {
                     self.tell_conflict();
                 }
-                self.partition.borrow_mut().duplicate(self.cell.lane.borrow().key.as_deref(), hold);
+                self.partition.borrow_mut().duplicate(self.cell.lane.borrow().key.as_deref(), hold, number);
                 self.letter_is_done(hold);
                 self.head_changed();
                 true
@@ -235,7 +238,7 @@ impl OrderActor {
                 let max_ids = self.pipeline.policy.recent_ids;
                 let done = self.cell.lane.borrow_mut().applied(attempt, state, max_ids);
                 let Some(done) = done else { return false };
-                self.partition.borrow_mut().applied(self.cell.lane.borrow().key.as_deref(), done.hold, emit);
+                self.partition.borrow_mut().applied(self.cell.lane.borrow().key.as_deref(), &done, emit);
                 self.letter_is_done(done.hold);
                 self.head_changed();
                 true
@@ -297,6 +300,12 @@ impl OrderActor {
     }
 
     pub(super) fn head_changed(&self) {
+        self.note_change();
+        self.cover();
+    }
+
+    /// The open epoch carries the head.
+    pub(super) fn note_change(&self) {
         if self.cell.lane.borrow_mut().mark_changed() {
             self.partition.borrow_mut().changed(self.cell.clone());
         }
@@ -379,7 +388,8 @@ impl Handler<Take> for OrderActor {
         }
         let oldest_ms = self.oldest_id_ms();
         let turn = self.cell.lane.borrow_mut().take(taken, may_begin, oldest_ms);
-        if self.play(turn, ctx) || self.shelve() {
+        self.cover();
+        if self.play(turn, ctx) || self.shelve() || self.watch_gap(ctx) {
             self.drive(ctx);
         }
     }
@@ -431,7 +441,7 @@ impl Handler<Wake> for OrderActor {
 
     fn handle(&mut self, message: Wake, ctx: &mut Self::Context) {
         if !self.partition.borrow().may_begin() {
-            self.missed = self.partition.borrow().takes_in().then_some(message);
+            self.cell.lane.borrow_mut().time_has_come(message.offset, message.attempt);
             return;
         }
         let oldest_ms = self.oldest_id_ms();
@@ -453,12 +463,14 @@ impl Handler<Drive> for OrderActor {
             (lane.waits_for().is_some(), lane.running_attempt())
         };
         self.set_waiting(waits);
-        if let Some(missed) = self.missed.take() {
-            return self.handle(missed, ctx);
+        let begins = self.partition.borrow().may_begin();
+        // Its time came while the partition stood still.
+        let overdue = self.cell.lane.borrow().overdue(clock::now()).filter(|_| begins);
+        if let Some((offset, attempt)) = overdue {
+            return self.handle(Wake { offset, attempt }, ctx);
         }
         // It gave its place up while the partition stood still.
         let placeless = self.cell.place.get() == Place::None && !self.cell.calling.get();
-        let begins = self.partition.borrow().may_begin();
         if let Some(attempt) = running.filter(|_| placeless && begins)
             && !self.play(Turn::Attempt(attempt), ctx)
         {

@@ -7,6 +7,7 @@
 
 mod ordered;
 mod replaying;
+mod sequencing;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -15,12 +16,15 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use self::sequencing::Sequencer;
 use super::Doing;
 use crate::effects::StateChange;
 use crate::ledger::{Head, IdMatch, Parking, Quarantine, RecentId, Row};
 use crate::outcome::Failure;
 use crate::partition::Receipt;
 use crate::record::{NextOffset, Offset, Record};
+
+pub use self::waiting::Shelved;
 
 /// What is known of a record beyond this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,11 @@ pub enum Hold {
         /// Bytes of the row.
         bytes: u32,
     },
+    /// It lies in the row of a record that came before those before it in sequence.
+    Early {
+        /// Bytes of the row.
+        bytes: u32,
+    },
     /// It is a dead letter that a replay hands in again.
     Letter {
         /// Where the letter lies in the dead-letter topic.
@@ -44,6 +53,10 @@ pub enum Hold {
 }
 
 impl Hold {
+    fn is_intake(&self) -> bool {
+        matches!(self, Hold::Intake(_))
+    }
+
     fn is_letter(&self) -> bool {
         matches!(self, Hold::Letter { .. })
     }
@@ -62,6 +75,10 @@ pub struct Taken {
     pub event_id: Option<Bytes>,
     /// Why it cannot be handed to the handler, if it cannot.
     pub defect: Option<Box<Failure>>,
+    /// Its number, where records are ordered by one.
+    pub sequence: Option<i64>,
+    /// Whether its number was the next one when the lane took it.
+    pub in_sequence: bool,
 }
 
 impl Taken {
@@ -99,6 +116,8 @@ pub enum Turn {
     Duplicate {
         /// What finishes it.
         hold: Hold,
+        /// Its number, where records are ordered by one.
+        number: Option<i64>,
         /// The id came before with another payload.
         conflict: bool,
     },
@@ -127,6 +146,8 @@ pub struct Lane {
     state: State,
     /// Letters of a replay among its records.
     letters: u64,
+    /// Orders by the producers' numbers, where that is asked for.
+    sequencer: Option<Box<Sequencer>>,
     /// What the head will say of the parked rows once there is one, or what is known of a letter that waits.
     wait: Option<Box<Parking>>,
     /// Number of the next parked row. It grows for as long as the lane lives: an epoch that removes a row
@@ -151,6 +172,7 @@ impl Lane {
             current: None,
             state: State::Idle,
             letters: 0,
+            sequencer: None,
             wait: None,
             next_row: 0,
             parked_bytes: 0,
@@ -168,14 +190,17 @@ impl Lane {
         }
         // Behind letters that are all here it waits for its turn, else it comes behind the last of them.
         if self.letters > 0 && !self.letters_are_all_here() {
-            self.head.taken = self.head.taken.max(taken.record.offset);
             return Turn::FollowPast(Box::new(taken));
         }
-        if may_begin && self.state == State::Idle && self.queue.is_empty() {
-            return self.begin(taken, 1, oldest_ms);
-        }
-        self.queue.push_back(taken.detached());
-        Turn::Wait
+        let Some(taken) = self.sort_in(taken) else { return Turn::Wait };
+        let turn = if may_begin && self.state == State::Idle && self.queue.is_empty() {
+            self.begin(taken, 1, oldest_ms)
+        } else {
+            self.queue.push_back(taken.detached());
+            Turn::Wait
+        };
+        self.admit();
+        turn
     }
 
     /// The key's state, for the handler.
@@ -201,11 +226,27 @@ impl Lane {
         self.begin(next, 1, oldest_ms)
     }
 
-    fn begin(&mut self, next: Taken, attempt: u32, oldest_ms: i64) -> Turn {
+    fn begin(&mut self, mut next: Taken, attempt: u32, oldest_ms: i64) -> Turn {
         let known = next.id.as_ref().map_or(IdMatch::New, |id| self.head.ids.find(id, oldest_ms));
+        match self.out_of_sequence(&next) {
+            None => {}
+            Some(None) => {
+                self.finish(&next);
+                return Turn::Duplicate {
+                    hold: next.hold,
+                    number: None,
+                    conflict: known == IdMatch::Conflict,
+                };
+            }
+            Some(late) => next.defect = late.map(Box::new),
+        }
         if next.defect.is_none() && known != IdMatch::New {
             self.finish(&next);
-            return Turn::Duplicate { hold: next.hold, conflict: known == IdMatch::Conflict };
+            return Turn::Duplicate {
+                hold: next.hold,
+                number: next.sequence,
+                conflict: known == IdMatch::Conflict,
+            };
         }
         let (defective, letter) = (next.defect.is_some(), next.hold.is_letter());
         self.current = Some(next);
@@ -247,7 +288,9 @@ impl Lane {
     /// A result of this record is known: its row, if it has one, is of no use any more.
     fn finish(&mut self, done: &Taken) {
         self.wait = None;
+        self.number_is_done(done);
         match done.hold {
+            Hold::Early { .. } => {}
             Hold::Intake(_) => self.head.taken = self.head.taken.max(done.record.offset),
             Hold::Row { bytes, .. } => {
                 self.parked_bytes -= u64::from(bytes);
@@ -305,6 +348,7 @@ impl Lane {
     pub fn clear_queue(&mut self) {
         self.letters = self.current.as_ref().map_or(0, |taken| u64::from(taken.hold.is_letter()));
         self.queue.clear();
+        self.clear_early();
     }
 
     /// The attempt that runs or waits for a place at the handler.
@@ -338,6 +382,11 @@ impl Lane {
 
     /// Whether the lane holds no record at all.
     pub fn is_empty(&self) -> bool {
+        self.is_empty_of_records() && self.early() == 0
+    }
+
+    /// Whether nothing is to be done but what waits for a missing number.
+    fn is_empty_of_records(&self) -> bool {
         self.current.is_none() && self.queue.is_empty()
     }
 

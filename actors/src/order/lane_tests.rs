@@ -33,8 +33,15 @@ impl Bench {
         let ticket = self.watermark.receive(record.offset).expect("offsets grow in these tests");
         let receipt = Receipt { ticket, bytes: 0 };
         let id = Some(IdHasher::new([0; 16]).hash(event_id.as_bytes(), None, 0));
-        let taken =
-            Taken { record: Arc::new(record), hold: Hold::Intake(receipt), id, event_id: None, defect: None };
+        let taken = Taken {
+            record: Arc::new(record),
+            hold: Hold::Intake(receipt),
+            id,
+            event_id: None,
+            defect: None,
+            sequence: None,
+            in_sequence: false,
+        };
         self.lane.take(taken, begin, 0)
     }
 }

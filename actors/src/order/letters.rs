@@ -25,7 +25,9 @@ impl OrderActor {
         if let Disposition::OutOfTime(limit) = disposition {
             failure.message += &format!("; the next attempt would begin after max_elapsed ({limit:?})");
         }
-        if self.pipeline.policy.then == Then::Halt {
+        // What follows an earlier letter, or comes after its gap was given up, is decided on already.
+        let decided = matches!(disposition, Disposition::Follower | Disposition::SequenceLate);
+        if self.pipeline.policy.then == Then::Halt && !decided {
             self.stand_still(attempt, &failure);
             return false;
         }
@@ -39,12 +41,15 @@ impl OrderActor {
             self.cell.lane.borrow_mut().halt(attempt);
             return false;
         }
-        let cause = self.quarantines().then_some(&*failure.message);
+        // What comes late was given up before: nothing that is still to come depends on it.
+        let late = disposition == Disposition::SequenceLate && self.cell.lane.borrow().quarantine().is_none();
+        let quarantines = self.quarantines() && !late;
+        let cause = quarantines.then_some(&*failure.message);
         let begins = cause.is_some() && self.cell.lane.borrow().quarantine().is_none();
         let done = self.cell.lane.borrow_mut().dead_lettered(attempt, cause);
         let Some(done) = done else { return false };
         self.pipeline.stats.quarantined.add(u64::from(begins));
-        self.partition.borrow_mut().dead_lettered(self.cell.lane.borrow().key.as_deref(), done.hold, letter);
+        self.partition.borrow_mut().dead_lettered(self.cell.lane.borrow().key.as_deref(), &done, letter);
         self.head_changed();
         true
     }
@@ -52,7 +57,7 @@ impl OrderActor {
     /// The record stays where it is, and so does its partition, until an operator has decided.
     fn stand_still(&mut self, attempt: u32, failure: &Failure) {
         let source = &self.pipeline.source;
-        let key = self.key_text();
+        let (key, which) = (self.key_text(), self.key_argument());
         let (partition, offset) = {
             let lane = self.cell.lane.borrow();
             let offset = lane.current().map_or(0, |taken| taken.record.offset.0);
@@ -60,11 +65,29 @@ impl OrderActor {
         };
         self.cell.lane.borrow_mut().halt(attempt);
         let why = format!(
-            "key \"{key}\" at offset {offset}: {} (attempt {attempt}). Mend the cause, then: pawl keys resume {key}; or \
-             give the record up: pawl keys skip {key} --offset {offset}",
+            "key \"{key}\" at offset {offset}: {} (attempt {attempt}). Mend the cause, then: pawl keys resume {which}; or \
+             give the record up: pawl keys skip {which} --offset {offset} --reason ...",
             failure.message
         );
         tracing::error!("{}: {}[{partition}] stands still: {why}", source.handler, source.topic);
+        self.stop_partition(why);
+    }
+
+    /// How the command line names the lane.
+    pub(super) fn key_argument(&self) -> String {
+        let lane = self.cell.lane.borrow();
+        let Some(key) = lane.key.as_deref() else { return "--no-key".into() };
+        let plain = |text: &&str| text.chars().all(|c| c.is_alphanumeric() || "-_.:/@+".contains(c));
+        match std::str::from_utf8(key).ok().filter(|text| !text.starts_with('-')).filter(plain) {
+            Some(text) => text.to_owned(),
+            None => {
+                format!("--key-hex {}", key.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+            }
+        }
+    }
+
+    /// No record of the partition begins until an operator has decided.
+    pub(super) fn stop_partition(&self, why: String) {
         if self.partition.borrow_mut().stop() {
             let state = self.partition.borrow();
             state.stats().set_stopped(Some(why));
@@ -93,9 +116,8 @@ impl OrderActor {
         if !self.partition.borrow().may_end() || !self.fits(&letter) {
             return;
         }
-        self.cell.lane.borrow_mut().follow_past();
-        let hold = taken.hold;
-        self.partition.borrow_mut().dead_lettered(self.cell.lane.borrow().key.as_deref(), hold, letter);
+        self.cell.lane.borrow_mut().follow_past(taken.record.offset);
+        self.partition.borrow_mut().dead_lettered(self.cell.lane.borrow().key.as_deref(), &taken, letter);
         self.head_changed();
     }
 
@@ -163,7 +185,8 @@ impl OrderActor {
         let policy = &self.pipeline.policy;
         let lane = self.cell.lane.borrow();
         let record = &taken.record;
-        let place = self.quarantines().then(|| {
+        let late = disposition == Disposition::SequenceLate && lane.quarantine().is_none();
+        let place = (self.quarantines() && !late).then(|| {
             let began = lane.quarantine().map_or(record.offset.0, |quarantine| quarantine.offset);
             (began, lane.quarantine().map_or(0, |quarantine| quarantine.next))
         });
@@ -185,7 +208,9 @@ impl OrderActor {
                 Disposition::Poison => format!("{}, permanent", failure.message),
                 Disposition::OutOfTime(_) => format!("{}, {attempt} attempts made", failure.message),
                 Disposition::Exhausted => format!("{}, {attempt} attempts used up", failure.message),
-                Disposition::Follower => failure.message.clone(),
+                Disposition::Follower | Disposition::SequenceGap | Disposition::SequenceLate => {
+                    failure.message.clone()
+                }
             },
         }
     }

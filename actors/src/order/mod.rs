@@ -1,6 +1,7 @@
 //! The order actor: the only writer of its key.
 
 mod actor;
+mod gaps;
 mod lane;
 mod letters;
 mod look;
@@ -9,7 +10,7 @@ mod shelf;
 use std::cell::{Cell, RefCell};
 
 pub use actor::{Drive, GiveBack, Go, Judged, OrderActor, Shelve, Stop, Take, Wake};
-pub use lane::{Hold, Lane, Taken, Turn};
+pub use lane::{Hold, Lane, Shelved, Taken, Turn};
 pub use look::{Doing, LaneLook};
 
 /// Whether a lane has a place at the handler.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::OrderActor;
+use super::{OrderActor, Shelved};
 use crate::clock;
+use crate::ledger::Row;
 use crate::outcome::{Failure, code};
 use crate::policy::{Overflow, ParkingBounds};
 use crate::supervisor::Disposition;
@@ -19,6 +20,11 @@ impl OrderActor {
             return false;
         }
         let cause = self.failure.take().map_or_else(String::new, |failure| failure.message);
+        if self.cell.lane.borrow().current_letter().is_some() && self.partition.borrow().is_replay_stopping()
+        {
+            // It is not waited for any more.
+            return self.drop_letters();
+        }
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         if !self.cell.lane.borrow_mut().park(attempt, next, clock::now(), delay_ms, &cause) {
             return false;
@@ -28,6 +34,15 @@ impl OrderActor {
             self.head_changed();
         }
         self.shelve()
+    }
+
+    /// A replay was stopped while a letter of it was at the handler: what is left of it stays where it lies.
+    fn drop_letters(&mut self) -> bool {
+        self.cell.lane.borrow_mut().wait_for_drop();
+        let letters = self.cell.lane.borrow_mut().stop_replay();
+        self.partition.borrow_mut().letters_dropped(&letters);
+        self.head_changed();
+        true
     }
 
     /// Writes rows for what the lane holds without one, while it waits for a retry; `true` if there is no
@@ -47,10 +62,44 @@ impl OrderActor {
             if let Some(why) = self.has_no_room(bytes as u64) {
                 return self.overflow(why);
             }
-            let receipt = self.cell.lane.borrow_mut().shelve(u32::try_from(bytes).unwrap_or(u32::MAX));
-            let Some(receipt) = receipt else { return false };
-            self.partition.borrow_mut().parked(receipt, row);
-            self.head_changed();
+            self.shelve_next(row, bytes);
+        }
+    }
+
+    /// The next record that has none gets its row.
+    fn shelve_next(&self, row: Row, bytes: usize) {
+        let shelved = self.cell.lane.borrow_mut().shelve(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let Some(shelved) = shelved else { return };
+        self.partition.borrow_mut().parked(self.cell.lane.borrow().key.as_deref(), shelved, row);
+        self.note_change();
+    }
+
+    /// Where numbers order the lane, what finished may lie behind what did not: whatever lies below gets a row in
+    /// the same epoch, whether there is room or not, and what came early gets one as soon as it may.
+    pub(super) fn cover(&self) {
+        if !self.cell.lane.borrow().is_sequenced() {
+            return;
+        }
+        let mut out = BytesMut::new();
+        while self.cell.lane.borrow().uncovered() {
+            let row = self.cell.lane.borrow().parked_row(&mut out);
+            let Some(row) = row else { break };
+            let bytes = row.value.as_ref().map_or(0, bytes::Bytes::len);
+            self.shelve_next(row, bytes);
+        }
+        loop {
+            let next = self.cell.lane.borrow().early_row(&mut out);
+            let Some((number, row)) = next else { return };
+            let bytes = row.value.as_ref().map_or(0, bytes::Bytes::len);
+            let must = self.cell.lane.borrow().must_shelve_early(number);
+            if !must && self.has_no_room(bytes as u64).is_some() {
+                return;
+            }
+            let row_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let receipt = self.cell.lane.borrow_mut().shelve_early(number, row_bytes);
+            let Some(receipt) = receipt else { return };
+            self.partition.borrow_mut().parked(None, Shelved::Taken(receipt), row);
+            self.note_change();
         }
     }
 

@@ -18,6 +18,7 @@ use crate::epoch::AssignmentEpoch;
 use crate::ledger::{Head, head_key, lane_of};
 use crate::order::{Hold, Lane, LaneCell, LaneLook, OrderActor, Shelve, Take, Taken};
 use crate::pipeline::Pipeline;
+use crate::policy::SequencePolicy;
 use crate::record::{NextOffset, Record};
 use crate::selector::Reader;
 use crate::stats::PartitionPhase;
@@ -176,7 +177,17 @@ impl PartitionActor {
             }
             _ => None,
         };
-        (key, Taken { record: Arc::new(record), hold, id, event_id, defect: defect.map(Box::new) })
+        let mut sequence = None;
+        // A letter has its place already.
+        if let (Some(policy), None, false) = (&policy.sequence, &defect, matches!(hold, Hold::Letter { .. }))
+        {
+            match number(&mut reader, policy) {
+                Ok(found) => sequence = Some(found),
+                Err(why) => defect = Some(undecodable("sequence number", &why)),
+            }
+        }
+        let defect = defect.map(Box::new);
+        (key, Taken { record: Arc::new(record), hold, id, event_id, defect, sequence, in_sequence: false })
     }
 
     /// Starts the order actor of a key with what the ledger knows of it.
@@ -191,8 +202,21 @@ impl PartitionActor {
         if let Some(parking) = head.as_ref().and_then(|head| head.parking.as_ref()) {
             return Err(restoring::rows_are_missing(key, parking, 0));
         }
+        let early = head.as_ref().and_then(|head| head.sequence.as_ref()).map_or(0, |it| it.early.len());
+        if early > 0 {
+            return Err(restoring::early_rows_are_missing(key, early, 0));
+        }
         let key: Option<Rc<[u8]>> = key.map(Rc::from);
-        Ok((key.clone(), self.enliven(Lane::new(key, head))))
+        let lane = self.sequenced(Lane::new(key.clone(), head), Vec::new());
+        Ok((key, self.enliven(lane)))
+    }
+
+    /// Lets numbers order a lane, where the settings say so. Records without a usable key have no order.
+    pub(super) fn sequenced(&self, lane: Lane, early: Vec<Taken>) -> Lane {
+        match &self.pipeline.policy.sequence {
+            Some(policy) if lane.key.is_some() => lane.sequenced(policy.first, early),
+            _ => lane,
+        }
     }
 
     /// Gives a lane its order actor.
@@ -324,6 +348,18 @@ impl PartitionActor {
             ctx.stop();
         }
     }
+}
+
+/// The number that orders a record.
+fn number(reader: &mut Reader<'_>, policy: &SequencePolicy) -> Result<i64, String> {
+    let Some(text) = reader.read(&policy.at)? else { return Err(format!("there is none at {}", policy.at)) };
+    let text = String::from_utf8_lossy(&text);
+    let number: i64 =
+        text.parse().map_err(|_| format!("\"{text}\" is no whole number up to {}", i64::MAX))?;
+    if number < policy.first {
+        return Err(format!("{number} is below the first, {}", policy.first));
+    }
+    Ok(number)
 }
 
 fn is_dead(row: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, String> {

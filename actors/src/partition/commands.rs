@@ -58,6 +58,10 @@ impl PartitionActor {
 
     fn carry_out(&mut self, record: &Record, ctx: &mut Context<Self>) {
         let next = record.offset.next().0;
+        if record.offset.0 < self.state.borrow().commands() {
+            // The topic has lost its end, or was made anew: what it holds below was carried out once.
+            return;
+        }
         if last_header(&record.headers, ANSWER).is_some() {
             return self.state.borrow_mut().commanded(next, None);
         }
@@ -139,6 +143,7 @@ impl PartitionActor {
             What::Pause { key, create } => self.pause(key, *create),
             What::Resume { key } => self.resume_key(key),
             What::Skip { key, offset, reason: _ } => self.skip(key, Offset(*offset)),
+            What::SkipGap { key, to, reason: _ } => self.skip_gap(key, *to),
             What::Erase { key } => self.erase(key),
         })
     }
@@ -176,7 +181,7 @@ impl PartitionActor {
                 "key {key} is in another quarantine, since offset {current}: the letter was dealt with before"
             ));
         }
-        if cell.lane.borrow().has_letters() {
+        if self.is_replaying(key, &cell) {
             return Outcome::refused(format!(
                 "letters of key {key} are being replayed: pawl dlt stop-replay"
             ));
@@ -192,6 +197,12 @@ impl PartitionActor {
         Outcome::done(format!("{discarded} letters of key {key} are given up; {then}"))
     }
 
+    /// Whether a replay is at work on the key.
+    fn is_replaying(&self, key: &KeyName, cell: &LaneCell) -> bool {
+        let joined = self.state.borrow().replay.as_ref().is_some_and(|replay| replay.has_joined(&key.0));
+        joined || cell.lane.borrow().has_letters()
+    }
+
     fn pause(&mut self, key: &KeyName, create: bool) -> Outcome {
         let found = match self.known(key.bytes()) {
             Err(Outcome(Progress::Nothing, _)) if create => self.lane(key.bytes()).map_err(Outcome::refused),
@@ -201,6 +212,11 @@ impl PartitionActor {
             Ok(found) => found,
             Err(outcome) => return outcome,
         };
+        if self.is_replaying(key, &cell) {
+            return Outcome::refused(format!(
+                "letters of key {key} are being replayed: pawl dlt stop-replay"
+            ));
+        }
         if !cell.lane.borrow_mut().pause() {
             return Outcome::done(format!("key {key} was paused already"));
         }
@@ -216,7 +232,8 @@ impl PartitionActor {
         let resumed = {
             let mut lane = cell.lane.borrow_mut();
             let (paused, halted) = (lane.resume(), lane.try_again());
-            paused || halted
+            let waited = lane.wait_for_gap_again(clock::now());
+            paused || halted || waited
         };
         if !resumed {
             return Outcome::nothing(format!("key {key} is not paused"));
@@ -244,10 +261,31 @@ impl PartitionActor {
                 "key {key} does not wait with offset {offset}, but with {with}"
             ));
         };
-        self.state.borrow_mut().skipped(cell.lane.borrow().key.as_deref(), skipped.hold);
+        self.state.borrow_mut().skipped(cell.lane.borrow().key.as_deref(), &skipped);
         self.changed(&cell, &actor);
         self.go_on();
         Outcome::done(format!("offset {offset} of key {key} is given up; the key goes on behind it"))
+    }
+
+    fn skip_gap(&mut self, key: &KeyName, to: i64) -> Outcome {
+        let (cell, actor) = match self.known(key.bytes()) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
+        };
+        let gap = cell.lane.borrow().gap();
+        match gap {
+            None => return Outcome::nothing(format!("key {key} waits for no number")),
+            Some((missing, lowest)) if lowest != to => {
+                return Outcome::refused(format!(
+                    "key {key} waits for number {missing}, and goes on with {lowest}, not with {to}"
+                ));
+            }
+            Some(_) => {}
+        }
+        let skipped = cell.lane.borrow_mut().skip_gap(None).unwrap_or_default();
+        self.changed(&cell, &actor);
+        self.go_on();
+        Outcome::done(format!("{skipped} numbers of key {key} are given up; it goes on with {to}"))
     }
 
     fn erase(&mut self, key: &KeyName) -> Outcome {

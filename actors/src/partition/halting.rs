@@ -8,7 +8,10 @@ use crate::stats::PartitionPhase;
 impl PartitionActor {
     /// Lets the partition go on if no lane stands still any more; `true` if it stood still before.
     pub(super) fn go_on(&mut self) -> bool {
-        let halted = self.live.cells().any(|cell| cell.lane.borrow().is_halted());
+        let halted = self.live.cells().any(|cell| {
+            let lane = cell.lane.borrow();
+            lane.is_halted() || lane.is_halted_at_gap()
+        });
         if halted || !self.state.borrow_mut().go_on() {
             return false;
         }

@@ -87,8 +87,8 @@ pub struct Replay {
     waiting: VecDeque<(Record, Ticket)>,
     handed: HashMap<i64, Handed>,
     handed_bytes: u64,
-    /// Keys that joined: the number of the next letter.
-    joined: HashMap<Key, u64>,
+    /// Keys that joined: the quarantine that they were in, and the number of the next letter.
+    joined: HashMap<Key, (i64, u64)>,
     /// Keys in quarantine whose first letter was seen, and that have not joined or have left.
     seen: HashSet<Key>,
     troubles: Vec<String>,
@@ -212,6 +212,16 @@ impl Replay {
         told.group.as_deref() == Some(&self.group)
     }
 
+    /// Whether the key is among those whose letters are handed in.
+    pub fn has_joined(&self, key: &Key) -> bool {
+        self.joined.contains_key(key)
+    }
+
+    /// The letter's time has not come yet: it is the next again.
+    pub fn put_back(&mut self, letter: Record, ticket: Ticket) {
+        self.waiting.push_front((letter, ticket));
+    }
+
     /// What becomes of a letter of the group.
     pub fn choose(
         &mut self,
@@ -248,7 +258,9 @@ impl Replay {
     ) -> Choice {
         let mine = quarantine.replay == Some(self.row.command);
         let hand = |joins| Choice::Hand { number: Some(number), joins };
-        if let Some(next) = self.joined.get_mut(key) {
+        // Another quarantine has begun since.
+        self.joined.retain(|joined, (began, _)| joined != key || *began == quarantine.offset);
+        if let Some((_, next)) = self.joined.get_mut(key) {
             return match number.cmp(next) {
                 std::cmp::Ordering::Less => Choice::PassOver,
                 std::cmp::Ordering::Equal => {
@@ -271,7 +283,7 @@ impl Replay {
         }
         if mine || self.is_chosen(key, letter, told) {
             if may_join {
-                self.joined.insert(key.clone(), number + 1);
+                self.joined.insert(key.clone(), (quarantine.offset, number + 1));
                 return hand(true);
             }
             self.trouble(format!("{}: its key is paused, or its lane is not free", place(letter)));
@@ -308,13 +320,13 @@ impl Replay {
 
     /// Letters of the key before this one are gone, and the replay is over for it, unless that was accepted:
     /// then the key goes on with the letter of this `number`.
-    pub fn gap(&mut self, key: &Key, letter: &Record, missing: u64, accepted: Option<u64>) {
+    pub fn gap(&mut self, key: &Key, letter: &Record, missing: u64, accepted: Option<(i64, u64)>) {
         self.row.counts.gaps += 1;
         let of = if missing == 1 { "1 letter".to_owned() } else { format!("{missing} letters") };
         let what = if accepted.is_some() { "booked as lost" } else { "see pawl dlt replay --accept-lost" };
         self.trouble(format!("{}: {of} of its key before it gone from the topic; {what}", place(letter)));
         match accepted {
-            Some(number) => drop(self.joined.insert(key.clone(), number + 1)),
+            Some((began, number)) => drop(self.joined.insert(key.clone(), (began, number + 1))),
             None => {
                 self.joined.remove(key);
                 self.seen.insert(key.clone());
@@ -368,7 +380,9 @@ impl Replay {
         for (_, ticket) in std::mem::take(&mut self.waiting) {
             self.cursor.finish(ticket);
         }
-        self.joined.drain().map(|(key, _)| key).collect()
+        let keys: Vec<Key> = self.joined.drain().map(|(key, _)| key).collect();
+        self.seen.extend(keys.iter().cloned());
+        keys
     }
 
     /// Whether all is done that can be.
@@ -400,14 +414,17 @@ impl Replay {
     /// What it did, for whoever asked.
     pub fn replayed(&self) -> Replayed {
         let ReplayCounts { applied, duplicates, failed, passed_over, gaps } = self.row.counts;
+        // As long as the topic's end is not known, what was read is all that is.
+        let read = self.cursor.position().0;
+        let end = if self.row.to == i64::MAX { read } else { self.row.to };
         Replayed {
             applied,
             duplicates,
             failed,
             passed_over,
             gaps,
-            read: self.cursor.position().0.min(self.row.to),
-            end: self.row.to,
+            read: read.min(end),
+            end,
             troubles: self.troubles.clone(),
         }
     }

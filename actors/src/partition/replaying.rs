@@ -1,6 +1,7 @@
 //! How a replay of a partition's dead letters goes on: it asks for letters, and hands them to the lanes of
 //! their keys.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler, Message};
@@ -13,7 +14,7 @@ use crate::aside::{Aside, Ask, Found, Want};
 use crate::command::{Command, Progress, Replay as Request, What};
 use crate::dead_letter::{Told, original};
 use crate::ledger::{Head, ReplayRow, head_key, mark_key, marks};
-use crate::order::{Drive, Hold, Taken};
+use crate::order::{Drive, Hold, LaneCell, Taken};
 use crate::record::{Offset, Record};
 use crate::watermark::Ticket;
 
@@ -31,6 +32,22 @@ pub struct Letters {
     /// Offset of the replay's command.
     command: i64,
     found: Found,
+}
+
+/// What became of a letter that was looked at.
+enum Offered {
+    /// It was handed on, counted or passed over.
+    Taken,
+    /// It has to be looked at again.
+    Later,
+}
+
+/// How a letter goes to its lane.
+struct Handing {
+    /// Its key joins the replay with it.
+    joins: bool,
+    /// The books do not know it.
+    foreign: bool,
 }
 
 /// A replay that waits for the end of its topic to be told.
@@ -76,6 +93,7 @@ impl PartitionActor {
         let Ok(Command { id, what: What::Replay(request), .. }) = Command::read(row.request.as_bytes())
         else {
             tracing::error!("a replay that is under way cannot be read, and ends: {}", row.request);
+            self.state.borrow_mut().end_replay();
             return;
         };
         let command = row.command;
@@ -101,11 +119,7 @@ impl PartitionActor {
             if letters.is_empty() {
                 continue;
             }
-            if let Some(replay) = &mut self.state.borrow_mut().replay {
-                for letter in letters {
-                    replay.finish(letter, super::replay::Fate::Dropped);
-                }
-            }
+            self.state.borrow_mut().letters_dropped(&letters);
             live.actor.do_send(Drive);
         }
         for key in keys {
@@ -184,7 +198,7 @@ impl PartitionActor {
     fn end_replay(&mut self) {
         let done =
             self.beginning.is_none() && self.state.borrow().replay.as_ref().is_some_and(Replay::is_done);
-        let Some(mut replay) = done.then(|| self.state.borrow_mut().replay.take()).flatten() else { return };
+        let Some(mut replay) = done.then(|| self.state.borrow_mut().end_replay()).flatten() else { return };
         self.look_for_the_named_key(&mut replay);
         let told = replay.replayed();
         let verb = if replay.is_dry() { "would be handed to the handler" } else { "took effect" };
@@ -198,84 +212,89 @@ impl PartitionActor {
         self.pipeline.open.borrow_mut().touch(&self.state);
     }
 
-    /// A key that was named, is in quarantine and was not met: all its letters are gone.
+    /// A key that was named, is in quarantine and was not met: whoever asked should know what can be done.
     fn look_for_the_named_key(&mut self, replay: &mut Replay) {
+        let foreign = replay.is_foreign(&self.pipeline.source.group);
+        if foreign || replay.is_stopping() {
+            return;
+        }
         let Some(key) = replay.only_key().cloned().filter(|key| !replay.met(key)) else { return };
         let Ok((cell, _)) = self.known(key.as_deref()) else { return };
-        let Some(letters) = cell.lane.borrow().quarantine().map(|quarantine| quarantine.letters()) else {
-            return;
-        };
-        if replay.accepts_lost() && !replay.is_dry() && cell.lane.borrow_mut().discard(u64::MAX - 1) > 0 {
-            self.state.borrow_mut().lost_letters(letters);
-            if cell.lane.borrow_mut().mark_changed() {
-                self.state.borrow_mut().changed(cell);
-            }
-            replay
-                .trouble(format!("all {letters} letters of the key are gone from the topic; booked as lost"));
-        } else {
+        let letters = cell.lane.borrow().quarantine().map(|quarantine| quarantine.letters());
+        if let Some(letters) = letters {
             replay.trouble(format!(
-                "none of the {letters} letters of the key was found, or none of them was meant: without other filters \
-                 they are gone from the topic, see --accept-lost"
+                "none of the {letters} letters of the key was found: they were written just now, or are gone from the \
+                 topic. pawl keys release gives them up"
             ));
         }
     }
 
     /// Decides what becomes of a letter that was read.
-    fn offer(&mut self, letter: &Record, ticket: Ticket) -> Result<(), String> {
+    fn offer(&mut self, letter: &Record, ticket: Ticket) -> Result<Offered, String> {
         let told = Told::read(letter);
         let record = original(letter);
-        let own_group = self.pipeline.source.group.clone();
         let (own, ours) = {
             let state = self.state.borrow();
-            let Some(replay) = &state.replay else { return Ok(()) };
-            (!replay.is_foreign(&own_group), replay.is_of_the_group(&told))
+            let Some(replay) = &state.replay else { return Ok(Offered::Taken) };
+            (!replay.is_foreign(&self.pipeline.source.group), replay.is_of_the_group(&told))
         };
         if !ours {
-            let mut state = self.state.borrow_mut();
-            state.replay.as_mut().expect("looked at above").leave_out(ticket);
-            return Ok(());
+            self.replay(|replay| replay.leave_out(ticket));
+            return Ok(Offered::Taken);
         }
         let (key, mut taken) = self.sort(record, Hold::Letter { offset: letter.offset.0, number: None });
+        let cell = self.live.get_mut(key.as_deref()).map(|live| live.cell.clone());
+        if cell.as_ref().is_some_and(|cell| cell.pending.get() > 0) {
+            // Whether its lane is free is known when it has handled what is under way to it.
+            return Ok(Offered::Later);
+        }
+        let choice = self.choose(&key, letter, &told, cell.as_ref(), own)?;
+        let dry = self.state.borrow().replay.as_ref().is_none_or(Replay::is_dry);
+        match choice {
+            Choice::Hand { number, joins } if !dry => {
+                taken.hold = Hold::Letter { offset: letter.offset.0, number };
+                // What lies before the books was never received by them.
+                let foreign = !own || taken.record.offset.0 < self.state.borrow().began();
+                self.hand(letter, key.as_ref(), ticket, taken, Handing { joins, foreign })?;
+            }
+            Choice::Hand { .. } => self.replay(|replay| replay.count(ticket)),
+            Choice::Gap(missing) => return self.gap(letter, &key, ticket, missing, &told, taken),
+            Choice::PassOver => {
+                self.replay(|replay| replay.pass_over(ticket));
+                let left = self.state.borrow().replay.as_ref().is_some_and(|replay| !replay.has_joined(&key));
+                if left && cell.is_some() {
+                    self.leave(&key);
+                }
+            }
+        }
+        Ok(Offered::Taken)
+    }
+
+    /// What becomes of a letter, by what is known of its key.
+    fn choose(
+        &self,
+        key: &Option<Bytes>,
+        letter: &Record,
+        told: &Told,
+        cell: Option<&Rc<LaneCell>>,
+        own: bool,
+    ) -> Result<Choice, String> {
         let marked = self.is_marked(letter.offset.0)?;
-        let live = self.live.get_mut(key.as_deref()).map(|live| live.cell.clone());
-        let head = match &live {
-            Some(_) => None,
-            None => self.stored_head(key.as_deref())?,
-        };
+        let head = if cell.is_some() { None } else { self.stored_head(key.as_deref())? };
         let mut state = self.state.borrow_mut();
-        let replay = state.replay.as_mut().expect("looked at above");
-        let choice = match &live {
+        let Some(replay) = &mut state.replay else { return Ok(Choice::PassOver) };
+        Ok(match cell {
             Some(cell) => {
                 let lane = cell.lane.borrow();
-                let may_join = cell.pending.get() == 0 && lane.may_join();
-                let known = Standing { quarantine: lane.quarantine(), may_join, marked };
-                replay.choose(&key, letter, &told, known, own)
+                let known = Standing { quarantine: lane.quarantine(), may_join: lane.may_join(), marked };
+                replay.choose(key, letter, told, known, own)
             }
             None => {
                 let quarantine = head.as_ref().and_then(|head| head.quarantine.as_deref());
                 let may_join = head.as_ref().is_some_and(|head| !head.paused);
-                replay.choose(&key, letter, &told, Standing { quarantine, may_join, marked }, own)
+                replay.choose(key, letter, told, Standing { quarantine, may_join, marked }, own)
             }
-        };
-        let dry = replay.is_dry();
-        drop(state);
-        match choice {
-            Choice::Hand { number, joins } if !dry => {
-                taken.hold = Hold::Letter { offset: letter.offset.0, number };
-                self.hand(letter, key.as_ref(), ticket, taken, joins, !own)
-            }
-            Choice::Gap(missing) => {
-                self.gap(letter, &key, ticket, missing, told.place.map(|(_, number)| number), taken)
-            }
-            Choice::Hand { .. } => {
-                self.replay(|replay| replay.count(ticket));
-                Ok(())
-            }
-            Choice::PassOver => {
-                self.replay(|replay| replay.pass_over(ticket));
-                Ok(())
-            }
-        }
+        })
     }
 
     fn replay(&self, then: impl FnOnce(&mut Replay)) {
@@ -290,8 +309,7 @@ impl PartitionActor {
         key: Option<&Bytes>,
         ticket: Ticket,
         taken: Taken,
-        joins: bool,
-        foreign: bool,
+        Handing { joins, foreign }: Handing,
     ) -> Result<(), String> {
         let (cell, actor) = self.lane(key.map(|key| &key[..]))?;
         let command = self.state.borrow().replay.as_ref().map_or(0, Replay::command);
@@ -318,25 +336,29 @@ impl PartitionActor {
         key: &Option<Bytes>,
         ticket: Ticket,
         missing: u64,
-        number: Option<u64>,
+        told: &Told,
         mut taken: Taken,
-    ) -> Result<(), String> {
-        let (accepts, dry) = {
-            let state = self.state.borrow();
-            state.replay.as_ref().map_or((false, true), |replay| (replay.accepts_lost(), replay.is_dry()))
-        };
-        if accepts
-            && !dry
-            && let Some(number) = number
-        {
+    ) -> Result<Offered, String> {
+        let accepts = self
+            .state
+            .borrow()
+            .replay
+            .as_ref()
+            .is_some_and(|replay| replay.accepts_lost() && !replay.is_dry());
+        if let (true, Some((began, number))) = (accepts, told.place) {
             let (cell, _) = self.lane(key.as_deref())?;
+            if cell.lane.borrow().has_letters() {
+                // Those before the gap come first.
+                return Ok(Offered::Later);
+            }
             let free = cell.lane.borrow().may_join();
             let lost = if free { cell.lane.borrow_mut().discard(number - 1) } else { 0 };
             if lost > 0 {
                 self.state.borrow_mut().lost_letters(lost);
-                self.replay(|replay| replay.gap(key, letter, lost, Some(number)));
+                self.replay(|replay| replay.gap(key, letter, lost, Some((began, number))));
                 taken.hold = Hold::Letter { offset: letter.offset.0, number: Some(number) };
-                return self.hand(letter, key.as_ref(), ticket, taken, true, false);
+                self.hand(letter, key.as_ref(), ticket, taken, Handing { joins: true, foreign: false })?;
+                return Ok(Offered::Taken);
             }
         }
         self.replay(|replay| {
@@ -344,7 +366,7 @@ impl PartitionActor {
             replay.pass_over(ticket);
         });
         self.leave(key);
-        Ok(())
+        Ok(Offered::Taken)
     }
 
     fn is_marked(&self, letter: i64) -> Result<bool, String> {
@@ -442,10 +464,8 @@ impl Handler<Letters> for PartitionActor {
             }
             Found::Failed(why) => {
                 self.beginning = None;
-                self.replay(|replay| {
-                    replay.trouble(why);
-                    replay.stop();
-                });
+                self.replay(|replay| replay.trouble(why));
+                self.stop_replay();
                 self.pump_later(ctx);
             }
         }

@@ -1,7 +1,7 @@
 //! How the lanes that waited for a retry under the last owner wait on under this one: the same attempt,
 //! due at the same time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,9 +9,20 @@ use bytes::{Bytes, BytesMut};
 
 use super::PartitionActor;
 use crate::clock;
-use crate::ledger::{Head, Parking, decode_parked, head_key, parked_at, parked_tombstone};
-use crate::order::{Hold, Lane, Taken};
+use crate::ledger::{
+    Head, Parking, decode_parked, early_number, head_key, is_early, parked_at, parked_tombstone,
+};
+use crate::order::{Drive, Hold, Lane, Taken};
 use crate::supervisor::Resume;
+
+/// A lane as the ledger has it.
+struct StoredLane {
+    head: Head,
+    /// Those of the parked rows.
+    records: VecDeque<Taken>,
+    /// Those that came before the ones before them in sequence.
+    early: Vec<Taken>,
+}
 
 /// The rows of a lane, by number.
 type Rows = BTreeMap<u64, Bytes>;
@@ -30,49 +41,67 @@ impl PartitionActor {
         let mut read = Vec::new();
         for (key, rows) in lanes {
             let key: Option<Rc<[u8]>> = key.as_deref().map(Rc::from);
-            if let Some((head, records)) = self.read_lane(key.as_deref(), rows)? {
-                read.push((key, head, records));
+            if let Some(stored) = self.read_lane(key.as_deref(), rows)? {
+                read.push((key, stored));
             }
         }
         // All are known to be whole before the first one begins.
         self.state.borrow_mut().recount_parked();
-        for (key, head, records) in read {
-            self.resume(key, head, records);
+        for (key, stored) in read {
+            self.resume(key, stored);
         }
         Ok(())
     }
 
     /// What the head of a lane says, and the records of all the rows that it names; `None`: it names none.
-    fn read_lane(
-        &self,
-        key: Option<&[u8]>,
-        mut rows: Rows,
-    ) -> Result<Option<(Head, VecDeque<Taken>)>, String> {
+    fn read_lane(&self, key: Option<&[u8]>, mut rows: Rows) -> Result<Option<StoredLane>, String> {
         let partition = self.state.borrow().partition();
         let stored = self.pipeline.view.get(partition, &head_key(key, &mut BytesMut::new()));
         let stored = stored.map_err(|error| error.to_string())?;
         let mut head = stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
         let range = head.as_ref().and_then(|head| head.parking.as_ref());
         let range = range.map_or(0..0, |parking| parking.first..parking.next);
-        for number in rows.keys().filter(|number| !range.contains(number)) {
+        let sequence = head.as_ref().and_then(|head| head.sequence.as_ref());
+        let early: BTreeSet<u64> = sequence
+            .iter()
+            .flat_map(|sequence| &sequence.early)
+            .map(|number| early_number(*number))
+            .collect();
+        let named = |number: &u64| range.contains(number) || early.contains(number);
+        for number in rows.keys().filter(|number| !named(number)) {
             self.remove_row(key, *number);
         }
-        rows.retain(|number, _| range.contains(number));
-        let Some(head) = head.take_if(|head| head.parking.is_some()) else { return Ok(None) };
-        let parking = head.parking.clone().unwrap_or_default();
-        if rows.len() as u64 != parking.records() {
-            return Err(rows_are_missing(key, &parking, rows.len()));
+        rows.retain(|number, _| named(number));
+        let there = rows.keys().filter(|number| is_early(**number)).count();
+        if there != early.len() {
+            return Err(early_rows_are_missing(key, early.len(), there));
         }
-        let records: Result<_, _> =
-            rows.into_iter().map(|(number, value)| self.read(number, &value)).collect();
-        Ok(Some((head, records?)))
+        let waits = |head: &mut Head| head.parking.is_some() || !early.is_empty();
+        let Some(head) = head.take_if(waits) else { return Ok(None) };
+        let parking = head.parking.clone().unwrap_or_default();
+        if (rows.len() - there) as u64 != parking.records() {
+            return Err(rows_are_missing(key, &parking, rows.len() - there));
+        }
+        let mut stored = StoredLane { head, records: VecDeque::new(), early: Vec::new() };
+        for (number, value) in rows {
+            let taken = self.read(number, &value)?;
+            if is_early(number) { stored.early.push(taken) } else { stored.records.push_back(taken) }
+        }
+        Ok(Some(stored))
     }
 
     /// Starts the order actor of a lane, and has it woken when its attempt is due.
-    fn resume(&mut self, key: Option<Rc<[u8]>>, head: Head, records: VecDeque<Taken>) {
+    fn resume(&mut self, key: Option<Rc<[u8]>>, StoredLane { head, records, early }: StoredLane) {
         let due = head.parking.as_ref().map(|parking| (parking.attempt, parking.left(clock::now())));
         let offset = records.front().map(|taken| taken.record.offset);
-        let live = self.enliven(Lane::parked(key.clone(), head, records));
+        let lane = if records.is_empty() {
+            Lane::new(key.clone(), Some(head))
+        } else {
+            Lane::parked(key.clone(), head, records)
+        };
+        let live = self.enliven(self.sequenced(lane, early));
+        // What came early may have its turn now, or waits for a number whose time is running.
+        live.actor.do_send(Drive);
         if let (Some(offset), Some((attempt, left))) = (offset, due) {
             let wait = Duration::from_millis(left);
             // At most one for each lane, as with failures.
@@ -85,13 +114,24 @@ impl PartitionActor {
         let record = decode_parked(value).map_err(|error| error.to_string())?;
         let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
         self.state.borrow_mut().shelf_grows(u64::from(bytes));
-        Ok(self.sort(record, Hold::Row { number, bytes }).1)
+        let hold = if is_early(number) { Hold::Early { bytes } } else { Hold::Row { number, bytes } };
+        Ok(self.sort(record, hold).1)
     }
 
     fn remove_row(&self, key: Option<&[u8]>, number: u64) {
         self.state.borrow_mut().write_row(parked_tombstone(key, number, &mut BytesMut::new()));
         self.pipeline.open.borrow_mut().touch(&self.state);
     }
+}
+
+/// The same of rows of records that came early.
+pub(super) fn early_rows_are_missing(key: Option<&[u8]>, named: usize, found: usize) -> String {
+    let key = key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned());
+    format!(
+        "the ledger says that {named} records of key \"{key}\" wait for a number that is missing, but {found} of them are \
+         there: something else than Pawl has deleted records of the changelog. Restore the changelog, or begin with a \
+         new group"
+    )
 }
 
 /// For the person who reads it: a head names rows that the changelog does not hold.

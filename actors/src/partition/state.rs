@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::effects::Emit;
 use crate::epoch::{AssignmentEpoch, Letter, PartitionEpoch};
-use crate::ledger::{Books, IdHasher, PartitionRow, ReplayRow, Row, parked_tombstone};
-use crate::order::{Hold, LaneCell};
+use crate::ledger::{Books, IdHasher, PartitionRow, ReplayRow, Row, early_number, parked_tombstone};
+use crate::order::{Hold, LaneCell, Shelved, Taken};
 use crate::policy::ParkingBounds;
 use crate::record::{Millis, NextOffset, Partition, Record};
 use crate::stats::{HandlerStats, PartitionStats};
@@ -212,7 +212,8 @@ impl PartitionState {
     }
 
     /// A record of a lane took effect.
-    pub fn applied(&mut self, lane: Option<&[u8]>, hold: Hold, emits: Vec<Emit>) {
+    pub fn applied(&mut self, lane: Option<&[u8]>, done: &Taken, emits: Vec<Emit>) {
+        let hold = done.hold;
         if self.is_foreign(hold) {
             self.share.tally.books.foreign += 1;
         } else {
@@ -220,21 +221,21 @@ impl PartitionState {
         }
         self.share.written_bytes += emits.iter().map(|emit| emit.size() as u64).sum::<u64>();
         self.share.emits.extend(emits);
-        self.book(lane, hold, Fate::Applied);
+        self.book(lane, hold, done.sequence, Fate::Applied);
     }
 
     /// A record of a lane was a producer's duplicate.
-    pub fn duplicate(&mut self, lane: Option<&[u8]>, hold: Hold) {
+    pub fn duplicate(&mut self, lane: Option<&[u8]>, hold: Hold, number: Option<i64>) {
         if !self.is_foreign(hold) {
             self.share.tally.books.duplicates += 1;
         }
-        self.book(lane, hold, Fate::Duplicate);
+        self.book(lane, hold, number, Fate::Duplicate);
     }
 
     /// A record of a lane was given up by an operator.
-    pub fn skipped(&mut self, lane: Option<&[u8]>, hold: Hold) {
+    pub fn skipped(&mut self, lane: Option<&[u8]>, done: &Taken) {
         self.share.tally.books.skipped += 1;
-        self.book(lane, hold, Fate::Dropped);
+        self.book(lane, done.hold, done.sequence, Fate::Dropped);
     }
 
     /// Dead letters were given up by an operator.
@@ -251,7 +252,7 @@ impl PartitionState {
 
     /// A command was carried out, or refused: commands are read from `next` on, and this is the answer.
     pub fn commanded(&mut self, next: i64, answer: Option<Emit>) {
-        self.row.commands = next;
+        self.row.commands = self.row.commands.max(next);
         self.share.emits.extend(answer);
     }
 
@@ -280,6 +281,31 @@ impl PartitionState {
         replay.leave(&lane.map(Bytes::copy_from_slice));
     }
 
+    /// Letters are left where they lie: their replay was stopped.
+    pub fn letters_dropped(&mut self, letters: &[i64]) {
+        if let Some(replay) = &mut self.replay {
+            for letter in letters {
+                replay.finish(*letter, Fate::Dropped);
+            }
+        }
+    }
+
+    /// Whether a replay is under way, and no further letter of it begins.
+    pub fn is_replay_stopping(&self) -> bool {
+        self.replay.as_ref().is_some_and(Replay::is_stopping)
+    }
+
+    /// The replay is over, and need not be gone on with.
+    pub fn end_replay(&mut self) -> Option<Replay> {
+        self.row.replay = None;
+        self.replay.take()
+    }
+
+    /// Offset of the first record that the books know.
+    pub fn began(&self) -> i64 {
+        self.row.began
+    }
+
     /// All letters of a key are dealt with.
     pub fn key_is_live(&mut self, lane: Option<&[u8]>) {
         if let Some(replay) = &mut self.replay {
@@ -295,11 +321,11 @@ impl PartitionState {
     }
 
     /// A record of a lane goes to the dead-letter topic.
-    pub fn dead_lettered(&mut self, lane: Option<&[u8]>, hold: Hold, letter: Letter) {
+    pub fn dead_lettered(&mut self, lane: Option<&[u8]>, done: &Taken, letter: Letter) {
         self.share.tally.books.dead_lettered += 1;
         self.share.written_bytes += letter.emit.size() as u64;
         self.share.letters.push(letter);
-        self.book(lane, hold, Fate::Failed);
+        self.book(lane, done.hold, done.sequence, Fate::Failed);
     }
 
     /// Whether `bounds` leave room for one more parked row of so many bytes.
@@ -308,14 +334,24 @@ impl PartitionState {
     }
 
     /// A record goes into a parked row: the partition's offset may pass it.
-    pub fn parked(&mut self, receipt: Receipt, row: Row) {
+    pub fn parked(&mut self, lane: Option<&[u8]>, from: Shelved, row: Row) {
         let bytes = row.value.as_ref().map_or(0, |value| value.len() as u64);
-        self.share.tally.books.received += 1;
-        self.share.tally.books.parked += 1;
         self.share.written_bytes += bytes;
         self.share.rows.push(row);
-        self.shelf_grows(bytes);
-        self.finish(receipt);
+        match from {
+            Shelved::Taken(receipt) => {
+                self.share.tally.books.received += 1;
+                self.share.tally.books.parked += 1;
+                self.shelf_grows(bytes);
+                self.finish(receipt);
+            }
+            Shelved::Early { number, bytes: early } => {
+                let number = early_number(number);
+                self.share.unparked.push(parked_tombstone(lane, number, &mut BytesMut::new()));
+                self.parked.bytes = self.parked.bytes + bytes - u64::from(early);
+                self.show_shelf();
+            }
+        }
     }
 
     /// A parked row is there.
@@ -347,18 +383,18 @@ impl PartitionState {
         self.stats.parked_bytes.set(self.parked.bytes as i64);
     }
 
-    fn book(&mut self, lane: Option<&[u8]>, hold: Hold, fate: Fate) {
+    fn book(&mut self, lane: Option<&[u8]>, hold: Hold, sequence: Option<i64>, fate: Fate) {
         match hold {
+            Hold::Early { bytes } => {
+                let number = early_number(sequence.unwrap_or_default());
+                self.unpark(lane, number, bytes);
+            }
             Hold::Intake(receipt) => {
                 self.share.tally.books.received += 1;
                 self.finish(receipt);
             }
             Hold::Row { number, bytes } => {
-                self.share.tally.unparked += 1;
-                self.share.unparked.push(parked_tombstone(lane, number, &mut BytesMut::new()));
-                self.parked.records -= 1;
-                self.parked.bytes -= u64::from(bytes);
-                self.show_shelf();
+                self.unpark(lane, number, bytes);
             }
             Hold::Letter { offset, .. } => {
                 if !self.is_foreign(hold) {
@@ -370,6 +406,14 @@ impl PartitionState {
                 }
             }
         }
+    }
+
+    fn unpark(&mut self, lane: Option<&[u8]>, number: u64, bytes: u32) {
+        self.share.tally.unparked += 1;
+        self.share.unparked.push(parked_tombstone(lane, number, &mut BytesMut::new()));
+        self.parked.records -= 1;
+        self.parked.bytes -= u64::from(bytes);
+        self.show_shelf();
     }
 
     fn finish(&mut self, receipt: Receipt) {
@@ -431,7 +475,9 @@ impl PartitionState {
         add(&mut self.row.books, &tally);
         debug_assert!(self.row.books.balance(), "books of {}: {:?}", self.partition, self.row.books);
         self.row.watermark = next.0;
-        self.row.replay = self.replay.as_ref().map(Replay::row);
+        if let Some(replay) = &self.replay {
+            self.row.replay = Some(replay.row());
+        }
         self.row.epoch = epoch;
         self.undecided += 1;
         let part = PartitionEpoch {

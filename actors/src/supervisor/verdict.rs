@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::RetryPolicies;
-use crate::outcome::{Failure, FailureClass};
+use crate::outcome::{Failure, FailureClass, code};
 
 /// Why a record went to the dead-letter topic; written into the letter as `pawl-disposition`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub enum Disposition {
     Exhausted,
     /// An earlier record of its key is a dead letter, and this one was not tried.
     Follower,
+    /// The numbers before it in sequence did not come in time.
+    SequenceGap,
+    /// Its number came after its gap was given up.
+    SequenceLate,
     /// The next attempt would begin later than this after the first one failed.
     OutOfTime(Duration),
 }
@@ -25,6 +29,8 @@ impl Disposition {
             Disposition::Poison => "poison",
             Disposition::Exhausted | Disposition::OutOfTime(_) => "exhausted",
             Disposition::Follower => "follower",
+            Disposition::SequenceGap => "sequence-gap",
+            Disposition::SequenceLate => "sequence-late",
         }
     }
 }
@@ -62,6 +68,11 @@ pub fn judge(policies: &RetryPolicies, tried: Tried, failure: &Failure, spread: 
     if rule.class(failure) == FailureClass::Fatal {
         return Verdict::Halt;
     }
+    match failure.code {
+        code::SEQUENCE_GAP => return Verdict::DeadLetter(Disposition::SequenceGap),
+        code::SEQUENCE_LATE => return Verdict::DeadLetter(Disposition::SequenceLate),
+        _ => {}
+    }
     if !rule.heals(failure) {
         return Verdict::DeadLetter(Disposition::Poison);
     }
@@ -80,7 +91,6 @@ pub fn judge(policies: &RetryPolicies, tried: Tried, failure: &Failure, spread: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::code;
     use crate::supervisor::{Attempts, RetryPolicy, RetryRule, Trigger, Waits};
 
     fn policy() -> RetryPolicy {

@@ -231,6 +231,7 @@ pub fn policy() -> Policy {
         event_id: Some(Selector::Header("ce_id".into())),
         recent_ids: 64,
         recent_ids_age: Duration::from_secs(7 * 86_400),
+        sequence: None,
         retry: retry().into(),
         breaker: BreakerPolicy { keys: 3, probe_every: Duration::from_secs(1) },
         parking: ParkingPolicy {

@@ -7,6 +7,7 @@ mod house;
 mod parking;
 mod quarantine;
 mod retries;
+mod sequence;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use pawl_actors::ledger::{Head, PartitionRow, RowError, lane_of, parked_at, parked_key};
+use pawl_actors::ledger::{Head, PartitionRow, RowError, early_number, lane_of, parked_at, parked_key};
 use pawl_actors::partition::{KeyBounds, lane_key};
 use pawl_actors::record::Record;
 use pawl_actors::selector::{Reader, Selector};
@@ -40,6 +40,8 @@ pub struct Taken {
     ahead: HashMap<Option<Bytes>, i64>,
     /// The parked rows that heads name.
     named: HashMap<Option<Bytes>, Range<u64>>,
+    /// Numbers of records that wait in rows for those before them in sequence, likewise.
+    early: HashMap<Option<Bytes>, Vec<i64>>,
     /// The parked rows that are there.
     rows: HashSet<Bytes>,
     heads: Heads,
@@ -55,6 +57,7 @@ impl Taken {
             watermark,
             ahead: HashMap::new(),
             named: HashMap::new(),
+            early: HashMap::new(),
             rows: HashSet::new(),
             heads: Heads::default(),
         }
@@ -84,6 +87,12 @@ impl Taken {
             }
         }
         let lane = lane.map(Bytes::copy_from_slice);
+        let early =
+            head.as_ref().and_then(|head| head.sequence.as_ref()).map(|sequence| sequence.early.clone());
+        match early.filter(|early| !early.is_empty()) {
+            Some(early) => drop(self.early.insert(lane.clone(), early)),
+            None => drop(self.early.remove(&lane)),
+        }
         match head.and_then(|head| head.parking) {
             Some(parking) => drop(self.named.insert(lane.clone(), parking.first..parking.next)),
             None => drop(self.named.remove(&lane)),
@@ -104,6 +113,13 @@ impl Taken {
             let mut there = |number| self.rows.contains(&parked_key(lane.as_deref(), number, &mut out));
             heads.unparked +=
                 range.end - range.start - range.clone().filter(|&number| there(number)).count() as u64;
+        }
+        for (lane, early) in &self.early {
+            let row =
+                |number: &i64, out: &mut BytesMut| parked_key(lane.as_deref(), early_number(*number), out);
+            let there = early.iter().filter(|number| self.rows.contains(&row(number, &mut out))).count();
+            heads.parked += early.len() as u64;
+            heads.unparked += (early.len() - there) as u64;
         }
         heads
     }

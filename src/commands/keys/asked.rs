@@ -4,7 +4,7 @@ use bytes::Bytes;
 use pawl_actors::command::{KeyName, What};
 use pawl_actors::selector::Selector;
 
-use crate::cli::{KeyCommand, KeyRelease, KeySkip, OneKey};
+use crate::cli::{KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey};
 use crate::commands::Failure;
 use crate::commands::asking::Asked;
 use crate::exit::Exit;
@@ -66,4 +66,13 @@ pub fn release(args: &KeyRelease) -> Result<Exit, Failure> {
 pub fn skip(args: &KeySkip) -> Result<Exit, Failure> {
     let (key, offset, reason) = (name(&args.which), args.offset, args.reason.clone());
     Asked::open(&args.asking)?.ask(What::Skip { key, offset, reason })
+}
+
+/// Carries `pawl keys skip-gap` out.
+///
+/// # Errors
+/// Settings, no broker, no right.
+pub fn skip_gap(args: &KeySkipGap) -> Result<Exit, Failure> {
+    let (key, to, reason) = (name(&args.which), args.to, args.reason.clone());
+    Asked::open(&args.asking)?.ask(What::SkipGap { key, to, reason })
 }

@@ -60,7 +60,7 @@ impl Changelog {
         format!("the changelog {}", self.topic)
     }
 
-    /// The first `limit` keys that begin with `prefix`, by partition, then by key, and whether there are
+    /// The first `limit` keys that begin with `prefix` and are `wanted`, holding up to `bound` of them at a time, by partition, then by key, and whether there are
     /// more. Partition after partition is read, until there are enough.
     ///
     /// # Errors
@@ -70,17 +70,19 @@ impl Changelog {
         partition: Option<i32>,
         prefix: Bytes,
         limit: usize,
+        bound: usize,
+        wanted: impl Fn(&KeyLine) -> bool,
     ) -> Result<(Vec<KeyLine>, bool), Failure> {
         let mut keys = Vec::new();
         for range in self.ranges(&self.partitions(partition)?)? {
             let mut from = Some(Bytes::new());
             // One more than is asked for tells whether there are more.
             while let Some(begin) = from.filter(|_| keys.len() <= limit) {
-                let bound = (limit + 1).max(MIN_BOUND);
+                let bound = (limit + 1).max(MIN_BOUND).max(bound);
                 let mut fold = Fold::new(range.partition, prefix.clone(), begin, bound);
                 self.read(&[range], |_, offset, key, value| fold.take(key, value, offset))?;
                 let (lines, next) = fold.finish();
-                keys.extend(lines.take(limit + 1 - keys.len()));
+                keys.extend(lines.filter(&wanted).take(limit + 1 - keys.len()));
                 from = next;
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pawl_actors::order::{Doing, LaneLook};
 
-use crate::looking::{KeyLine, KeyPage, Parked, Quarantined, Within};
+use crate::looking::{KeyLine, KeyPage, Numbered, Parked, Quarantined, Within};
 use crate::shown::{Raw, printable, time};
 
 /// One line for a list.
@@ -18,11 +18,15 @@ pub fn line(line: &KeyLine) -> String {
         let letters = if quarantine.letters == 1 { "letter" } else { "letters" };
         format!("  in quarantine, {} {letters}", quarantine.letters)
     });
+    let gap =
+        line.sequence.as_ref().filter(|sequence| sequence.waiting > 0).map_or(String::new(), |sequence| {
+            format!("  number {} missing, {} wait", sequence.next, sequence.waiting)
+        });
     let paused = if line.paused { "  paused" } else { "" };
     let row = line.row.map_or(String::new(), |row| format!("  row {row}"));
     let KeyLine { partition, taken, recent_ids, .. } = line;
     format!(
-        "{partition}  key {key}  taken {taken}  {recent_ids} {ids}  {state}{parked}{quarantine}{paused}{row}\n"
+        "{partition}  key {key}  taken {taken}  {recent_ids} {ids}  {state}{parked}{quarantine}{gap}{paused}{row}\n"
     )
 }
 
@@ -42,6 +46,9 @@ pub fn page(page: &KeyPage) -> String {
         }
         if let Some(quarantine) = &head.quarantine {
             row("quarantine", self::quarantine(quarantine));
+        }
+        if let Some(sequence) = &head.sequence {
+            row("sequence", self::sequence(sequence));
         }
         if head.paused {
             row("paused", "by an operator: pawl keys resume lets it go on".to_owned());
@@ -116,6 +123,17 @@ fn quarantine(quarantine: &Quarantined) -> String {
     format!("since offset {offset}: {}; {letters}, {then}", printable(cause))
 }
 
+fn sequence(sequence: &Numbered) -> String {
+    let Numbered { next, waiting, lowest, missing_since } = sequence;
+    match (lowest, missing_since) {
+        (Some(lowest), since) => format!(
+            "number {next} is missing{}; {waiting} records wait, the lowest is {lowest}",
+            since.map_or(String::new(), |since| format!(" since {}", time(Some(since))))
+        ),
+        (None, _) => format!("number {next} comes next"),
+    }
+}
+
 fn lane(lane: &LaneLook) -> String {
     let LaneLook { doing, attempt, offset, queued } = lane;
     let record = offset.map_or(String::new(), |offset| format!(" offset {offset}"));
@@ -153,6 +171,7 @@ mod tests {
             parked: None,
             quarantine: None,
             paused: false,
+            sequence: None,
             row: Some(42),
         }
     }

@@ -45,6 +45,9 @@ fn every_key_of_a_full_file_reaches_its_field() {
         guarantee = "at-least-once"
         key = "json:/order/id"
         event_id = "header:id"
+        sequence = "json:/n"
+        first_sequence = 0
+        gap = { timeout = "10ms", max_waiting = 1, then = "halt" }
         recent_ids = 0
         recent_ids_age = "1h"
         start = "latest"
@@ -95,6 +98,9 @@ fn every_key_of_a_full_file_reaches_its_field() {
         guarantee: Guarantee::AtLeastOnce,
         key: Selector::Json("/order/id".into()),
         event_id: Some(Selector::Header("id".into())),
+        sequence: Some(Selector::Json("/n".into())),
+        first_sequence: 0,
+        gap: Gap { timeout: Duration::from_millis(10), max_waiting: 1, then: GapThen::Halt },
         recent_ids: 0,
         recent_ids_age: Duration::from_secs(3600),
         start: Start::Latest,

@@ -7,7 +7,7 @@ use crate::record::{Millis, Offset};
 impl Lane {
     /// Whether anything is known of the key.
     pub fn is_known(&self) -> bool {
-        !self.is_empty() || self.stored || !self.head.is_bare()
+        !self.is_empty() || self.stored || self.changed || self.carried_by > 0
     }
 
     /// Pauses the key; `false` if it was. What is at the handler may end.

@@ -1,7 +1,6 @@
 //! A lane that a replay hands dead letters to.
 
 use super::{Hold, Lane, State, Taken};
-use crate::ledger::Quarantine;
 use crate::record::Offset;
 
 impl Lane {
@@ -72,6 +71,13 @@ impl Lane {
         others_wait || self.head.quarantine.as_ref().is_none_or(|of| of.letters() == self.letters)
     }
 
+    /// The verdict on a letter is to try it again, which nobody waits for.
+    pub fn wait_for_drop(&mut self) {
+        if let State::Judged { attempt } = self.state {
+            self.state = State::Parked { attempt };
+        }
+    }
+
     fn forget_current(&mut self) {
         (self.state, self.current, self.wait) = (State::Idle, None, None);
         self.letters -= 1;
@@ -101,11 +107,12 @@ impl Lane {
         self.head.quarantine.take_if(|quarantine| quarantine.letters() == 0);
     }
 
-    /// A record follows into the dead-letter topic while the lane works on letters: the number of its own.
-    pub fn follow_past(&mut self) -> Option<&Quarantine> {
-        let quarantine = self.head.quarantine.as_mut()?;
-        quarantine.next += 1;
-        Some(quarantine)
+    /// The record of this offset followed into the dead-letter topic while the lane works on letters.
+    pub fn follow_past(&mut self, offset: Offset) {
+        self.head.taken = self.head.taken.max(offset);
+        if let Some(quarantine) = &mut self.head.quarantine {
+            quarantine.next += 1;
+        }
     }
 
     /// The offset of the record that a retry waits for.

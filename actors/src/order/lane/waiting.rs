@@ -10,6 +10,20 @@ use crate::ledger::{Head, Parking, Row, parked_row};
 use crate::partition::Receipt;
 use crate::record::{Millis, Offset};
 
+/// Where a record was before it got its place among the parked rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shelved {
+    /// It held the watermark.
+    Taken(Receipt),
+    /// It lay in the row of one that came early.
+    Early {
+        /// Its number.
+        number: i64,
+        /// Bytes of that row.
+        bytes: u32,
+    },
+}
+
 impl Lane {
     /// A lane that waits for a retry, with the records of all the rows that its head names.
     pub fn parked(key: Option<Rc<[u8]>>, head: Head, mut records: VecDeque<Taken>) -> Self {
@@ -17,7 +31,7 @@ impl Lane {
         let current = records.pop_front();
         let bytes = |taken: &Taken| match taken.hold {
             Hold::Row { bytes, .. } => u64::from(bytes),
-            Hold::Intake(_) | Hold::Letter { .. } => 0,
+            Hold::Intake(_) | Hold::Early { .. } | Hold::Letter { .. } => 0,
         };
         Lane {
             state: State::Parked { attempt },
@@ -80,16 +94,22 @@ impl Lane {
     /// The first record without a row, while the lane waits for a retry: its place in the queue, and before
     /// the queue the current one.
     fn unparked_at(&self) -> Option<Option<usize>> {
-        let State::Parked { .. } = self.state else { return None };
+        let waits = matches!(self.state, State::Parked { .. });
+        if !waits && !self.uncovered() {
+            return None;
+        }
         let rows = usize::try_from(self.parked_records()).ok()?;
         if self.letters == 0 {
-            let at = rows.checked_sub(1);
+            let at = match &self.current {
+                Some(_) => rows.checked_sub(1),
+                None => Some(rows),
+            };
             return at.is_none_or(|at| at < self.queue.len()).then_some(at);
         }
         // A letter needs no row: it lies in its topic.
         let all = self.current.iter().chain(&self.queue).enumerate();
         let (at, _) = all.filter(|(_, taken)| !taken.hold.is_letter()).nth(rows)?;
-        Some(at.checked_sub(1))
+        Some(if self.current.is_some() { at.checked_sub(1) } else { Some(at) })
     }
 
     /// The record that [`Lane::parked_row`] gives a row.
@@ -106,16 +126,20 @@ impl Lane {
     }
 
     /// The record that [`Lane::unparked`] tells lies in the row that [`Lane::parked_row`] gave: it holds
-    /// the watermark no more. What did is returned.
-    pub fn shelve(&mut self, row_bytes: u32) -> Option<Receipt> {
+    /// the watermark no more. Where it was is returned.
+    pub fn shelve(&mut self, row_bytes: u32) -> Option<Shelved> {
         let at = self.unparked_at()?;
-        let current_is_parked = !self.current.as_ref()?.hold.is_letter();
+        let current_is_parked = self.current.as_ref().is_some_and(|taken| !taken.hold.is_letter());
+        let running = match self.state {
+            State::InFlight { attempt } | State::Judged { attempt } if current_is_parked => attempt,
+            _ => 1,
+        };
         let parking = match &mut self.head.parking {
             Some(parking) => parking,
             none => {
                 let wait = if current_is_parked { self.wait.take() } else { None };
                 let wait = none.insert(wait.unwrap_or_default());
-                wait.attempt = wait.attempt.max(1);
+                wait.attempt = wait.attempt.max(running);
                 (wait.first, wait.next) = (self.next_row, self.next_row);
                 wait
             }
@@ -127,10 +151,15 @@ impl Lane {
             None => self.current.as_mut()?,
             Some(at) => self.queue.get_mut(at)?,
         };
-        self.head.taken = taken.record.offset;
+        self.head.taken = self.head.taken.max(taken.record.offset);
         self.parked_bytes += u64::from(row_bytes);
         match std::mem::replace(&mut taken.hold, Hold::Row { number, bytes: row_bytes }) {
-            Hold::Intake(receipt) => Some(receipt),
+            Hold::Intake(receipt) => Some(Shelved::Taken(receipt)),
+            Hold::Early { bytes } => {
+                let number = taken.sequence?;
+                self.head.sequence.as_mut()?.early_is_gone(number);
+                Some(Shelved::Early { number, bytes })
+            }
             Hold::Row { .. } | Hold::Letter { .. } => unreachable!("those with rows come first"),
         }
     }
@@ -149,6 +178,14 @@ impl Lane {
     pub fn parking(&self) -> Option<&Parking> {
         let letter = self.current.as_ref().is_some_and(|taken| taken.hold.is_letter());
         self.head.parking.as_deref().filter(|_| !letter).or(self.wait.as_deref())
+    }
+
+    /// The time of an attempt came when it could not begin: it is due at once.
+    pub fn time_has_come(&mut self, offset: Offset, attempt: u32) {
+        if self.waits_for() == Some(attempt) && self.waits_with() == Some(offset) {
+            let parking = self.parking_mut();
+            (parking.due, parking.delay) = (0, 0);
+        }
     }
 
     /// The attempt that a waiting lane is to be woken for.
