@@ -9,6 +9,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::dead_letter::Told;
+use crate::record::Record;
+
 /// The version of commands and answers that this build writes and reads.
 pub const VERSION: u32 = 1;
 /// Header of an answer; its value is the command's id.
@@ -122,6 +125,18 @@ pub struct Filter {
     pub until: Option<i64>,
     /// Letters of this consumer group instead of the handler's own.
     pub group: Option<String>,
+}
+
+impl Filter {
+    /// Whether it is about a letter, its key and its group aside.
+    pub fn fits(&self, letter: &Record, told: &Told) -> bool {
+        let Filter { key: _, cause, disposition, since, until, group: _ } = self;
+        let caused = |cause: &String| told.codes.contains(cause) || told.message.contains(cause.as_str());
+        cause.as_ref().is_none_or(caused)
+            && disposition.as_ref().is_none_or(|only| told.disposition.as_ref() == Some(only))
+            && since.is_none_or(|since| letter.timestamp.0 >= since)
+            && until.is_none_or(|until| letter.timestamp.0 < until)
+    }
 }
 
 /// A key as JSON holds it: a text, `{"hex": "..."}` where it is none, `null` for the lane without key.

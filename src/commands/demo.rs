@@ -27,8 +27,7 @@ use self::report::{Pace, Report};
 use self::workload::{EventId, Workload};
 use super::dlt::letter::Letter;
 use super::dlt::scan::{Scan, Start};
-use super::publish::line::Outgoing;
-use super::publish::sender::Sender;
+use super::sending::sender::{Outgoing, Sender};
 use super::{Failure, print, print_json};
 use crate::cli::Demo;
 use crate::exit::Exit;
@@ -183,8 +182,9 @@ fn flow(
 fn record(workload: &Workload, id: EventId) -> Outgoing {
     Outgoing {
         key: Some(Bytes::from(workload.key(id))),
-        value: Bytes::from(workload.value(id)),
+        value: Some(Bytes::from(workload.value(id))),
         headers: workload.headers(id),
+        ..Outgoing::default()
     }
 }
 

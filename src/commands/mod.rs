@@ -10,6 +10,7 @@ pub mod keys;
 mod progress;
 pub mod publish;
 pub mod run;
+mod sending;
 pub mod topics;
 
 use std::io::{self, Write};

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::command::{Filter, Replay as Request, Replayed};
+use crate::command::{Replay as Request, Replayed};
 use crate::dead_letter::Told;
 use crate::ledger::{Quarantine, ReplayCounts, ReplayRow};
 use crate::policy::ParkingBounds;
@@ -298,7 +298,7 @@ impl Replay {
     }
 
     fn is_chosen(&self, key: &Key, letter: &Record, told: &Told) -> bool {
-        letter.offset.0 < self.row.to && self.names(key) && fits(&self.request.filter, letter, told)
+        letter.offset.0 < self.row.to && self.names(key) && self.request.filter.fits(letter, told)
     }
 
     /// The letter is not handed in.
@@ -435,14 +435,4 @@ fn place(letter: &Record) -> String {
     let Offset(offset) = letter.offset;
     let key = letter.key.as_deref().map_or_else(|| "null".into(), String::from_utf8_lossy);
     format!("letter {offset}, key \"{key}\"")
-}
-
-/// Whether a filter is about a letter, its key aside.
-fn fits(filter: &Filter, letter: &Record, told: &Told) -> bool {
-    let Filter { key: _, cause, disposition, since, until, group: _ } = filter;
-    let caused = |cause: &String| told.codes.contains(cause) || told.message.contains(cause.as_str());
-    cause.as_ref().is_none_or(caused)
-        && disposition.as_ref().is_none_or(|only| told.disposition.as_ref() == Some(only))
-        && since.is_none_or(|since| letter.timestamp.0 >= since)
-        && until.is_none_or(|until| letter.timestamp.0 < until)
 }

@@ -1,15 +1,20 @@
-//! The producer of `pawl publish`: bounded in flight, every acknowledgement counted.
+//! The producer of the commands that write: bounded in flight, every acknowledgement counted.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytes::Bytes;
+use pawl_actors::record::Header;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
-use super::line::Outgoing;
+use super::acknowledged;
+use crate::commands::Failure;
+use crate::exit::Exit;
+use crate::kafka::admin;
 use crate::kafka::client::{self, LogContext};
 use crate::kafka::headers;
 use crate::settings::Kafka;
@@ -22,6 +27,19 @@ const MAX_IN_FLIGHT_KIB: u32 = 64 * 1024;
 const MAX_BATCH_BYTES: u64 = 1_000_000;
 /// Room for key and headers beside the longest line.
 const RECORD_OVERHEAD_BYTES: usize = 64 * 1024;
+
+/// A record to send.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// `None`: where Java's default partitioner puts its key.
+    pub partition: Option<i32>,
+    pub key: Option<Bytes>,
+    /// `None` is a tombstone.
+    pub value: Option<Bytes>,
+    pub headers: Vec<Header>,
+    /// Milliseconds since the epoch; `None` is the time of sending.
+    pub timestamp: Option<i64>,
+}
 
 /// The first record that was not acknowledged.
 #[derive(Clone, Debug)]
@@ -46,6 +64,8 @@ impl Stopped {
 pub struct Sender {
     producer: ThreadedProducer<Deliveries>,
     topic: String,
+    servers: Vec<String>,
+    timeout: Duration,
 }
 
 #[derive(Default)]
@@ -123,7 +143,7 @@ impl Sender {
         takes: Option<u64>,
     ) -> Result<Sender, KafkaError> {
         let deliveries = Deliveries {
-            log: LogContext::new("publish"),
+            log: LogContext::new("producer"),
             progress: Mutex::default(),
             changed: Condvar::new(),
         };
@@ -134,7 +154,7 @@ impl Sender {
             .set("batch.size", takes.unwrap_or(MAX_BATCH_BYTES).clamp(1, MAX_BATCH_BYTES).to_string())
             .set("linger.ms", "5")
             .create_with_context(deliveries)?;
-        Ok(Sender { producer, topic: topic.to_owned() })
+        Ok(Sender { producer, topic: topic.to_owned(), servers: kafka.bootstrap_servers.clone(), timeout })
     }
 
     /// Hands a record to the producer, waiting while too many are in flight.
@@ -157,7 +177,9 @@ impl Sender {
     fn enqueue(&self, line: u64, outgoing: &Outgoing) -> Result<(), Stopped> {
         let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.topic, line as usize);
         record.key = outgoing.key.as_deref();
-        record.payload = Some(&outgoing.value);
+        record.payload = outgoing.value.as_deref();
+        record.partition = outgoing.partition;
+        record.timestamp = outgoing.timestamp;
         record.headers = (!outgoing.headers.is_empty()).then(|| headers::write(&outgoing.headers));
         loop {
             match self.producer.send(record) {
@@ -187,5 +209,24 @@ impl Sender {
     /// Records acknowledged so far.
     pub fn acked(&self) -> u64 {
         self.producer.context().progress().acked
+    }
+    /// Tells a person that sending ended at a line of `input`. `again` says what it means to send the same
+    /// once more.
+    pub fn explain(&self, stopped: &Stopped, input: &str, again: &str) -> Failure {
+        let Sender { topic, timeout, .. } = self;
+        let (place, acked) = (format!("{input}:{}", stopped.line), acknowledged(self.acked()));
+        if stopped.timed_out() {
+            let attempts = admin::attempts(&self.servers);
+            let message = format!(
+                "{place}: not acknowledged within {timeout:?} ({attempts}); {acked} in {topic}; records without an \
+                 acknowledgement may or may not be there: {again}"
+            );
+            return Failure::new(Exit::Unreachable, message);
+        }
+        let message = format!(
+            "{place}: the record was refused: {}; {acked} in {topic}, some perhaps of later lines that were under way",
+            stopped.error
+        );
+        Failure::new(Exit::Stopped, message)
     }
 }
