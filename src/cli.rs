@@ -1,6 +1,7 @@
 //! The command line as types: names, defaults, help. What a command does stands in `commands`.
 
 mod asking;
+mod letters;
 mod looking;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::exit::Exit;
 pub use asking::{
     Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
 };
+pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment};
 pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource};
 
 /// Ordered, idempotent, per-key event processing on Kafka topics.
@@ -53,7 +55,7 @@ pub enum Command {
     Check(Check),
     /// Write JSON lines to a topic, from a file or standard input.
     Publish(Publish),
-    /// Look at dead letters, hand them to their handler again, or give them up.
+    /// Look at dead letters, hand them to their handler again, give them up, or keep them elsewhere.
     #[command(subcommand)]
     Dlt(Dlt),
     /// Recompute each partition's books from the topics, and say whether they agree.
@@ -210,47 +212,10 @@ pub enum Dlt {
     StopReplay(DltStopReplay),
     /// Give up the first letters of a key, up to this one.
     Discard(DltDiscard),
-}
-
-/// `pawl dlt list`.
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  pawl dlt list orders-dlt --limit 20")]
-pub struct DltList {
-    #[command(flatten)]
-    pub connection: Connection,
-    /// The dead-letter topic.
-    pub topic: String,
-    /// Only this partition.
-    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..))]
-    pub partition: Option<i32>,
-    /// Only letters of this consumer group (two handlers may share a topic).
-    #[arg(long, short)]
-    pub group: Option<String>,
-    /// Letters, at most.
-    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub limit: u32,
-    /// Print one JSON object a line; bytes that are not UTF-8 as {"hex": "..."}.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `pawl dlt show`.
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  pawl dlt show orders-dlt 3 1042")]
-pub struct DltShow {
-    #[command(flatten)]
-    pub connection: Connection,
-    /// The dead-letter topic.
-    pub topic: String,
-    /// The partition, as `dlt list` prints it.
-    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
-    pub partition: i32,
-    /// The offset, as `dlt list` prints it.
-    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
-    pub offset: i64,
-    /// Print one JSON object; bytes that are not UTF-8 as {"hex": "..."}.
-    #[arg(long)]
-    pub json: bool,
+    /// Write dead letters to a file, byte for byte, one JSON object a line.
+    Export(DltExport),
+    /// Write exported letters back to a topic.
+    Import(DltImport),
 }
 
 /// `pawl topics`.

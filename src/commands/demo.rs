@@ -191,7 +191,8 @@ fn record(workload: &Workload, id: EventId) -> Outgoing {
 /// Only a letter that has the original's key and value counts for its event.
 fn read_letters(kafka: &Kafka, topic: &str, workload: &Workload) -> Result<Letters, Failure> {
     let mut letters = Letters::default();
-    Scan::open(kafka.clone(), topic)?.read(Start::Beginning(None), |letter| {
+    Scan::open(kafka.clone(), topic)?.read(Start::Beginning(None), |found| {
+        let letter = Letter::read(&found);
         *letters.reasons.entry(reason(&letter)).or_default() += 1;
         if let Some(id) = intact(&letter, workload) {
             *letters.intact.entry(id).or_default() += 1;

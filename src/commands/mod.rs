@@ -96,6 +96,8 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
         Command::Dlt(Dlt::Replay(args)) => dlt::back::replay(args),
         Command::Dlt(Dlt::StopReplay(args)) => dlt::back::stop_replay(args),
         Command::Dlt(Dlt::Discard(args)) => dlt::back::discard(args),
+        Command::Dlt(Dlt::Export(args)) => dlt::export::execute(args),
+        Command::Dlt(Dlt::Import(args)) => dlt::import::execute(args),
         Command::Keys(Keys::List(args)) => keys::list(args),
         Command::Keys(Keys::Show(args)) => keys::show(args),
         Command::Keys(Keys::Pause(args)) => keys::asked::pause(args),

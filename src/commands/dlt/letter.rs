@@ -2,19 +2,12 @@
 
 use std::fmt::Write as _;
 
-use bytes::Bytes;
-use pawl_actors::dead_letter::{LAST, ORIGINALS, header};
-use pawl_actors::record::{Header, last_header};
-use rdkafka::message::{BorrowedMessage, Message};
+use pawl_actors::dead_letter::{KEY_EXCEPTION, LAST, ORIGINALS, header};
+use pawl_actors::record::{Header, TimestampType, last_header};
 use serde::Serialize;
 
-use crate::kafka::headers;
+use super::scan::Found;
 use crate::shown::{Raw, printable, time};
-
-/// Where Spring Kafka could not read a key, it tells so under these names, in place of those of the
-/// exception: code, message, detail.
-const KEY_EXCEPTION: [&str; 3] =
-    ["kafka_dlt-key-exception-fqcn", "kafka_dlt-key-exception-message", "kafka_dlt-key-exception-stacktrace"];
 
 /// A record of a dead-letter topic with what its headers say, as far as they can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -27,8 +20,14 @@ pub struct Letter {
     pub timestamp: Option<i64>,
     /// Where the original lies.
     pub original: Original,
+    /// Where the handler that gave up read it, if the original is that of an earlier pass.
+    pub input_offset: Option<i64>,
     /// Group of the handler that gave up.
     pub group: Option<String>,
+    /// The quarantine of its key that it belongs to: the offset that began it.
+    pub quarantine: Option<i64>,
+    /// Its number there.
+    pub number: Option<i64>,
     /// Stable code of what ended it.
     pub code: Option<String>,
     /// Stable code of the last attempt's failure.
@@ -69,22 +68,22 @@ pub struct RawHeader {
 }
 
 impl Letter {
-    /// A letter from a message.
-    pub fn read(message: &BorrowedMessage<'_>) -> Letter {
-        let bytes = |slice: Option<&[u8]>| slice.map(|slice| Raw(Bytes::copy_from_slice(slice)));
+    /// What a record says of itself.
+    pub fn read(found: &Found) -> Letter {
+        let record = &found.record;
         Letter {
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp: message.timestamp().to_millis(),
-            key: bytes(message.key()),
-            value: bytes(message.payload()),
+            partition: found.partition,
+            offset: record.offset.0,
+            timestamp: (record.timestamp_type != TimestampType::NotAvailable).then_some(record.timestamp.0),
+            key: record.key.clone().map(Raw),
+            value: record.value.clone().map(Raw),
             ..Letter::default()
         }
-        .with_headers(headers::read(message, Bytes::copy_from_slice))
+        .with_headers(&record.headers)
     }
 
-    fn with_headers(mut self, headers: Vec<Header>) -> Letter {
-        let last = |name: &str| last_header(&headers, name).map(|value| &value[..]);
+    fn with_headers(mut self, headers: &[Header]) -> Letter {
+        let last = |name: &str| last_header(headers, name).map(|value| &value[..]);
         let text = |name: &str| last(name).map(|value| String::from_utf8_lossy(value).into_owned());
         let int = |name: &str| last(name)?.try_into().ok().map(i32::from_be_bytes);
         let long = |name: &str| last(name)?.try_into().ok().map(i64::from_be_bytes);
@@ -95,7 +94,10 @@ impl Letter {
             timestamp: long(header::ORIGINAL_TIMESTAMP),
             timestamp_type: text(header::ORIGINAL_TIMESTAMP_TYPE),
         };
-        self.group = text(header::ORIGINAL_CONSUMER_GROUP);
+        self.input_offset = long(header::OFFSET);
+        self.group = text(header::GROUP).or_else(|| text(header::ORIGINAL_CONSUMER_GROUP));
+        self.quarantine = long(header::QUARANTINE);
+        self.number = long(header::NUMBER);
         let [key_code, key_message, key_detail] = KEY_EXCEPTION;
         self.code = text(header::EXCEPTION_FQCN).or_else(|| text(key_code));
         self.cause = text(header::EXCEPTION_CAUSE_FQCN);
@@ -118,11 +120,12 @@ impl Letter {
     /// One line for a list.
     pub fn line(&self) -> String {
         let key = self.key.as_ref().map_or("(no key)".into(), Raw::shown);
+        let number = self.number.map(|number| format!(" #{number}")).unwrap_or_default();
         // The outer code is often the same for all: Spring wraps whatever a listener throws.
         let cause = self.cause.as_deref().filter(|cause| self.code.as_deref() != Some(cause));
         let cause = cause.map(|cause| format!(", caused by {}", printable(cause))).unwrap_or_default();
         format!(
-            "{} {}  {}  key {key}  {}{cause}  from {}  {}\n",
+            "{} {}  {}  key {key}{number}  {}{cause}  from {}  {}\n",
             self.partition,
             self.offset,
             time(self.timestamp),
@@ -143,11 +146,14 @@ impl Letter {
         let line = |text: &Option<String>| text.as_deref().map(printable);
         row("letter", Some(format!("{} {}, written {}", self.partition, self.offset, time(self.timestamp))));
         row("original", Some(format!("{}, {}", self.place(), self.original_time())));
+        row("read at", self.input_offset.map(|offset| format!("offset {offset} of the handler's input")));
         row("group", line(&self.group));
         row("why", Some(self.why()));
         row("cause", line(&self.cause));
         row("own code", line(&self.own_code));
         row("disposition", line(&self.disposition));
+        row("quarantine", self.quarantine.map(|began| format!("since offset {began}")));
+        row("number", self.number.map(|number| format!("#{number}")));
         row("message", line(&self.message));
         row("key", Some(self.key.as_ref().map_or("none".into(), Raw::shown)));
         for RawHeader { name, value } in &self.headers {
@@ -188,6 +194,8 @@ impl Letter {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn letter() -> Letter {
@@ -207,6 +215,8 @@ mod tests {
             Header::new(header::DELIVERY_ATTEMPT, 8i32.to_be_bytes().to_vec()),
             Header::new(header::DISPOSITION, "exhausted"),
             Header::new(header::OWN_CODE, "ledger-closed"),
+            Header::new(header::QUARANTINE, 870i64.to_be_bytes().to_vec()),
+            Header::new(header::NUMBER, 3i64.to_be_bytes().to_vec()),
         ];
         let bytes = |text: &'static str| Some(Raw(Bytes::from_static(text.as_bytes())));
         Letter {
@@ -217,12 +227,12 @@ mod tests {
             value: bytes(r#"{"id":1}"#),
             ..Letter::default()
         }
-        .with_headers(headers)
+        .with_headers(&headers)
     }
 
     #[test]
     fn a_line_tells_where_what_and_why() {
-        let expected = "3 7  2023-11-14T22:13:21.000Z  key A1  pawl.Exhausted at attempt 8, caused by pawl.Unavailable  \
+        let expected = "3 7  2023-11-14T22:13:21.000Z  key A1 #3  pawl.Exhausted at attempt 8, caused by pawl.Unavailable  \
                         from orders 3 881  service answered 503\\n\\u{1b}[2J\n";
         assert_eq!(letter().line(), expected);
     }
@@ -235,6 +245,8 @@ mod tests {
             "group        billing\n",
             "cause        pawl.Unavailable\n",
             "own code     ledger-closed\n",
+            "quarantine   since offset 870\n",
+            "number       #3\n",
             "header       ce_id: e1\n",
             "header       bin: 0xff00\n",
             "detail:\n  line 1\n      line 2\\u{7}\n",
@@ -271,7 +283,7 @@ mod tests {
         let [code, message, detail] = KEY_EXCEPTION;
         let key = [Header::new(code, "Key"), Header::new(message, "bad key"), Header::new(detail, "at")];
         let shown = |headers: Vec<Header>| {
-            let letter = Letter::default().with_headers(headers);
+            let letter = Letter::default().with_headers(&headers);
             assert_eq!(letter.headers, [], "none of the original's own");
             [letter.code, letter.message, letter.detail].map(Option::unwrap_or_default)
         };
@@ -283,6 +295,24 @@ mod tests {
     #[test]
     fn headers_of_a_wrong_width_are_not_guessed() {
         let odd = vec![Header::new(header::ORIGINAL_OFFSET, vec![1, 2, 3])];
-        assert_eq!(Letter::default().with_headers(odd).original.offset, None);
+        assert_eq!(Letter::default().with_headers(&odd).original.offset, None);
+    }
+
+    #[test]
+    fn a_second_pass_tells_who_gave_up_last_and_where_it_read() {
+        let headers = [
+            Header::new(header::ORIGINAL_OFFSET, 881i64.to_be_bytes().to_vec()),
+            Header::new(header::ORIGINAL_CONSUMER_GROUP, "billing"),
+            Header::new(header::OFFSET, 4i64.to_be_bytes().to_vec()),
+            Header::new(header::GROUP, "repair"),
+        ];
+        let letter = Letter::default().with_headers(&headers);
+        assert_eq!((letter.group.as_deref(), letter.original.offset), (Some("repair"), Some(881)));
+        assert_eq!(letter.headers, [], "Pawl's own headers are none of the original's");
+        assert!(
+            letter.page().contains("read at      offset 4 of the handler's input\n"),
+            "{}",
+            letter.page()
+        );
     }
 }

@@ -2,11 +2,15 @@
 
 use std::ops::ControlFlow;
 
-use super::letter::Letter;
-use crate::commands::Failure;
+use bytes::Bytes;
+use pawl_actors::record::{Millis, Offset, Record, TimestampType};
+use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+
+use crate::commands::{Failure, progress};
 use crate::exit::Exit;
 use crate::kafka::admin::Admin;
-use crate::kafka::topic_reader::{Range, TopicReader};
+use crate::kafka::headers;
+use crate::kafka::topic_reader::{Bounds, Range, TopicReader};
 use crate::settings::Kafka;
 
 /// Where to start.
@@ -16,6 +20,36 @@ pub enum Start {
     Beginning(Option<i32>),
     /// A partition and an offset.
     At(i32, i64),
+}
+
+/// A record, and the partition that it lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub partition: i32,
+    pub record: Record,
+}
+
+impl Found {
+    fn copy(message: &BorrowedMessage<'_>) -> Found {
+        let copy = |slice: Option<&[u8]>| slice.map(Bytes::copy_from_slice);
+        let timestamp = message.timestamp();
+        let timestamp_type = match timestamp {
+            // Kafka writes "none" as -1.
+            _ if timestamp.to_millis().is_none() => TimestampType::NotAvailable,
+            Timestamp::NotAvailable => TimestampType::NotAvailable,
+            Timestamp::CreateTime(_) => TimestampType::CreateTime,
+            Timestamp::LogAppendTime(_) => TimestampType::LogAppendTime,
+        };
+        let record = Record {
+            offset: Offset(message.offset()),
+            timestamp: Millis(timestamp.to_millis().unwrap_or(0)),
+            timestamp_type,
+            key: copy(message.key()),
+            value: copy(message.payload()),
+            headers: headers::read(message, Bytes::copy_from_slice),
+        };
+        Found { partition: message.partition(), record }
+    }
 }
 
 /// A topic to read.
@@ -45,11 +79,38 @@ impl Scan {
     pub fn read(
         &self,
         start: Start,
-        mut each: impl FnMut(Letter) -> Result<ControlFlow<()>, Failure>,
+        mut each: impl FnMut(Found) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
         let ranges = self.ranges(start)?;
         let reader = TopicReader::new(&self.kafka, &self.topic, "dlt");
-        reader.read(&ranges, |message| each(Letter::read(message)))
+        reader.read(&ranges, |message| each(Found::copy(message)))
+    }
+
+    /// Hands over all that is committed now, with a bar on a terminal, and tells how many records an open
+    /// transaction holds back, which is waited for as long as a request.
+    ///
+    /// # Errors
+    /// As [`Scan::read`].
+    pub fn read_whole(
+        &self,
+        partition: Option<i32>,
+        mut each: impl FnMut(Found) -> Result<(), Failure>,
+    ) -> Result<i64, Failure> {
+        let partitions: Vec<i32> =
+            self.ranges(Start::Beginning(partition))?.iter().map(|range| range.partition).collect();
+        let reader = TopicReader::new(&self.kafka, &self.topic, "dlt");
+        let bar = progress::waiting(&format!("{}: waiting for a transaction to end", self.topic));
+        let bounds = reader.bounds(&partitions, self.kafka.request_timeout, || bar.tick());
+        bar.finish_and_clear();
+        let bounds = bounds?;
+        let range = |(partition, bounds): (&i32, &Bounds)| Range {
+            partition: *partition,
+            from: Some(bounds.low),
+            to: Some(bounds.stable),
+        };
+        let ranges: Vec<Range> = bounds.iter().map(range).collect();
+        progress::read(&reader, &self.topic, &ranges, |message| each(Found::copy(message)))?;
+        Ok(bounds.values().map(|bounds| bounds.high - bounds.stable).sum())
     }
 
     fn ranges(&self, start: Start) -> Result<Vec<Range>, Failure> {
