@@ -151,8 +151,8 @@ Each line of `pawl dlt export` becomes a record in the partition of the same num
 and the time stamp of the letter; its offset is a new one. The producer is idempotent, and all
 in-sync replicas acknowledge.
 
-Into the topic that the letters came from, this writes copies: they are listed, counted by `audit`
-and can be replayed beside the letters that are still there.
+Warning: into the topic that the letters came from, and wherever they have been imported before, this
+writes copies beside the letters that are still there.
 
 All lines are read and checked before the first is written: at a bad line, or where the topic does
 not have a letter's partition, nothing is written. Standard input is kept in a temporary file for

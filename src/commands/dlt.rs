@@ -93,7 +93,8 @@ fn summary(shown: u64, more: bool, topic: &str, all: bool) -> String {
 /// Tells of records that nobody can read yet.
 fn held_back(records: i64, topic: &str) {
     if records > 0 {
-        eprintln!("pawl: an open transaction holds back {records} records of {topic}, which are left out");
+        let them = if records == 1 { "1 record".into() } else { format!("{records} records") };
+        eprintln!("pawl: an open transaction holds back {them} of {topic}, left out here");
     }
 }
 

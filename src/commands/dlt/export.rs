@@ -97,7 +97,7 @@ impl Output {
         let Output { name, .. } = self;
         Failure::new(
             failure.exit,
-            format!("{failure}; what is in {name} is not all of it: remove it and export again"),
+            format!("{failure}; what was written to {name} is not all of it: export again, to another place"),
         )
     }
 }
