@@ -11,28 +11,27 @@ use crate::shown::bytes_of_hex;
 
 /// Which letters are meant; all without.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Which letters")]
 pub struct LetterFilter {
     /// Only letters with this key, as text.
-    #[arg(long, value_name = "TEXT", group = "letter-key")]
+    #[arg(long, value_name = "TEXT", group = "letter-key", help_heading = "Which letters")]
     pub key: Option<String>,
     /// Only letters with this key, as hex digits.
-    #[arg(long, value_name = "HEX", group = "letter-key", value_parser = bytes_of_hex)]
+    #[arg(long, value_name = "HEX", group = "letter-key", value_parser = bytes_of_hex, help_heading = "Which letters")]
     pub key_hex: Option<Bytes>,
     /// Only letters without a key.
-    #[arg(long, group = "letter-key")]
+    #[arg(long, group = "letter-key", help_heading = "Which letters")]
     pub no_key: bool,
     /// Only letters with this code, cause or own code, or with this text in their message.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help_heading = "Which letters")]
     pub cause: Option<String>,
     /// Only letters written at this time or later: RFC 3339 in UTC, or an age such as 2h.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moment, help_heading = "Which letters")]
     pub since: Option<Moment>,
     /// Only letters written before this time, or this long ago.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moment, help_heading = "Which letters")]
     pub until: Option<Moment>,
     /// Only letters with this disposition: poison, exhausted or follower.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Which letters")]
     pub disposition: Option<String>,
 }
 
@@ -151,8 +150,8 @@ Each line of `pawl dlt export` becomes a record in the partition of the same num
 and the time stamp of the letter; its offset is a new one. The producer is idempotent, and all
 in-sync replicas acknowledge.
 
-Warning: into the topic that the letters came from, and wherever they have been imported before, this
-writes copies beside the letters that are still there.
+Warning: into the topic that the letters came from, and wherever they have been imported before,
+this writes copies beside the letters that are there.
 
 All lines are read and checked before the first is written: at a bad line, or where the topic does
 not have a letter's partition, nothing is written. Standard input is kept in a temporary file for

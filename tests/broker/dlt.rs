@@ -266,4 +266,6 @@ fn an_export_replaces_no_file_and_tells_what_an_open_transaction_holds_back() {
     let imported = command(&["dlt", "import", &copy, &output, "-c", &config], b"");
     assert_eq!(imported.code, 0, "{imported:?}");
     assert!(imported.stderr.contains("its letters get the time of the import"), "{imported:?}");
+    let times: Vec<_> = support::read_all(broker, &copy).iter().map(|seen| seen.timestamp).collect();
+    assert!(matches!(times[..], [Some(millis)] if millis > 1_000), "{times:?}");
 }

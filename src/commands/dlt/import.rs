@@ -54,6 +54,9 @@ enum Ended {
     Broker(Stopped),
 }
 
+/// The number of a line, and what it says or why it is a bad one.
+type Numbered = (u64, Result<Line, String>);
+
 /// Lines that can be read again.
 struct Input {
     name: String,
@@ -81,10 +84,8 @@ impl Input {
         Ok(Input { name, file, limit })
     }
 
-    /// The lines from the first on, with their numbers, each as what it says or why it is a bad one.
-    fn lines(
-        &mut self,
-    ) -> Result<impl Iterator<Item = Result<(u64, Result<Line, String>), Failure>>, Failure> {
+    /// The lines, from the first on.
+    fn lines(&mut self) -> Result<impl Iterator<Item = Result<Numbered, Failure>>, Failure> {
         let Input { name, file, limit } = self;
         file.rewind().map_err(|error| cannot_read(name, &error))?;
         let lines = Lines::new(BufReader::with_capacity(256 * 1024, &*file), *limit);
