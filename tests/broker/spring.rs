@@ -208,6 +208,7 @@ fn assert_json(broker: &Broker, letters: &str, input: &str, group: &str) {
         assert!(detail.starts_with(&format!("{code}: ")) && detail.contains("\n\tat "), "{detail}");
         let expected = json!({
             "partition": 1, "offset": n, "timestamp": letter["timestamp"],
+            "input_offset": null, "quarantine": null, "number": null,
             "original": {
                 "topic": input, "partition": 1, "offset": n,
                 "timestamp": 1_700_000_000_000_usize + n, "timestamp_type": "CreateTime",

@@ -2,14 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
-use pawl_actors::record::{Millis, Offset, Record, TimestampType};
-use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+use pawl_actors::record::Record;
+use rdkafka::message::{BorrowedMessage, Message};
 
 use crate::commands::{Failure, progress};
 use crate::exit::Exit;
 use crate::kafka::admin::Admin;
-use crate::kafka::headers;
+use crate::kafka::chunk::Chunk;
 use crate::kafka::topic_reader::{Bounds, Range, TopicReader};
 use crate::settings::Kafka;
 
@@ -30,25 +29,8 @@ pub struct Found {
 }
 
 impl Found {
-    fn copy(message: &BorrowedMessage<'_>) -> Found {
-        let copy = |slice: Option<&[u8]>| slice.map(Bytes::copy_from_slice);
-        let timestamp = message.timestamp();
-        let timestamp_type = match timestamp {
-            // Kafka writes "none" as -1.
-            _ if timestamp.to_millis().is_none() => TimestampType::NotAvailable,
-            Timestamp::NotAvailable => TimestampType::NotAvailable,
-            Timestamp::CreateTime(_) => TimestampType::CreateTime,
-            Timestamp::LogAppendTime(_) => TimestampType::LogAppendTime,
-        };
-        let record = Record {
-            offset: Offset(message.offset()),
-            timestamp: Millis(timestamp.to_millis().unwrap_or(0)),
-            timestamp_type,
-            key: copy(message.key()),
-            value: copy(message.payload()),
-            headers: headers::read(message, Bytes::copy_from_slice),
-        };
-        Found { partition: message.partition(), record }
+    fn copy(message: &BorrowedMessage<'_>, chunk: &mut Chunk) -> Found {
+        Found { partition: message.partition(), record: chunk.record(message) }
     }
 }
 
@@ -83,7 +65,8 @@ impl Scan {
     ) -> Result<(), Failure> {
         let ranges = self.ranges(start)?;
         let reader = TopicReader::new(&self.kafka, &self.topic, "dlt");
-        reader.read(&ranges, |message| each(Found::copy(message)))
+        let mut chunk = Chunk::default();
+        reader.read(&ranges, |message| each(Found::copy(message, &mut chunk)))
     }
 
     /// Hands over all that is committed now, with a bar on a terminal, and tells how many records an open
@@ -109,7 +92,8 @@ impl Scan {
             to: Some(bounds.stable),
         };
         let ranges: Vec<Range> = bounds.iter().map(range).collect();
-        progress::read(&reader, &self.topic, &ranges, |message| each(Found::copy(message)))?;
+        let mut chunk = Chunk::default();
+        progress::read(&reader, &self.topic, &ranges, |message| each(Found::copy(message, &mut chunk)))?;
         Ok(bounds.values().map(|bounds| bounds.high - bounds.stable).sum())
     }
 
