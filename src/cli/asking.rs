@@ -1,11 +1,11 @@
 //! The commands that instances carry out: `pawl dlt replay` and the like, `pawl keys pause` and the like.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{ArgGroup, Args};
 
-use super::SettingsFile;
+use super::{LetterFilter, SettingsFile};
 use crate::shown::bytes_of_hex;
 
 /// Which handler is asked, and how long for.
@@ -106,9 +106,13 @@ pub struct KeySkipGap {
     pub asking: Asking,
 }
 
+/// A replay says of what.
+const SCOPE: [&str; 9] =
+    ["all", "key", "key_hex", "no_key", "cause", "disposition", "since", "until", "group"];
+
 /// `pawl dlt replay`.
 #[derive(Args, Debug)]
-#[command(group(ArgGroup::new("scope").required(true).multiple(true)), after_help = "\
+#[command(group(ArgGroup::new("scope").required(true).multiple(true).args(SCOPE)), after_help = "\
 Examples:
   pawl dlt replay --all --dry-run             how many letters would be replayed
   pawl dlt replay --key ORD-4711
@@ -123,31 +127,12 @@ the next owner of its partitions goes on. Run twice, nothing is applied twice.
 Exit code 1 if letters failed again, are gone from the topic, or an instance did not answer.")]
 pub struct DltReplay {
     /// Every key that has letters.
-    #[arg(long, group = "scope")]
+    #[arg(long, help_heading = "Which letters")]
     pub all: bool,
-    /// Only this key, as text.
-    #[arg(long, group = "scope", conflicts_with_all = ["key_hex", "no_key"])]
-    pub key: Option<String>,
-    /// Only this key, as hex digits.
-    #[arg(long, value_name = "HEX", group = "scope", value_parser = bytes_of_hex, conflicts_with = "no_key")]
-    pub key_hex: Option<Bytes>,
-    /// Only letters of records whose key is null or cannot be read.
-    #[arg(long, group = "scope")]
-    pub no_key: bool,
-    /// Only with this code, or with this text in the message.
-    #[arg(long, value_name = "TEXT", group = "scope")]
-    pub cause: Option<String>,
-    /// Only with this disposition: poison or exhausted.
-    #[arg(long, value_name = "NAME", group = "scope")]
-    pub disposition: Option<String>,
-    /// Only written at this time or later: RFC 3339, or how long ago.
-    #[arg(long, value_name = "TIME", group = "scope", value_parser = point_in_time)]
-    pub since: Option<i64>,
-    /// Only written before this time: RFC 3339, or how long ago.
-    #[arg(long, value_name = "TIME", group = "scope", value_parser = point_in_time)]
-    pub until: Option<i64>,
+    #[command(flatten)]
+    pub filter: LetterFilter,
     /// Letters of this consumer group instead of the handler's own: those of a Spring service, say.
-    #[arg(long, value_name = "GROUP", group = "scope")]
+    #[arg(long, value_name = "GROUP", help_heading = "Which letters")]
     pub group: Option<String>,
     /// Letters a second, at most, over all partitions.
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -198,25 +183,10 @@ fn positive(text: &str) -> Result<f64, String> {
     if number.is_finite() && number > 0.0 { Ok(number) } else { Err("more than 0".into()) }
 }
 
-/// Milliseconds since the epoch of an RFC 3339 time, or of so long ago.
-fn point_in_time(text: &str) -> Result<i64, String> {
-    let time = match humantime::parse_rfc3339_weak(text) {
-        Ok(time) => time,
-        Err(_) => {
-            let ago = humantime::parse_duration(text)
-                .map_err(|_| "write it like 2026-01-31T12:00:00Z, or like 2h for so long ago".to_owned())?;
-            SystemTime::now().checked_sub(ago).ok_or("that is before all time")?
-        }
-    };
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| "that is before 1970".to_owned())?;
-    i64::try_from(since.as_millis()).map_err(|_| "that is too late".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
-    use super::*;
     use crate::cli::Cli;
 
     #[test]
@@ -238,13 +208,5 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn a_time_is_a_point_or_how_long_ago() {
-        assert_eq!(point_in_time("1970-01-01T00:00:01Z"), Ok(1_000));
-        let hour_ago = point_in_time("1h").expect("a duration");
-        let now = point_in_time("0s").expect("a duration");
-        assert!((3_599_000..3_660_000).contains(&(now - hour_ago)), "{hour_ago} {now}");
     }
 }

@@ -1,14 +1,15 @@
 //! The way back of dead letters: `pawl dlt replay`, `stop-replay` and `discard`.
 
 use std::ops::ControlFlow;
+use std::time::SystemTime;
 
-use bytes::Bytes;
-use pawl_actors::command::{Filter, KeyName, Replay, What};
+use pawl_actors::command::{KeyName, Replay, What};
 use pawl_actors::dead_letter::{Told, original};
 use pawl_actors::partition::{KeyBounds, lane_key};
 use pawl_actors::record::Record;
 use pawl_actors::selector::Reader;
 
+use super::filter::filter;
 use crate::cli::{DltDiscard, DltReplay, DltStopReplay};
 use crate::commands::Failure;
 use crate::commands::asking::Asked;
@@ -22,20 +23,7 @@ use crate::kafka::topic_reader::{Range, TopicReader};
 /// Settings, no broker, no right.
 pub fn replay(args: &DltReplay) -> Result<Exit, Failure> {
     let asked = Asked::open(&args.asking)?;
-    let key = match (&args.key, &args.key_hex, args.no_key) {
-        (Some(text), _, _) => Some(KeyName(Some(Bytes::from(text.clone())))),
-        (None, Some(bytes), _) => Some(KeyName(Some(bytes.clone()))),
-        (None, None, true) => Some(KeyName(None)),
-        (None, None, false) => None,
-    };
-    let filter = Filter {
-        key,
-        cause: args.cause.clone(),
-        disposition: args.disposition.clone(),
-        since: args.since,
-        until: args.until,
-        group: args.group.clone(),
-    };
+    let filter = filter(&args.filter, args.group.as_ref(), SystemTime::now())?;
     // Each owner keeps to its share.
     let rate = args.rate.map(|rate| rate / asked.partitions().len().max(1) as f64);
     asked.ask(What::Replay(Replay { filter, rate, dry_run: args.dry_run, accept_lost: args.accept_lost }))
