@@ -5,7 +5,7 @@
 //! [`handler`] is what it is handed to, [`supervisor`] judges what failed, [`epoch`] collects what
 //! is to be written, [`ledger`] is what is known of a key and of a partition afterwards.
 //!
-//! Files named `actor.rs` are shells around pure state; the other files await nothing and read no
+//! Files named `actor.rs`, and those that hold more of the same actors, are shells around pure state; the others await nothing and read no
 //! clock: time and chance are arguments.
 
 pub mod aside;

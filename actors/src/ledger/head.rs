@@ -148,7 +148,7 @@ mod tests {
                 parking,
                 quarantine: cause.map(|cause| Box::new(Quarantine::begin(Offset(taken), &cause))),
                 paused,
-                sequence: paused.then(|| Box::new(Sequence { next: taken, early: vec![7], gap_since: 1, skipped: vec![(1, 2)] })),
+                sequence: paused.then(|| Box::new(Sequence { next: taken, early: vec![7], gap_since: 1, skipped: vec![(1, 2)], condemned: Some(3) })),
             };
             for id in &ids {
                 head.ids.push(IdHasher::new([1; 16]).hash(id, None, 1_000), 64);

@@ -17,12 +17,19 @@ pub struct Sequence {
     pub gap_since: i64,
     /// Numbers that were given up: first and last of each range, the latest 16 of them.
     pub skipped: Vec<(i64, i64)>,
+    /// The number of the record behind a gap that is to become a dead letter.
+    pub condemned: Option<i64>,
 }
 
 impl Sequence {
     /// Of a key of which nothing is known.
     pub fn from(first: i64) -> Self {
         Sequence { next: first, ..Sequence::default() }
+    }
+
+    /// Bytes of one in which so many wait, at most.
+    pub fn max_bytes(waiting: usize) -> usize {
+        10 * (waiting + 2 * MAX_SKIPPED + 5)
     }
 
     /// A record of this number came early and has a row.

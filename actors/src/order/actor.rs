@@ -7,77 +7,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle,
-    WrapFuture,
-};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
 use futures_util::FutureExt;
 
-use super::{LaneCell, Place, Taken, Turn};
+use super::{LaneCell, Turn};
 use crate::clock;
 use crate::effects::{Effects, StateChange};
 use crate::handler::{Answer, Call};
-use crate::ledger::RecentIds;
+use crate::ledger::{RecentIds, Sequence};
 use crate::outcome::{Failure, FailureClass, Outcome, code};
 use crate::partition::PartitionState;
 use crate::pipeline::Pipeline;
-use crate::record::Offset;
-use crate::supervisor::{Failed, Tried, Verdict};
-
-/// A record for this key.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Take(pub Taken);
-
-/// A place at the handler is free for this lane.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Go;
-
-/// The supervisor's answer to a failed attempt.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Judged {
-    /// The attempt that failed.
-    pub attempt: u32,
-    /// What becomes of it.
-    pub verdict: Verdict,
-}
-
-/// The time of a retry has come.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Wake {
-    /// The record that waits for it.
-    pub offset: Offset,
-    /// The attempt to start.
-    pub attempt: u32,
-}
-
-/// Something changed in the lane: its next record may begin.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Drive;
-
-/// There may be room again for what could not be parked.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Shelve;
-
-/// Attempts that failed do not count after all: the record is to wait for this one.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct GiveBack {
-    /// The record.
-    pub offset: Offset,
-    /// 1-based.
-    pub attempt: u32,
-}
-
-/// The key is let go, or its partition is given up.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Stop;
+use crate::supervisor::{Failed, Tried};
 
 /// See the module's documentation.
 pub struct OrderActor {
@@ -114,14 +55,14 @@ impl OrderActor {
         while self.partition.borrow().may_begin() {
             let oldest_ms = self.oldest_id_ms();
             let turn = self.cell.lane.borrow_mut().turn(oldest_ms);
-            if !self.play(turn, ctx) && !self.watch_gap(ctx) {
+            if !self.play(turn, ctx) && !self.settle_early(ctx) {
                 return;
             }
         }
     }
 
     /// Does what comes next; `true` if that has ended already and the lane is free.
-    fn play(&mut self, turn: Turn, ctx: &mut Context<Self>) -> bool {
+    pub(super) fn play(&mut self, turn: Turn, ctx: &mut Context<Self>) -> bool {
         match turn {
             Turn::Wait => false,
             Turn::Redelivered(receipt) => {
@@ -172,7 +113,7 @@ impl OrderActor {
     }
 
     /// Starts an attempt; `true` if it has ended well already.
-    fn attempt(&mut self, attempt: u32, ctx: &mut Context<Self>) -> bool {
+    pub(super) fn attempt(&mut self, attempt: u32, ctx: &mut Context<Self>) -> bool {
         let call = self.call(attempt);
         self.cell.calling.set(true);
         self.pipeline.stats.retries.add(u64::from(attempt > 1));
@@ -221,7 +162,7 @@ impl OrderActor {
     }
 
     /// Takes an outcome over; `true` if the lane is free for its next record.
-    fn ended(&mut self, attempt: u32, outcome: Outcome, ctx: &mut Context<Self>) -> bool {
+    pub(super) fn ended(&mut self, attempt: u32, outcome: Outcome, ctx: &mut Context<Self>) -> bool {
         self.leave_handler();
         if !self.partition.borrow().may_end() {
             return false;
@@ -257,7 +198,8 @@ impl OrderActor {
         let policy = &self.pipeline.policy;
         if let StateChange::Set(state) = &effects.state {
             let key = self.cell.lane.borrow().key.as_ref().map_or(0, |key| key.len());
-            let row = key + state.len() + policy.recent_ids * RecentIds::WIDTH;
+            let numbers = policy.sequence.as_ref().map_or(0, |it| Sequence::max_bytes(it.max_waiting));
+            let row = key + state.len() + policy.recent_ids * RecentIds::WIDTH + numbers;
             if row > policy.max_row_bytes {
                 return Outcome::Failed(Failure::permanent(
                     code::TOO_LARGE,
@@ -316,7 +258,7 @@ impl OrderActor {
         self.pipeline.open.borrow_mut().touch(&self.partition);
     }
 
-    fn oldest_id_ms(&self) -> i64 {
+    pub(super) fn oldest_id_ms(&self) -> i64 {
         let age = i64::try_from(self.pipeline.policy.recent_ids_age.as_millis()).unwrap_or(i64::MAX);
         self.partition.borrow().partition_time().saturating_sub(age)
     }
@@ -327,7 +269,7 @@ impl OrderActor {
         key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned())
     }
 
-    fn leave_handler(&mut self) {
+    pub(super) fn leave_handler(&mut self) {
         if self.cell.calling.replace(false) {
             self.pipeline.stats.in_flight.add(-1);
         }
@@ -373,141 +315,5 @@ impl Drop for OrderActor {
         self.pipeline.alarm.ended("an order actor");
         self.leave_handler();
         self.set_waiting(false);
-    }
-}
-
-impl Handler<Take> for OrderActor {
-    type Result = ();
-
-    fn handle(&mut self, Take(taken): Take, ctx: &mut Self::Context) {
-        self.cell.pending.set(self.cell.pending.get() - 1);
-        // What waited behind was let go when the drain began: a later record must not be parked in its place.
-        let may_begin = self.partition.borrow().may_begin();
-        if !may_begin && !self.partition.borrow().takes_in() {
-            return;
-        }
-        let oldest_ms = self.oldest_id_ms();
-        let turn = self.cell.lane.borrow_mut().take(taken, may_begin, oldest_ms);
-        self.cover();
-        if self.play(turn, ctx) || self.shelve() || self.watch_gap(ctx) {
-            self.drive(ctx);
-        }
-    }
-}
-
-impl Handler<Go> for OrderActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Go, ctx: &mut Self::Context) {
-        let attempt = self.cell.lane.borrow().running_attempt();
-        let Some(attempt) = attempt.filter(|_| self.partition.borrow().may_begin()) else {
-            // The place is for somebody who can use it.
-            return self.leave_handler();
-        };
-        if self.attempt(attempt, ctx) {
-            self.drive(ctx);
-        }
-    }
-}
-
-impl Handler<Judged> for OrderActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Judged, ctx: &mut Self::Context) {
-        match message.verdict {
-            Verdict::Retry(delay) => {
-                if self.park(message.attempt, message.attempt.saturating_add(1), delay) {
-                    self.drive(ctx);
-                }
-            }
-            Verdict::Hold { attempt, delay } => {
-                if self.park(message.attempt, attempt, delay) {
-                    self.drive(ctx);
-                }
-            }
-            Verdict::DeadLetter(disposition) => {
-                if self.dead_letter(message.attempt, disposition) {
-                    self.drive(ctx);
-                }
-            }
-            // The record stays unfinished, and the watermark before it; nothing wakes the lane.
-            Verdict::Halt => self.cell.lane.borrow_mut().halt(message.attempt),
-        }
-    }
-}
-
-impl Handler<Wake> for OrderActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Wake, ctx: &mut Self::Context) {
-        if !self.partition.borrow().may_begin() {
-            self.cell.lane.borrow_mut().time_has_come(message.offset, message.attempt);
-            return;
-        }
-        let oldest_ms = self.oldest_id_ms();
-        let turn = self.cell.lane.borrow_mut().wake(message.offset, message.attempt, oldest_ms);
-        let Some(turn) = turn else { return };
-        self.set_waiting(false);
-        if self.play(turn, ctx) {
-            self.drive(ctx);
-        }
-    }
-}
-
-impl Handler<Drive> for OrderActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Drive, ctx: &mut Self::Context) {
-        let (waits, running) = {
-            let lane = self.cell.lane.borrow();
-            (lane.waits_for().is_some(), lane.running_attempt())
-        };
-        self.set_waiting(waits);
-        let begins = self.partition.borrow().may_begin();
-        // Its time came while the partition stood still.
-        let overdue = self.cell.lane.borrow().overdue(clock::now()).filter(|_| begins);
-        if let Some((offset, attempt)) = overdue {
-            return self.handle(Wake { offset, attempt }, ctx);
-        }
-        // It gave its place up while the partition stood still.
-        let placeless = self.cell.place.get() == Place::None && !self.cell.calling.get();
-        if let Some(attempt) = running.filter(|_| placeless && begins)
-            && !self.play(Turn::Attempt(attempt), ctx)
-        {
-            return;
-        }
-        self.drive(ctx);
-    }
-}
-
-impl Handler<Shelve> for OrderActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Shelve, ctx: &mut Self::Context) {
-        if self.partition.borrow().may_begin() && self.shelve() {
-            self.drive(ctx);
-        }
-    }
-}
-
-impl Handler<GiveBack> for OrderActor {
-    type Result = ();
-
-    fn handle(&mut self, message: GiveBack, _: &mut Self::Context) {
-        let may_end = self.partition.borrow().may_end();
-        let waits_for_place = self.cell.place.get() == Place::Waiting;
-        let given = may_end
-            && self.cell.lane.borrow_mut().give_back(message.offset, message.attempt, waits_for_place);
-        if given && self.cell.lane.borrow().parked_records() > 0 {
-            self.head_changed();
-        }
-    }
-}
-
-impl Handler<Stop> for OrderActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
-        ctx.stop();
     }
 }

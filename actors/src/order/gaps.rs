@@ -4,17 +4,22 @@ use actix::{AsyncContext, Context};
 
 use super::OrderActor;
 use crate::clock;
-use crate::outcome::{Failure, code};
 use crate::policy::GapThen;
 
 impl OrderActor {
+    /// Gives what came early its rows, and looks for gaps. `true` if the lane has work again.
+    pub(super) fn settle_early(&mut self, ctx: &mut Context<Self>) -> bool {
+        self.cover();
+        self.watch_gap(ctx)
+    }
+
     /// Notes whether a number is missing, and looks again when its time is over. `true` if the lane has work again.
     pub(super) fn watch_gap(&mut self, ctx: &mut Context<Self>) -> bool {
         let Some(policy) = self.pipeline.policy.sequence.clone() else { return false };
         if !self.partition.borrow().may_begin() {
             return false;
         }
-        if self.cell.lane.borrow_mut().note_gap(clock::now()) {
+        if self.cell.lane.borrow_mut().note_gap(clock::now(), policy.timeout) {
             self.note_change();
         }
         let (gap, age) = {
@@ -61,7 +66,7 @@ impl OrderActor {
         let (handler, topic) = (&self.pipeline.source.handler, &self.pipeline.source.topic);
         let partition = self.partition.borrow().partition();
         self.pipeline.stats.gaps.add(1);
-        let defect = match then {
+        let condemned = match then {
             GapThen::Halt => {
                 let which = self.key_argument();
                 let why = format!(
@@ -73,11 +78,11 @@ impl OrderActor {
                 self.stop_partition(why);
                 return false;
             }
-            GapThen::Skip => None,
-            GapThen::DeadLetter => Some(Failure::permanent(code::SEQUENCE_GAP, what.clone())),
+            GapThen::Skip => false,
+            GapThen::DeadLetter => true,
         };
         tracing::warn!("{handler}: {topic}[{partition}] key \"{key}\": {what}; going on with {lowest}");
-        let skipped = self.cell.lane.borrow_mut().skip_gap(defect);
+        let skipped = self.cell.lane.borrow_mut().skip_gap(condemned);
         self.note_change();
         skipped.is_some()
     }

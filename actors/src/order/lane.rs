@@ -57,6 +57,11 @@ impl Hold {
         matches!(self, Hold::Intake(_))
     }
 
+    /// Whether it lies in the row of one that came early.
+    pub fn is_early(&self) -> bool {
+        matches!(self, Hold::Early { .. })
+    }
+
     fn is_letter(&self) -> bool {
         matches!(self, Hold::Letter { .. })
     }
@@ -189,7 +194,8 @@ impl Lane {
             return Turn::Redelivered(receipt);
         }
         // Behind letters that are all here it waits for its turn, else it comes behind the last of them.
-        if self.letters > 0 && !self.letters_are_all_here() {
+        // Where numbers order them it has to wait for its turn to follow.
+        if self.letters > 0 && !self.is_sequenced() && !self.letters_are_all_here() {
             return Turn::FollowPast(Box::new(taken));
         }
         let Some(taken) = self.sort_in(taken) else { return Turn::Wait };
@@ -239,6 +245,9 @@ impl Lane {
                 };
             }
             Some(late) => next.defect = late.map(Box::new),
+        }
+        if let Some(condemned) = self.condemned(&next) {
+            next.defect = Some(Box::new(condemned));
         }
         if next.defect.is_none() && known != IdMatch::New {
             self.finish(&next);
@@ -344,11 +353,14 @@ impl Lane {
         Some(done)
     }
 
-    /// Forgets the records that have not begun: they will be delivered again.
-    pub fn clear_queue(&mut self) {
+    /// Forgets the records that have not begun: they will be delivered again. Where numbers order them, those below
+    /// one that ends yet may need rows, so they stay.
+    pub fn let_go(&mut self) {
+        if self.is_sequenced() {
+            return;
+        }
         self.letters = self.current.as_ref().map_or(0, |taken| u64::from(taken.hold.is_letter()));
         self.queue.clear();
-        self.clear_early();
     }
 
     /// The attempt that runs or waits for a place at the handler.

@@ -2,16 +2,20 @@
 
 mod actor;
 mod gaps;
+mod hearing;
 mod lane;
 mod letters;
 mod look;
+mod mail;
 mod shelf;
 
 use std::cell::{Cell, RefCell};
 
-pub use actor::{Drive, GiveBack, Go, Judged, OrderActor, Shelve, Stop, Take, Wake};
+pub use actor::OrderActor;
 pub use lane::{Hold, Lane, Shelved, Taken, Turn};
 pub use look::{Doing, LaneLook};
+pub use mail::{Drive, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
+pub use shelf::cover;
 
 /// Whether a lane has a place at the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,16 @@
 //! How a lane that waits for a retry goes into the ledger: its record and those behind it become parked
 //! rows, so that the partition's offset can pass them.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::{OrderActor, Shelved};
+use super::{LaneCell, OrderActor, Shelved};
 use crate::clock;
 use crate::ledger::Row;
 use crate::outcome::{Failure, code};
+use crate::partition::PartitionState;
 use crate::policy::{Overflow, ParkingBounds};
 use crate::supervisor::Disposition;
 
@@ -59,7 +61,8 @@ impl OrderActor {
             if row_bytes > self.pipeline.policy.max_row_bytes {
                 return self.too_large(row_bytes);
             }
-            if let Some(why) = self.has_no_room(bytes as u64) {
+            let early = self.cell.lane.borrow().unparked().is_some_and(|taken| taken.hold.is_early());
+            if let Some(why) = self.has_no_room(bytes as u64, early) {
                 return self.overflow(why);
             }
             self.shelve_next(row, bytes);
@@ -68,37 +71,36 @@ impl OrderActor {
 
     /// The next record that has none gets its row.
     fn shelve_next(&self, row: Row, bytes: usize) {
-        let shelved = self.cell.lane.borrow_mut().shelve(u32::try_from(bytes).unwrap_or(u32::MAX));
-        let Some(shelved) = shelved else { return };
-        self.partition.borrow_mut().parked(self.cell.lane.borrow().key.as_deref(), shelved, row);
+        shelve_next(&self.cell, &self.partition, row, bytes);
         self.note_change();
     }
 
-    /// Where numbers order the lane, what finished may lie behind what did not: whatever lies below gets a row in
-    /// the same epoch, whether there is room or not, and what came early gets one as soon as it may.
+    /// See [`cover`]. What came early gets its row as soon as it may, and as there is room.
     pub(super) fn cover(&self) {
         if !self.cell.lane.borrow().is_sequenced() {
             return;
         }
+        let changed = cover(&self.cell, &self.partition);
         let mut out = BytesMut::new();
-        while self.cell.lane.borrow().uncovered() {
-            let row = self.cell.lane.borrow().parked_row(&mut out);
-            let Some(row) = row else { break };
-            let bytes = row.value.as_ref().map_or(0, bytes::Bytes::len);
-            self.shelve_next(row, bytes);
-        }
+        let most = self.pipeline.policy.sequence.as_ref().map_or(0, |policy| policy.max_waiting);
+        let mut shelved = changed;
         loop {
             let next = self.cell.lane.borrow().early_row(&mut out);
-            let Some((number, row)) = next else { return };
+            let Some((number, row)) = next else { break };
             let bytes = row.value.as_ref().map_or(0, bytes::Bytes::len);
-            let must = self.cell.lane.borrow().must_shelve_early(number);
-            if !must && self.has_no_room(bytes as u64).is_some() {
-                return;
+            let no_room = self.has_no_room(bytes as u64, false);
+            if let Some(why) = no_room.filter(|_| !self.cell.lane.borrow().must_shelve_early(number)) {
+                self.cell.overflows.replace(Some(why));
+                break;
             }
-            let row_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            let receipt = self.cell.lane.borrow_mut().shelve_early(number, row_bytes);
-            let Some(receipt) = receipt else { return };
-            self.partition.borrow_mut().parked(None, Shelved::Taken(receipt), row);
+            if self.cell.lane.borrow().early_rows() > most {
+                // With so many the wait is over as soon as the lane is free.
+                break;
+            }
+            shelve_early(&self.cell, &self.partition, number, row, bytes);
+            shelved = true;
+        }
+        if shelved {
             self.note_change();
         }
     }
@@ -114,8 +116,8 @@ impl OrderActor {
         self.overflow(why)
     }
 
-    /// Why a row of so many bytes finds no room.
-    fn has_no_room(&self, bytes: u64) -> Option<String> {
+    /// Why a row of so many bytes finds no room; `early`: it takes the place of another one.
+    fn has_no_room(&self, bytes: u64, early: bool) -> Option<String> {
         let policy = &self.pipeline.policy;
         let (lane, bounds) = (self.cell.lane.borrow(), &policy.parking.lane);
         let ParkingBounds { records: most, bytes: most_bytes } = policy.parking.partition;
@@ -123,7 +125,7 @@ impl OrderActor {
             Some(format!("{} records of its key are parked already", bounds.records))
         } else if lane.parked_bytes() + bytes > bounds.bytes {
             Some(format!("records of its key with {} bytes are parked already", lane.parked_bytes()))
-        } else if !self.partition.borrow().has_room(bytes, &policy.parking.partition) {
+        } else if !early && !self.partition.borrow().has_room(bytes, &policy.parking.partition) {
             Some(format!("the partition has parked {most} records or {most_bytes} bytes already"))
         } else {
             None
@@ -146,4 +148,39 @@ impl OrderActor {
         self.failure = Some(Box::new(Failure::permanent(code::OVERFLOW, message)));
         self.dead_letter(attempt, Disposition::Exhausted)
     }
+}
+
+/// Where numbers order a lane, what finished may lie behind what did not in the input: whatever lies below gets a row in
+/// the same epoch, whether there is room or not. Belongs to every turn in which a record was finished. `true` if there
+/// was something to do.
+pub fn cover(cell: &LaneCell, partition: &RefCell<PartitionState>) -> bool {
+    let (mut out, mut covered) = (BytesMut::new(), false);
+    loop {
+        let row = Some(()).filter(|()| cell.lane.borrow().uncovered());
+        let row = row.and_then(|()| cell.lane.borrow().parked_row(&mut out));
+        if let Some(row) = row {
+            let bytes = row.value.as_ref().map_or(0, bytes::Bytes::len);
+            shelve_next(cell, partition, row, bytes);
+        } else {
+            let next = cell.lane.borrow().early_row(&mut out);
+            let must = |number: &i64| cell.lane.borrow().must_shelve_early(*number);
+            let Some((number, row)) = next.filter(|(number, _)| must(number)) else { return covered };
+            let bytes = row.value.as_ref().map_or(0, bytes::Bytes::len);
+            shelve_early(cell, partition, number, row, bytes);
+        }
+        covered = true;
+    }
+}
+
+fn shelve_next(cell: &LaneCell, partition: &RefCell<PartitionState>, row: Row, bytes: usize) {
+    let shelved = cell.lane.borrow_mut().shelve(u32::try_from(bytes).unwrap_or(u32::MAX));
+    let Some(shelved) = shelved else { return };
+    partition.borrow_mut().parked(cell.lane.borrow().key.as_deref(), shelved, row);
+}
+
+fn shelve_early(cell: &LaneCell, partition: &RefCell<PartitionState>, number: i64, row: Row, bytes: usize) {
+    let row_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let receipt = cell.lane.borrow_mut().shelve_early(number, row_bytes);
+    let Some(receipt) = receipt else { return };
+    partition.borrow_mut().parked(None, Shelved::Taken(receipt), row);
 }

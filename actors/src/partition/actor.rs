@@ -17,6 +17,7 @@ use crate::clock;
 use crate::epoch::AssignmentEpoch;
 use crate::ledger::{Head, head_key, lane_of};
 use crate::order::{Hold, Lane, LaneCell, LaneLook, OrderActor, Shelve, Take, Taken};
+use crate::outcome::{Failure, code};
 use crate::pipeline::Pipeline;
 use crate::policy::SequencePolicy;
 use crate::record::{NextOffset, Record};
@@ -61,6 +62,8 @@ pub struct Look {
 /// A key and its new actor.
 type Woken = (Option<Rc<[u8]>>, Live);
 
+/// Bytes of a parked row beside its record's, at most: lengths, numbers, the row's key.
+const ROW_OVERHEAD: usize = 1_024;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often a draining partition looks whether it is done; a drain waits for handlers and for a
 /// commit, so this is small against what it waits for.
@@ -178,6 +181,9 @@ impl PartitionActor {
             _ => None,
         };
         let mut sequence = None;
+        if policy.sequence.is_some() && matches!(hold, Hold::Intake(_)) && defect.is_none() {
+            defect = self.unshelvable(key.as_ref(), &record);
+        }
         // A letter has its place already.
         if let (Some(policy), None, false) = (&policy.sequence, &defect, matches!(hold, Hold::Letter { .. }))
         {
@@ -188,6 +194,16 @@ impl PartitionActor {
         }
         let defect = defect.map(Box::new);
         (key, Taken { record: Arc::new(record), hold, id, event_id, defect, sequence, in_sequence: false })
+    }
+
+    /// Where numbers order records, each may need a row: why this one cannot have one.
+    fn unshelvable(&self, key: Option<&Bytes>, record: &Record) -> Option<Failure> {
+        let (bytes, takes) =
+            (record.size() + key.map_or(0, Bytes::len) + ROW_OVERHEAD, self.pipeline.policy.max_row_bytes);
+        (bytes > takes).then(|| {
+            let message = format!("the record's row would have {bytes} bytes, the changelog takes {takes}");
+            Failure::permanent(code::TOO_LARGE, message)
+        })
     }
 
     /// Starts the order actor of a key with what the ledger knows of it.
@@ -356,6 +372,9 @@ fn number(reader: &mut Reader<'_>, policy: &SequencePolicy) -> Result<i64, Strin
     let text = String::from_utf8_lossy(&text);
     let number: i64 =
         text.parse().map_err(|_| format!("\"{text}\" is no whole number up to {}", i64::MAX))?;
+    if number == i64::MAX {
+        return Err(format!("{number} leaves no room for a next one"));
+    }
     if number < policy.first {
         return Err(format!("{number} is below the first, {}", policy.first));
     }
@@ -414,7 +433,7 @@ impl Handler<Drain> for PartitionActor {
         self.state.borrow().stats().set_phase(PartitionPhase::Draining);
         self.state.borrow_mut().drain();
         for cell in self.live.cells() {
-            cell.lane.borrow_mut().clear_queue();
+            cell.lane.borrow_mut().let_go();
         }
         self.draining = Some(message);
         ctx.run_interval(DRAIN_CHECK_EVERY, Self::check_drain);

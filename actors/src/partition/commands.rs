@@ -11,7 +11,7 @@ use crate::aside::{Aside, Ask, Found, Want};
 use crate::clock;
 use crate::command::{ANSWER, Command, CommandError, KeyName, Progress, Replayed, Reply, VERSION, What};
 use crate::effects::Emit;
-use crate::order::{Drive, LaneCell, OrderActor, Wake};
+use crate::order::{Drive, LaneCell, OrderActor, Wake, cover};
 use crate::record::{Header, Offset, Record, last_header};
 
 /// Longest command, in bytes: the partition row has to hold one that takes time.
@@ -157,6 +157,9 @@ impl PartitionActor {
 
     /// Has the lane's change written, and its next record begun.
     fn changed(&self, cell: &Rc<LaneCell>, actor: &Addr<OrderActor>) {
+        if cell.lane.borrow().is_sequenced() {
+            cover(cell, &self.state);
+        }
         if cell.lane.borrow_mut().mark_changed() {
             self.state.borrow_mut().changed(cell.clone());
         }
@@ -282,7 +285,7 @@ impl PartitionActor {
             }
             Some(_) => {}
         }
-        let skipped = cell.lane.borrow_mut().skip_gap(None).unwrap_or_default();
+        let skipped = cell.lane.borrow_mut().skip_gap(false).unwrap_or_default();
         self.changed(&cell, &actor);
         self.go_on();
         Outcome::done(format!("{skipped} numbers of key {key} are given up; it goes on with {to}"))
@@ -319,6 +322,16 @@ impl Handler<Commands> for PartitionActor {
             });
             return;
         };
+        let position = self.state.borrow().commands();
+        let below = records.iter().filter(|record| record.offset.0 < position).count();
+        if below > 0 {
+            let topic = &self.pipeline.policy.command_topic;
+            let partition = self.state.borrow().partition();
+            tracing::warn!(
+                "{topic}[{partition}]: {below} commands below offset {position} are passed by: the topic has lost its end, or \
+                 was made anew while this instance ran. Ask again for what was not answered"
+            );
+        }
         for record in &records {
             if !self.state.borrow().takes_in() {
                 return;

@@ -1,6 +1,7 @@
 //! The partition actor: intake, dispatch, drain. One for each partition that a handler holds.
 
 mod actor;
+mod booking;
 mod commands;
 mod halting;
 mod lane_key;

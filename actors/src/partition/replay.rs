@@ -4,7 +4,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use crate::command::{Replay as Request, Replayed};
 use crate::dead_letter::Told;
@@ -95,7 +94,8 @@ pub struct Replay {
     /// Letters that the rate allows now.
     allowance: f64,
     told: ReplayCounts,
-    progressed: Instant,
+    /// Seconds since anything happened.
+    quiet: f64,
 }
 
 impl Replay {
@@ -119,7 +119,7 @@ impl Replay {
             troubles: Vec::new(),
             allowance: 0.0,
             told: row.counts,
-            progressed: Instant::now(),
+            quiet: 0.0,
             request,
             row,
         };
@@ -185,7 +185,7 @@ impl Replay {
         for record in records {
             if let Some(ticket) = self.cursor.receive(record.offset) {
                 self.waiting.push_back((record, ticket));
-                self.progressed = Instant::now();
+                self.quiet = 0.0;
             }
         }
         (self.read, self.at_end, self.ended) = (self.read.max(next), at_end, self.ended || at_end);
@@ -193,6 +193,7 @@ impl Replay {
 
     /// So much time has passed: so many more letters are allowed.
     pub fn tick(&mut self, seconds: f64) {
+        self.quiet += seconds;
         if let Some(rate) = self.request.rate {
             self.allowance = (self.allowance + rate * seconds).min(rate.max(1.0));
         }
@@ -347,7 +348,7 @@ impl Replay {
         let handed = self.handed.remove(&letter)?;
         self.handed_bytes -= handed.bytes;
         self.cursor.finish(handed.ticket);
-        self.progressed = Instant::now();
+        self.quiet = 0.0;
         let counts = &mut self.row.counts;
         match fate {
             Fate::Applied => counts.applied += 1,
@@ -397,7 +398,7 @@ impl Replay {
     /// Keys that wait for letters that do not come, although nothing else happens for this long.
     pub fn stuck(&self, patience: std::time::Duration) -> Vec<Key> {
         let quiet = self.at_end && self.handed.is_empty() && self.waiting.is_empty();
-        let stuck = quiet && self.progressed.elapsed() > patience;
+        let stuck = quiet && self.quiet > patience.as_secs_f64();
         if stuck { self.joined.keys().cloned().collect() } else { Vec::new() }
     }
 

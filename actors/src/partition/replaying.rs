@@ -35,6 +35,7 @@ pub struct Letters {
 }
 
 /// What became of a letter that was looked at.
+#[must_use]
 enum Offered {
     /// It was handed on, counted or passed over.
     Taken,
@@ -147,17 +148,21 @@ impl PartitionActor {
 
     /// Hands letters on while there is room, and asks for more.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        if !self.state.borrow().may_begin() || self.halted() {
+        if !self.state.borrow().takes_in() || self.halted() {
             return;
         }
         let policy = self.pipeline.policy.replay;
-        loop {
+        while self.state.borrow().may_begin() {
             let next = self.state.borrow_mut().replay.as_mut().and_then(|replay| replay.next(&policy));
             let Some((letter, ticket)) = next else { break };
-            if let Err(reason) = self.offer(&letter, ticket) {
-                return self.halt(reason);
+            match self.offer(&letter, ticket) {
+                Err(reason) => return self.halt(reason),
+                Ok(Offered::Later) => {
+                    self.replay(|replay| replay.put_back(letter, ticket));
+                    break;
+                }
+                Ok(Offered::Taken) => self.pipeline.open.borrow_mut().touch(&self.state),
             }
-            self.pipeline.open.borrow_mut().touch(&self.state);
         }
         let wants =
             self.state.borrow().replay.as_ref().and_then(|replay| Some((replay.command(), replay.wants()?)));

@@ -29,7 +29,7 @@ fn only(text: &str) -> Filter {
 
 impl House {
     /// Writes a command; its id is its offset.
-    fn ask(&self, what: What) -> String {
+    pub fn ask(&self, what: What) -> String {
         let id = self.asides.commands.lock().unwrap().len().to_string();
         let command = Command { version: VERSION, id: id.clone(), by: "ops".into(), what };
         self.write_command(&command.written());
@@ -298,6 +298,36 @@ fn letters_that_are_gone_are_told_and_booked_as_lost_only_when_that_is_accepted(
         assert_eq!(house.script.calls()[1..], ["a3#1", "a4#1"]);
         let books = house.partition_row().books;
         assert_eq!((books.lost_letters, books.dead_lettered), (1, 0));
+    });
+}
+
+#[test]
+fn a_gap_behind_other_letters_is_accepted_when_those_are_done() {
+    scenario(|| async {
+        let house = with_letters(&Script::default()).await;
+        // Letters of A lie at 0, 1 and 3; that of B at 2.
+        house.asides.gone.lock().unwrap().push(1);
+        let id = house.ask(Replay { accept_lost: true, filter: only("A"), ..Replay::default() }.into_what());
+        house.pass(Duration::from_secs(1)).await;
+        assert_eq!(house.script.calls(), ["a2#1", "a4#1"], "{:?}", answer(&id));
+        let books = house.partition_row().books;
+        assert_eq!((books.lost_letters, books.dead_lettered, books.applied), (1, 1, 4));
+        assert!(house.head("A").is_none_or(|head| head.quarantine.is_none()));
+    });
+}
+
+#[test]
+fn a_discard_in_the_middle_of_a_replay_of_the_key_is_refused() {
+    scenario(|| async {
+        let house = with_letters(&Script::default()).await;
+        house.ask(Replay { rate: Some(1.0), filter: only("A"), ..Replay::default() }.into_what());
+        house.pass(Duration::from_millis(1_500)).await;
+        assert_eq!(house.script.calls(), ["a2#1"]);
+        let discard = house.ask(What::Discard { key: key("A"), through: None, reason: "r".into() });
+        house.pass(SOON).await;
+        assert_eq!(answer(&discard).progress, Progress::Refused);
+        house.pass(Duration::from_secs(3)).await;
+        assert_eq!(house.script.calls(), ["a2#1", "a3#1", "a4#1"]);
     });
 }
 

@@ -46,7 +46,9 @@ pub enum Act {
     Panic,
     /// Answers only when the gates are opened.
     Wait,
-    /// The same, and fails then.
+    /// Answers after this time.
+    After(Duration),
+    /// The same as `Wait`, and fails then.
     WaitAndFail,
     /// Never answers, and panics when it is given up.
     PanicWhenDropped,
@@ -84,6 +86,10 @@ impl Handler for Script {
                     Outcome::Done(Effects::default())
                 })
             }
+            Some(Act::After(time)) => Answer::later(async move {
+                tokio::time::sleep(time).await;
+                Outcome::Done(Effects::default())
+            }),
             Some(act @ (Act::Wait | Act::WaitAndFail)) => {
                 let open = self.open_gates.clone();
                 Answer::later(async move {

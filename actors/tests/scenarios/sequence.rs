@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pawl_actors::command::{Command, KeyName, VERSION, What};
+use pawl_actors::command::{KeyName, What};
 use pawl_actors::dead_letter::header;
 use pawl_actors::ledger::{Head, head_key};
 use pawl_actors::partition::Abandon;
@@ -89,6 +89,97 @@ fn the_next_owner_goes_on_where_the_numbers_were() {
 }
 
 #[test]
+fn a_drain_writes_what_lies_below_the_record_that_ends_in_its_grace() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::After(Duration::from_millis(20))]);
+        script.plan("a2", [Act::After(Duration::from_millis(100))]);
+        let house = House::new(script.clone(), Rows::default(), sequenced(GapThen::DeadLetter)).await;
+        house.take([numbered(0, "A", 1), numbered(1, "A", 3), numbered(2, "A", 2)]);
+        house.pass(SOON).await;
+        assert_eq!(script.calls(), ["a1#1", "a2#1"], "3 waits behind 2, and lies below it in the input");
+        drain(&house, Duration::from_secs(1));
+        house.pass(Duration::from_millis(200)).await;
+        let house = next_owner(house, script.clone(), sequenced(GapThen::DeadLetter)).await;
+        let from = house.partition_row().watermark;
+        let all = [numbered(0, "A", 1), numbered(1, "A", 3), numbered(2, "A", 2), numbered(3, "A", 4)];
+        house.take(all.into_iter().filter(|record| record.offset.0 >= from));
+        house.pass(SOON).await;
+        assert_eq!(script.calls(), ["a1#1", "a2#1", "a3#1", "a4#1"]);
+        let books = house.partition_row().books;
+        assert_eq!((books.received, books.applied, books.parked), (4, 4, 0));
+    });
+}
+
+#[test]
+fn a_record_that_is_given_up_leaves_what_lies_below_it_in_rows() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::After(Duration::from_millis(20))]);
+        script.plan("a2", [refused()]);
+        script.plan("a3", [Act::Wait]);
+        let halting = Policy { then: Then::Halt, ..sequenced(GapThen::DeadLetter) };
+        let house = House::new(script.clone(), Rows::default(), halting.clone()).await;
+        house.take([numbered(0, "A", 1), numbered(1, "A", 3), numbered(2, "A", 2)]);
+        house.pass(SOON).await;
+        let key = KeyName(Some(Bytes::from_static(b"A")));
+        house.ask(What::Skip { key, offset: 2, reason: "r".into() });
+        house.pass(SOON).await;
+        assert_eq!(script.calls(), ["a1#1", "a2#1", "a3#1"]);
+        let house = next_owner(house, script.clone(), halting).await;
+        let from = house.partition_row().watermark;
+        let all = [numbered(0, "A", 1), numbered(1, "A", 3), numbered(2, "A", 2)];
+        house.take(all.into_iter().filter(|record| record.offset.0 >= from));
+        house.pass(SOON).await;
+        assert_eq!(script.calls()[3..], ["a3#1"], "it is made again, not lost");
+    });
+}
+
+#[test]
+fn what_comes_while_letters_are_replayed_follows_or_waits_in_the_order_of_its_numbers() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [refused(), Act::After(Duration::from_millis(300))]);
+        let policy = Policy {
+            replay: pawl_actors::policy::ParkingBounds { records: 1, bytes: 100_000 },
+            ..sequenced(GapThen::DeadLetter)
+        };
+        let house = House::new(script.clone(), Rows::default(), policy).await;
+        house.take([numbered(0, "A", 1), numbered(1, "A", 2), numbered(2, "A", 3)]);
+        house.pass(SOON).await;
+        house.ask(What::Replay(Default::default()));
+        house.pass(Duration::from_millis(100)).await;
+        house.take([numbered(3, "A", 5), numbered(4, "A", 4), numbered(5, "A", 2)]);
+        house.pass(Duration::from_secs(2)).await;
+        house.take([numbered(6, "A", 6)]);
+        house.pass(SOON).await;
+        assert_eq!(script.calls(), ["a1#1", "a1#1", "a2#1", "a3#1", "a4#1", "a5#1", "a6#1"]);
+        let books = house.partition_row().books;
+        assert_eq!((books.received, books.applied, books.duplicates, books.dead_lettered), (7, 6, 1, 0));
+    });
+}
+
+#[test]
+fn a_gap_is_not_given_up_while_its_key_is_paused() {
+    scenario(|| async {
+        let script = Script::default();
+        let house = House::new(script.clone(), Rows::default(), sequenced(GapThen::DeadLetter)).await;
+        let key = KeyName(Some(Bytes::from_static(b"A")));
+        house.take([numbered(0, "A", 3)]);
+        house.pass(Duration::from_millis(9_900)).await;
+        house.take([numbered(1, "B", 1)]);
+        house.pass(Duration::from_millis(95)).await;
+        house.ask(What::Pause { key: key.clone(), create: false });
+        house.pass(Duration::from_secs(5)).await;
+        assert!(dispositions().is_empty(), "nothing is given up while somebody looks after the key");
+        house.ask(What::Resume { key });
+        house.pass(Duration::from_secs(11)).await;
+        assert_eq!(dispositions(), [(0, "sequence-gap".to_owned())]);
+        assert_eq!(script.calls(), ["b1#1"]);
+    });
+}
+
+#[test]
 fn a_number_that_is_missing_for_too_long_makes_a_letter_of_the_one_behind_it() {
     scenario(|| async {
         let house = House::new(Script::default(), Rows::default(), sequenced(GapThen::DeadLetter)).await;
@@ -137,13 +228,7 @@ fn a_gap_that_halts_keeps_the_partition_still_until_it_is_given_up() {
         assert!(why.contains("number 1 to 2") && why.contains("skip-gap A --to 3"), "{why}");
         let what =
             What::SkipGap { key: KeyName(Some(Bytes::from_static(b"A"))), to: 3, reason: "known".into() };
-        let command = Command { version: VERSION, id: "c".into(), by: "ops".into(), what };
-        let value = Some(command.written());
-        house.asides.commands.lock().unwrap().push(Record {
-            value,
-            headers: Vec::new(),
-            ..record(0, None, "")
-        });
+        house.ask(what);
         house.pass(SOON).await;
         let mut calls = house.script.calls();
         calls.sort();

@@ -2,6 +2,8 @@
 
 use super::{Finding, Level};
 use crate::commands::topics::{OVERHEAD_BYTES, Role};
+use pawl_actors::ledger::Sequence;
+
 use crate::kafka::admin::TopicConfigs;
 use crate::kafka::topic_id::Right;
 use crate::settings::HandlerSettings;
@@ -98,9 +100,11 @@ impl Judge<'_> {
             );
             self.add(Level::Error, finding, "set cleanup.policy=compact on it");
         }
-        let head = u64::from(self.settings.recent_ids) * RECENT_ID_BYTES + HEAD_BYTES;
+        let waiting = self.settings.sequence.as_ref().map_or(0, |_| self.settings.gap.max_waiting as usize);
+        let numbers = if waiting > 0 { Sequence::max_bytes(waiting) as u64 } else { 0 };
+        let head = u64::from(self.settings.recent_ids) * RECENT_ID_BYTES + HEAD_BYTES + numbers;
         if head > configs.max_message_bytes {
-            let fitting = configs.max_message_bytes.saturating_sub(HEAD_BYTES) / RECENT_ID_BYTES;
+            let fitting = configs.max_message_bytes.saturating_sub(HEAD_BYTES + numbers) / RECENT_ID_BYTES;
             let finding = format!(
                 "recent_ids = {} makes ledger rows of up to {head} bytes, the changelog \"{}\" takes {}",
                 self.settings.recent_ids, topic.name, configs.max_message_bytes

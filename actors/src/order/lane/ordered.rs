@@ -2,6 +2,7 @@
 
 use super::{Lane, State, Taken};
 use crate::ledger::{Parking, RecentIds};
+use crate::outcome::code;
 use crate::record::{Millis, Offset};
 
 impl Lane {
@@ -34,6 +35,10 @@ impl Lane {
     pub fn try_again(&mut self) -> bool {
         let halted = self.is_halted();
         if halted {
+            self.pardon();
+            if let Some(taken) = &mut self.current {
+                taken.defect.take_if(|defect| defect.code == code::SEQUENCE_GAP);
+            }
             self.state = State::Parked { attempt: 1 };
             *self.parking_mut() = Parking {
                 attempt: 1,

@@ -6,6 +6,7 @@
 //! earlier one of the input here, so whatever lies below gets a row in the same epoch ([`Lane::uncovered`]).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -88,11 +89,29 @@ impl Lane {
         }))
     }
 
+    /// Why a record is a dead letter that stands behind a gap.
+    pub(super) fn condemned(&self, taken: &Taken) -> Option<Failure> {
+        let sequence = self.head.sequence.as_ref().filter(|_| taken.in_sequence)?;
+        let (first, last) = sequence.skipped.last().filter(|_| sequence.condemned == taken.sequence)?;
+        let numbers =
+            if first == last { format!("number {first}") } else { format!("numbers {first} to {last}") };
+        let message = format!("{numbers} of its sequence did not come in time");
+        taken.sequence.map(|_| Failure::permanent(code::SEQUENCE_GAP, message))
+    }
+
+    /// An operator lets the record behind a gap be tried.
+    pub(super) fn pardon(&mut self) {
+        if let Some(sequence) = &mut self.head.sequence {
+            sequence.condemned = None;
+        }
+    }
+
     /// A record is finished: its number is done.
     pub(super) fn number_is_done(&mut self, done: &Taken) {
         let Some(sequence) = self.head.sequence.as_mut().filter(|_| self.sequencer.is_some()) else { return };
         let (Some(number), true) = (done.sequence, done.in_sequence) else { return };
         sequence.next = sequence.next.max(number + 1);
+        sequence.condemned.take_if(|condemned| *condemned == number);
         if let Hold::Early { .. } = done.hold {
             sequence.early_is_gone(number);
         }
@@ -125,6 +144,11 @@ impl Lane {
         Some(receipt)
     }
 
+    /// How many records that came early have rows.
+    pub fn early_rows(&self) -> usize {
+        self.head.sequence.as_ref().map_or(0, |sequence| sequence.early.len())
+    }
+
     /// Whether an early record lies below the taken offset, so that it needs its row in this epoch.
     pub fn must_shelve_early(&self, number: i64) -> bool {
         let early = self.sequencer.as_ref().and_then(|sequencer| sequencer.early.get(&number));
@@ -142,12 +166,15 @@ impl Lane {
     pub fn gap(&self) -> Option<(i64, i64)> {
         let sequencer = self.sequencer.as_ref()?;
         let (lowest, _) = sequencer.early.first_key_value()?;
-        (self.is_empty_of_records() && self.state == State::Idle).then_some((sequencer.admitted, *lowest))
+        let free = self.is_empty_of_records() && self.state == State::Idle && !self.head.paused;
+        free.then_some((sequencer.admitted, *lowest))
     }
 
-    /// Notes since when a number is missing, or that none is; `true` if that changed.
-    pub fn note_gap(&mut self, now: Millis) -> bool {
-        let missing = self.gap().map(|(missing, _)| missing);
+    /// Notes since when a number is missing, or that none is; `true` if that changed. A new owner does not end a
+    /// wait that is over before it has read what came meanwhile: it waits once more.
+    pub fn note_gap(&mut self, now: Millis, timeout: Duration) -> bool {
+        let sequencer = self.sequencer.as_ref();
+        let missing = sequencer.filter(|it| !it.early.is_empty()).map(|it| it.admitted);
         let (Some(sequence), Some(sequencer)) = (&mut self.head.sequence, &mut self.sequencer) else {
             return false;
         };
@@ -155,31 +182,29 @@ impl Lane {
         let since = match missing {
             None => 0,
             Some(_) if sequence.gap_since == 0 || noted.is_some_and(|noted| Some(noted) != missing) => now.0,
+            Some(_) if noted.is_none() && age(now, sequence.gap_since) >= timeout => now.0,
             Some(_) => sequence.gap_since,
         };
         std::mem::replace(&mut sequence.gap_since, since) != since
     }
 
     /// How long the missing number has been missing.
-    pub fn gap_age(&self, now: Millis) -> Option<std::time::Duration> {
+    pub fn gap_age(&self, now: Millis) -> Option<Duration> {
         let since =
             self.head.sequence.as_ref().map(|sequence| sequence.gap_since).filter(|since| *since != 0)?;
-        let age = u64::try_from(now.0.saturating_sub(since)).unwrap_or(0);
-        self.gap().map(|_| std::time::Duration::from_millis(age))
+        self.gap().map(|_| age(now, since))
     }
 
-    /// Gives the missing numbers up, up to the lowest that waits; with `defect` that one becomes a dead letter.
-    /// How many numbers it were.
-    pub fn skip_gap(&mut self, defect: Option<Failure>) -> Option<i64> {
+    /// Gives the missing numbers up, up to the lowest that waits; if that one is `condemned`, it becomes a dead
+    /// letter, whoever owns the partition then. How many numbers it were.
+    pub fn skip_gap(&mut self, condemned: bool) -> Option<i64> {
         let (missing, lowest) = self.gap()?;
         let sequencer = self.sequencer.as_mut()?;
         (sequencer.admitted, sequencer.halted) = (lowest, false);
         if let Some(sequence) = &mut self.head.sequence {
             sequence.skip_to(lowest);
             sequence.gap_since = 0;
-        }
-        if let (Some(defect), Some(taken)) = (defect, sequencer.early.get_mut(&lowest)) {
-            taken.defect = Some(Box::new(defect));
+            sequence.condemned = condemned.then_some(lowest);
         }
         self.admit();
         Some(lowest - missing)
@@ -205,11 +230,8 @@ impl Lane {
     pub fn is_halted_at_gap(&self) -> bool {
         self.sequencer.as_ref().is_some_and(|sequencer| sequencer.halted)
     }
+}
 
-    /// Forgets what waits early: it lies in rows, or is delivered again.
-    pub(super) fn clear_early(&mut self) {
-        if let Some(sequencer) = &mut self.sequencer {
-            sequencer.early.clear();
-        }
-    }
+fn age(now: Millis, since: i64) -> Duration {
+    Duration::from_millis(u64::try_from(now.0.saturating_sub(since)).unwrap_or(0))
 }
