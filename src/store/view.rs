@@ -266,6 +266,14 @@ impl LocalView {
         Ok(())
     }
 
+    /// Whether what gathers will be written.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn writable(&self) -> Result<(), StoreError> {
+        self.lock().failed.clone().map_or(Ok(()), Err)
+    }
+
     /// Writes what has gathered and ends the writing thread.
     pub fn close(&self) {
         self.lock().closing = true;
@@ -337,6 +345,8 @@ impl LedgerView for SharedView {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, ViewError> {
+        // Asked each second, so a store that failed in the background is noticed although nobody writes.
+        self.0.writable().map_err(|error| ViewError(error.to_string()))?;
         // Heads come after the partition row, the head of the empty key first.
         let from = after.unwrap_or(PARTITION_KEY);
         self.0.scan(partition.0, from, limit).map_err(|error| ViewError(error.to_string()))

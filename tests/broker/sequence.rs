@@ -67,7 +67,7 @@ fn orders_of_shuffling_producers_are_handled_by_their_numbers_and_gaps_are_liste
             for producer in 0..3 {
                 let own = part.iter().skip(producer).step_by(3);
                 let own = own.map(|event| Out::new(event.order.clone(), event.line.clone()));
-                scope.spawn(move || support::produce(broker, &input, own));
+                scope.spawn(move || support::produce(broker, input, own));
             }
         });
         let enough = (n + 1) * distinct / 4;

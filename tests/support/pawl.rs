@@ -104,6 +104,18 @@ impl Pawl {
         process::code(process::wait("pawl run", &mut child, END_DEADLINE))
     }
 
+    /// Whether it runs no more; it may be started again then.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self
+            .child
+            .as_mut()
+            .is_none_or(|child| child.try_wait().expect("a child can be waited for").is_some());
+        if ended {
+            self.child = None;
+        }
+        ended
+    }
+
     /// The process id while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)

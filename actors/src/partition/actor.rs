@@ -315,7 +315,7 @@ impl PartitionActor {
             .pipeline
             .view
             .scan(partition, self.swept_to.as_deref(), limit)
-            .map_err(|error| format!("the local view of the ledger cannot be read: {error}"))?;
+            .map_err(|error| format!("the local view of the ledger cannot be used: {error}"))?;
         self.swept_to = (rows.len() == limit).then(|| rows.last().map(|(key, _)| key.clone())).flatten();
         for (row_key, value) in rows {
             let Some(key) = lane_of(&row_key) else { continue };
