@@ -228,8 +228,8 @@ pub enum Topics {
 /// `pawl topics create`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-For each handler: its changelog (compacted) and its dead-letter topic (kept without limit), both
-with as many partitions as the input topic. The input topic itself only with --input-partitions.
+For each handler: its changelog (compacted), its command topic and its dead-letter topic (kept without
+limit), all with as many partitions as the input topic. The input topic itself only with --input-partitions.
 `pawl run` does the same, without the input topic, unless create_topics = false.")]
 pub struct TopicsCreate {
     #[command(flatten)]

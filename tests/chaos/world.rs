@@ -379,6 +379,6 @@ fn settings(options: &Options, bootstrap: &str, name: &str, input: &str) -> Stri
          [store]\ncheckpoint_interval = \"500ms\"\n\
          [admin]\nlisten = \"off\"\n\
          [handler.tally]\ntopic = \"{input}\"\ngroup = \"{GROUP}\"\nevent_id = \"header:ce_id\"\nprogram = {{}}\n\
-         retry = {{ initial = \"50ms\", max = \"1s\" }}\n{handler}\n"
+         retry = {{ initial = \"50ms\", max = \"1s\" }}\ndead_letter = {{ then = \"continue\" }}\n{handler}\n"
     )
 }
