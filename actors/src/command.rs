@@ -9,6 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::record;
+
 use crate::dead_letter::Told;
 use crate::record::Record;
 
@@ -173,7 +175,7 @@ impl Serialize for KeyName {
             None => KeyForm::None,
             Some(key) => match std::str::from_utf8(key) {
                 Ok(text) => KeyForm::Text(text.to_owned()),
-                Err(_) => KeyForm::Bytes { hex: key.iter().map(|byte| format!("{byte:02x}")).collect() },
+                Err(_) => KeyForm::Bytes { hex: record::hex(key) },
             },
         };
         form.serialize(serializer)

@@ -237,8 +237,7 @@ pub fn original(letter: &Record) -> Record {
 
 /// The longest beginning of `text` that has at most `max` bytes and ends between two characters.
 fn shorten(text: &str, max: usize) -> Bytes {
-    let end = (0..=max.min(text.len())).rev().find(|&n| text.is_char_boundary(n)).unwrap_or(0);
-    Bytes::copy_from_slice(&text.as_bytes()[..end])
+    Bytes::copy_from_slice(&text.as_bytes()[..text.floor_char_boundary(max)])
 }
 
 #[cfg(test)]

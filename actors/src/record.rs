@@ -117,6 +117,16 @@ pub struct Record {
     pub headers: Vec<Header>,
 }
 
+/// A key for people; `null` where there is none.
+pub fn key_text(key: Option<&[u8]>) -> String {
+    key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned())
+}
+
+/// Two digits a byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The value of the last header of this name, as Kafka's `Headers.lastHeader` has it.
 pub fn last_header<'a>(headers: &'a [Header], name: &str) -> Option<&'a Bytes> {
     let named = headers.iter().rev().find(|header| header.name == name.as_bytes());

@@ -43,8 +43,7 @@ pub struct Parking {
 
 /// A cause up to its bound.
 pub(super) fn bounded(cause: &str) -> &str {
-    let end = (0..=MAX_CAUSE.min(cause.len())).rev().find(|&n| cause.is_char_boundary(n)).unwrap_or(0);
-    &cause[..end]
+    &cause[..cause.floor_char_boundary(MAX_CAUSE)]
 }
 
 impl Parking {

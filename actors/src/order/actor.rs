@@ -18,6 +18,7 @@ use crate::ledger::{RecentIds, Sequence};
 use crate::outcome::{Failure, FailureClass, Outcome, code};
 use crate::partition::PartitionState;
 use crate::pipeline::Pipeline;
+use crate::record::key_text;
 use crate::supervisor::{Failed, Tried};
 
 /// See the module's documentation.
@@ -266,7 +267,7 @@ impl OrderActor {
     pub(super) fn key_text(&self) -> String {
         let lane = self.cell.lane.borrow();
         let key = lane.current().and_then(|taken| taken.record.key.as_deref()).or(lane.key.as_deref());
-        key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned())
+        key_text(key)
     }
 
     pub(super) fn leave_handler(&mut self) {

@@ -15,7 +15,9 @@ impl OrderActor {
 
     /// Notes whether a number is missing, and looks again when its time is over. `true` if the lane has work again.
     pub(super) fn watch_gap(&mut self, ctx: &mut Context<Self>) -> bool {
-        let Some(policy) = self.pipeline.policy.sequence.clone() else { return false };
+        // Held beside the actor, which changes.
+        let pipeline = self.pipeline.clone();
+        let Some(policy) = &pipeline.policy.sequence else { return false };
         if !self.partition.borrow().may_begin() {
             return false;
         }
@@ -42,11 +44,12 @@ impl OrderActor {
         }
         if self.gap_timer.is_none() {
             // What was waited under the last owner counts.
+            let then = policy.then;
             let timer = ctx.run_later(policy.timeout - age, move |actor, ctx| {
                 actor.gap_timer = None;
                 let still = actor.cell.lane.borrow().gap().is_some_and(|(now, _)| now == missing);
                 let may_begin = actor.partition.borrow().may_begin();
-                if (still && may_begin && actor.end_gap(false, policy.then)) || actor.watch_gap(ctx) {
+                if (still && may_begin && actor.end_gap(false, then)) || actor.watch_gap(ctx) {
                     actor.drive(ctx);
                 }
             });

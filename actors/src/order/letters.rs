@@ -8,6 +8,7 @@ use crate::epoch::Letter;
 use crate::ledger::mark_row;
 use crate::outcome::{Failure, code};
 use crate::policy::Then;
+use crate::record::{hex, key_text};
 use crate::stats::PartitionPhase;
 use crate::supervisor::{Disposition, Halt};
 
@@ -41,10 +42,7 @@ impl OrderActor {
             self.cell.lane.borrow_mut().halt(attempt);
             return false;
         }
-        // What comes late was given up before: nothing that is still to come depends on it.
-        let late = disposition == Disposition::SequenceLate && self.cell.lane.borrow().quarantine().is_none();
-        let quarantines = self.quarantines() && !late;
-        let cause = quarantines.then_some(&*failure.message);
+        let cause = self.quarantines(disposition).then_some(&*failure.message);
         let begins = cause.is_some() && self.cell.lane.borrow().quarantine().is_none();
         let done = self.cell.lane.borrow_mut().dead_lettered(attempt, cause);
         let Some(done) = done else { return false };
@@ -81,7 +79,7 @@ impl OrderActor {
         match std::str::from_utf8(key).ok().filter(|text| !text.starts_with('-')).filter(plain) {
             Some(text) => text.to_owned(),
             None => {
-                format!("--key-hex {}", key.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+                format!("--key-hex {}", hex(key))
             }
         }
     }
@@ -95,12 +93,13 @@ impl OrderActor {
         }
     }
 
-    /// Whether a dead letter puts the key into quarantine. Records without a usable key share a lane and
-    /// nothing else: each fails for itself.
-    fn quarantines(&self) -> bool {
+    /// Whether a dead letter puts the key into quarantine, or it is in one. Records without a usable key share a
+    /// lane and nothing else: each fails for itself. What comes late was given up before: nothing that is still
+    /// to come depends on it.
+    fn quarantines(&self, disposition: Disposition) -> bool {
         let lane = self.cell.lane.borrow();
-        let quarantines = self.pipeline.policy.then == Then::Quarantine;
-        (quarantines && lane.key.is_some()) || lane.quarantine().is_some()
+        let begins = self.pipeline.policy.then == Then::Quarantine && lane.key.is_some();
+        (begins && disposition != Disposition::SequenceLate) || lane.quarantine().is_some()
     }
 
     /// The record follows an earlier one of its key into the dead-letter topic, in order.
@@ -156,7 +155,7 @@ impl OrderActor {
         let letters = self.cell.lane.borrow_mut().letter_failed(attempt, &failure.message);
         let Some(letters) = letters else { return false };
         let lane = self.cell.lane.borrow();
-        let key = lane.key.as_deref().map_or_else(|| "null".into(), String::from_utf8_lossy);
+        let key = key_text(lane.key.as_deref());
         let why = format!("key \"{key}\": {} (attempt {attempt})", failure.message);
         tracing::warn!(handler = %self.pipeline.source.handler, letter = letters[0], "replay: {why}; the letter stays");
         self.partition.borrow_mut().letter_failed(lane.key.as_deref(), &letters, why);
@@ -185,8 +184,7 @@ impl OrderActor {
         let policy = &self.pipeline.policy;
         let lane = self.cell.lane.borrow();
         let record = &taken.record;
-        let late = disposition == Disposition::SequenceLate && lane.quarantine().is_none();
-        let place = (self.quarantines() && !late).then(|| {
+        let place = self.quarantines(disposition).then(|| {
             let began = lane.quarantine().map_or(record.offset.0, |quarantine| quarantine.offset);
             (began, lane.quarantine().map_or(0, |quarantine| quarantine.next))
         });
@@ -199,11 +197,10 @@ impl OrderActor {
             disposition,
             place,
         };
-        let key = record.key.as_deref().or(lane.key.as_deref());
         Letter {
             emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
             offset: record.offset,
-            key: key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned()),
+            key: key_text(record.key.as_deref().or(lane.key.as_deref())),
             cause: match disposition {
                 Disposition::Poison => format!("{}, permanent", failure.message),
                 Disposition::OutOfTime(_) => format!("{}, {attempt} attempts made", failure.message),

@@ -11,6 +11,8 @@ mod shelf;
 
 use std::cell::{Cell, RefCell};
 
+use crate::record::key_text;
+
 pub use actor::OrderActor;
 pub use lane::{Hold, Lane, Shelved, Taken, Turn};
 pub use look::{Doing, LaneLook};
@@ -75,8 +77,7 @@ impl LaneCell {
     /// How many records of it are parked, and its key for people; `None` if none is.
     pub fn parked(&self) -> Option<(u64, String)> {
         let lane = self.lane.borrow();
-        let key =
-            lane.key.as_ref().map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned());
+        let key = key_text(lane.key.as_deref());
         (lane.parked_records() > 0).then(|| (lane.parked_records(), key))
     }
 

@@ -80,16 +80,15 @@ impl OrderActor {
         if !self.cell.lane.borrow().is_sequenced() {
             return;
         }
-        let changed = cover(&self.cell, &self.partition);
+        let mut shelved = cover(&self.cell, &self.partition);
         let mut out = BytesMut::new();
         let most = self.pipeline.policy.sequence.as_ref().map_or(0, |policy| policy.max_waiting);
-        let mut shelved = changed;
+        // Those that must have a row have one now.
         loop {
             let next = self.cell.lane.borrow().early_row(&mut out);
             let Some((number, row)) = next else { break };
             let bytes = row.value.as_ref().map_or(0, bytes::Bytes::len);
-            let no_room = self.has_no_room(bytes as u64, false);
-            if let Some(why) = no_room.filter(|_| !self.cell.lane.borrow().must_shelve_early(number)) {
+            if let Some(why) = self.has_no_room(bytes as u64, false) {
                 self.cell.overflows.replace(Some(why));
                 break;
             }

@@ -206,15 +206,18 @@ impl PartitionActor {
         })
     }
 
+    /// What the ledger knows of a key, as of the last committed epoch.
+    pub(super) fn stored_head(&self, key: Option<&[u8]>) -> Result<Option<Head>, String> {
+        let row_key = head_key(key, &mut BytesMut::new());
+        let stored = self.pipeline.view.get(self.state.borrow().partition(), &row_key);
+        let stored =
+            stored.map_err(|error| format!("the local view of the ledger cannot be read: {error}"))?;
+        stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())
+    }
+
     /// Starts the order actor of a key with what the ledger knows of it.
     fn wake(&self, key: Option<&[u8]>) -> Result<Woken, String> {
-        let partition = self.state.borrow().partition();
-        let stored = self
-            .pipeline
-            .view
-            .get(partition, &head_key(key, &mut BytesMut::new()))
-            .map_err(|error| format!("the local view of the ledger cannot be read: {error}"))?;
-        let head = stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
+        let head = self.stored_head(key)?;
         if let Some(parking) = head.as_ref().and_then(|head| head.parking.as_ref()) {
             return Err(restoring::rows_are_missing(key, parking, 0));
         }

@@ -133,19 +133,18 @@ impl PartitionActor {
         value: &[u8],
         ctx: &mut Context<Self>,
     ) -> Option<Outcome> {
-        Some(match &command.what {
+        let carried_out = match &command.what {
             What::Replay(request) => return self.begin_replay(&command.id, request, at, value, ctx),
-            What::StopReplay {} => self.stop_replay(),
-            What::Discard { key, through, reason: _ } => {
-                self.discard(key, through.map(|(quarantine, number)| (Some(quarantine), number)))
-            }
-            What::Release { key, reason: _ } => self.discard(key, Some((None, u64::MAX - 1))),
+            What::StopReplay {} => Ok(self.stop_replay()),
+            What::Discard { key, through, reason: _ } => self.discard(key, *through),
+            What::Release { key, reason: _ } => self.discard(key, None),
             What::Pause { key, create } => self.pause(key, *create),
             What::Resume { key } => self.resume_key(key),
             What::Skip { key, offset, reason: _ } => self.skip(key, Offset(*offset)),
             What::SkipGap { key, to, reason: _ } => self.skip_gap(key, *to),
             What::Erase { key } => self.erase(key),
-        })
+        };
+        Some(carried_out.unwrap_or_else(|refused| refused))
     }
 
     /// The lane of a key that something is known of, with its actor.
@@ -169,69 +168,56 @@ impl PartitionActor {
     }
 
     /// Gives letters of a key up: those through a number of a quarantine, or all.
-    fn discard(&mut self, key: &KeyName, through: Option<(Option<i64>, u64)>) -> Outcome {
-        let (cell, actor) = match self.known(key.bytes()) {
-            Ok(found) => found,
-            Err(outcome) => return outcome,
-        };
-        let (quarantine, through) = through.unwrap_or((None, u64::MAX - 1));
+    fn discard(&mut self, key: &KeyName, through: Option<(i64, u64)>) -> Result<Outcome, Outcome> {
+        let (cell, actor) = self.known(key.bytes())?;
         let current = cell.lane.borrow().quarantine().map(|quarantine| quarantine.offset);
         let Some(current) = current else {
-            return Outcome::nothing(format!("key {key} is in no quarantine"));
+            return Err(Outcome::nothing(format!("key {key} is in no quarantine")));
         };
-        if quarantine.is_some_and(|asked| asked != current) {
-            return Outcome::refused(format!(
+        if through.is_some_and(|(quarantine, _)| quarantine != current) {
+            return Err(Outcome::refused(format!(
                 "key {key} is in another quarantine, since offset {current}: the letter was dealt with before"
-            ));
+            )));
         }
-        if self.is_replaying(key, &cell) {
-            return Outcome::refused(format!(
-                "letters of key {key} are being replayed: pawl dlt stop-replay"
-            ));
-        }
-        let discarded = cell.lane.borrow_mut().discard(through);
+        self.refuse_in_replay(key, &cell)?;
+        let discarded = cell.lane.borrow_mut().discard(through.map_or(u64::MAX, |(_, number)| number));
         if discarded == 0 {
-            return Outcome::nothing("the letter was dealt with before".into());
+            return Err(Outcome::nothing("the letter was dealt with before".into()));
         }
         self.state.borrow_mut().discarded(discarded);
         self.changed(&cell, &actor);
         let left = cell.lane.borrow().quarantine().map_or(0, |quarantine| quarantine.letters());
         let then = if left == 0 { "the key goes on".to_owned() } else { format!("{left} are left") };
-        Outcome::done(format!("{discarded} letters of key {key} are given up; {then}"))
+        Ok(Outcome::done(format!("{discarded} letters of key {key} are given up; {then}")))
     }
 
-    /// Whether a replay is at work on the key.
-    fn is_replaying(&self, key: &KeyName, cell: &LaneCell) -> bool {
+    /// What would come between a key and a replay that is at work on it is refused.
+    fn refuse_in_replay(&self, key: &KeyName, cell: &LaneCell) -> Result<(), Outcome> {
         let joined = self.state.borrow().replay.as_ref().is_some_and(|replay| replay.has_joined(&key.0));
-        joined || cell.lane.borrow().has_letters()
+        if joined || cell.lane.borrow().has_letters() {
+            let why = format!("letters of key {key} are being replayed: pawl dlt stop-replay");
+            return Err(Outcome::refused(why));
+        }
+        Ok(())
     }
 
-    fn pause(&mut self, key: &KeyName, create: bool) -> Outcome {
-        let found = match self.known(key.bytes()) {
-            Err(Outcome(Progress::Nothing, _)) if create => self.lane(key.bytes()).map_err(Outcome::refused),
-            found => found,
+    fn pause(&mut self, key: &KeyName, create: bool) -> Result<Outcome, Outcome> {
+        let (cell, actor) = match self.known(key.bytes()) {
+            Err(Outcome(Progress::Nothing, _)) if create => {
+                self.lane(key.bytes()).map_err(Outcome::refused)?
+            }
+            found => found?,
         };
-        let (cell, actor) = match found {
-            Ok(found) => found,
-            Err(outcome) => return outcome,
-        };
-        if self.is_replaying(key, &cell) {
-            return Outcome::refused(format!(
-                "letters of key {key} are being replayed: pawl dlt stop-replay"
-            ));
-        }
+        self.refuse_in_replay(key, &cell)?;
         if !cell.lane.borrow_mut().pause() {
-            return Outcome::done(format!("key {key} was paused already"));
+            return Ok(Outcome::done(format!("key {key} was paused already")));
         }
         self.changed(&cell, &actor);
-        Outcome::done(format!("key {key} is paused; what comes for it waits in the ledger"))
+        Ok(Outcome::done(format!("key {key} is paused; what comes for it waits in the ledger")))
     }
 
-    fn resume_key(&mut self, key: &KeyName) -> Outcome {
-        let (cell, actor) = match self.known(key.bytes()) {
-            Ok(found) => found,
-            Err(outcome) => return outcome,
-        };
+    fn resume_key(&mut self, key: &KeyName) -> Result<Outcome, Outcome> {
+        let (cell, actor) = self.known(key.bytes())?;
         let resumed = {
             let mut lane = cell.lane.borrow_mut();
             let (paused, halted) = (lane.resume(), lane.try_again());
@@ -239,7 +225,7 @@ impl PartitionActor {
             paused || halted || waited
         };
         if !resumed {
-            return Outcome::nothing(format!("key {key} is not paused"));
+            return Err(Outcome::nothing(format!("key {key} is not paused")));
         }
         // One whose retry is not due yet has its timer.
         let overdue = cell.lane.borrow().overdue(clock::now());
@@ -248,65 +234,56 @@ impl PartitionActor {
         if let Some((offset, attempt)) = overdue {
             actor.do_send(Wake { offset, attempt });
         }
-        Outcome::done(format!("key {key} goes on"))
+        Ok(Outcome::done(format!("key {key} goes on")))
     }
 
-    fn skip(&mut self, key: &KeyName, offset: Offset) -> Outcome {
-        let (cell, actor) = match self.known(key.bytes()) {
-            Ok(found) => found,
-            Err(outcome) => return outcome,
-        };
+    fn skip(&mut self, key: &KeyName, offset: Offset) -> Result<Outcome, Outcome> {
+        let (cell, actor) = self.known(key.bytes())?;
         let skipped = cell.lane.borrow_mut().skip(offset);
         let Some(skipped) = skipped else {
             let lane = cell.lane.borrow();
             let with = lane.waits_with().map_or("nothing".into(), |offset| format!("offset {offset}"));
-            return Outcome::refused(format!(
+            return Err(Outcome::refused(format!(
                 "key {key} does not wait with offset {offset}, but with {with}"
-            ));
+            )));
         };
         self.state.borrow_mut().skipped(cell.lane.borrow().key.as_deref(), &skipped);
         self.changed(&cell, &actor);
         self.go_on();
-        Outcome::done(format!("offset {offset} of key {key} is given up; the key goes on behind it"))
+        Ok(Outcome::done(format!("offset {offset} of key {key} is given up; the key goes on behind it")))
     }
 
-    fn skip_gap(&mut self, key: &KeyName, to: i64) -> Outcome {
-        let (cell, actor) = match self.known(key.bytes()) {
-            Ok(found) => found,
-            Err(outcome) => return outcome,
-        };
+    fn skip_gap(&mut self, key: &KeyName, to: i64) -> Result<Outcome, Outcome> {
+        let (cell, actor) = self.known(key.bytes())?;
         let gap = cell.lane.borrow().gap();
         match gap {
-            None => return Outcome::nothing(format!("key {key} waits for no number")),
+            None => return Err(Outcome::nothing(format!("key {key} waits for no number"))),
             Some((missing, lowest)) if lowest != to => {
-                return Outcome::refused(format!(
+                return Err(Outcome::refused(format!(
                     "key {key} waits for number {missing}, and goes on with {lowest}, not with {to}"
-                ));
+                )));
             }
             Some(_) => {}
         }
         let skipped = cell.lane.borrow_mut().skip_gap(false).unwrap_or_default();
         self.changed(&cell, &actor);
         self.go_on();
-        Outcome::done(format!("{skipped} numbers of key {key} are given up; it goes on with {to}"))
+        Ok(Outcome::done(format!("{skipped} numbers of key {key} are given up; it goes on with {to}")))
     }
 
-    fn erase(&mut self, key: &KeyName) -> Outcome {
-        let (cell, actor) = match self.known(key.bytes()) {
-            Ok(found) => found,
-            Err(outcome) => return outcome,
-        };
+    fn erase(&mut self, key: &KeyName) -> Result<Outcome, Outcome> {
+        let (cell, actor) = self.known(key.bytes())?;
         if cell.pending.get() > 0 || !cell.lane.borrow_mut().erase() {
-            return Outcome::refused(
+            return Err(Outcome::refused(
                 "the key has records or letters that nobody has dealt with, or is paused: let it finish, discard or \
                  resume it first",
-            );
+            ));
         }
         self.changed(&cell, &actor);
-        Outcome::done(
+        Ok(Outcome::done(
             "state and event ids of the key are forgotten; the changelog's compaction removes their last copies"
                 .into(),
-        )
+        ))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::command::{Replay as Request, Replayed};
 use crate::dead_letter::Told;
 use crate::ledger::{Quarantine, ReplayCounts, ReplayRow};
 use crate::policy::ParkingBounds;
-use crate::record::{NextOffset, Offset, Record};
+use crate::record::{NextOffset, Offset, Record, key_text};
 use crate::watermark::{Ticket, Watermark};
 
 /// Troubles that an answer names.
@@ -260,7 +260,9 @@ impl Replay {
         let mine = quarantine.replay == Some(self.row.command);
         let hand = |joins| Choice::Hand { number: Some(number), joins };
         // Another quarantine has begun since.
-        self.joined.retain(|joined, (began, _)| joined != key || *began == quarantine.offset);
+        if self.joined.get(key).is_some_and(|(began, _)| *began != quarantine.offset) {
+            self.joined.remove(key);
+        }
         if let Some((_, next)) = self.joined.get_mut(key) {
             return match number.cmp(next) {
                 std::cmp::Ordering::Less => Choice::PassOver,
@@ -343,9 +345,9 @@ impl Replay {
         self.allowance -= 1.0;
     }
 
-    /// What became of a letter that was handed in; `None` if it was not by this replay.
-    pub fn finish(&mut self, letter: i64, fate: Fate) -> Option<()> {
-        let handed = self.handed.remove(&letter)?;
+    /// What became of a letter; one that this replay did not hand in is no matter of it.
+    pub fn finish(&mut self, letter: i64, fate: Fate) {
+        let Some(handed) = self.handed.remove(&letter) else { return };
         self.handed_bytes -= handed.bytes;
         self.cursor.finish(handed.ticket);
         self.quiet = 0.0;
@@ -356,7 +358,6 @@ impl Replay {
             Fate::Failed => counts.failed += 1,
             Fate::Dropped => {}
         }
-        Some(())
     }
 
     /// The key is over: all its letters are dealt with, or one failed again.
@@ -369,8 +370,7 @@ impl Replay {
     /// Notes what a person has to know.
     pub fn trouble(&mut self, mut text: String) {
         if self.troubles.len() < MAX_TROUBLES {
-            let end = (0..=MAX_TROUBLE.min(text.len())).rev().find(|&n| text.is_char_boundary(n));
-            text.truncate(end.unwrap_or(0));
+            text.truncate(text.floor_char_boundary(MAX_TROUBLE));
             self.troubles.push(text);
         }
     }
@@ -434,6 +434,6 @@ impl Replay {
 /// Where a letter lies, for people.
 fn place(letter: &Record) -> String {
     let Offset(offset) = letter.offset;
-    let key = letter.key.as_deref().map_or_else(|| "null".into(), String::from_utf8_lossy);
+    let key = key_text(letter.key.as_deref());
     format!("letter {offset}, key \"{key}\"")
 }

@@ -13,9 +13,9 @@ use super::replay::{Choice, Replay, Standing};
 use crate::aside::{Aside, Ask, Found, Want};
 use crate::command::{Command, Progress, Replay as Request, What};
 use crate::dead_letter::{Told, original};
-use crate::ledger::{Head, ReplayRow, head_key, mark_key, marks};
+use crate::ledger::{ReplayRow, mark_key, marks};
 use crate::order::{Drive, Hold, LaneCell, Taken};
-use crate::record::{Offset, Record};
+use crate::record::{Offset, Record, key_text};
 use crate::watermark::Ticket;
 
 /// How often a replay looks whether there is room for more.
@@ -179,7 +179,7 @@ impl PartitionActor {
         let stuck = self.state.borrow().replay.as_ref().map_or(Vec::new(), |replay| replay.stuck(PATIENCE));
         for key in stuck {
             if let Some(replay) = &mut self.state.borrow_mut().replay {
-                let name = key.as_deref().map_or_else(|| "null".into(), String::from_utf8_lossy);
+                let name = key_text(key.as_deref());
                 replay.trouble(format!("key \"{name}\": its last letters are gone from the topic"));
             }
             self.leave(&key);
@@ -383,13 +383,6 @@ impl PartitionActor {
         let row = row.map_err(|error| error.to_string())?;
         let id = &self.pipeline.policy.dead_letter_topic_id;
         row.map_or(Ok(false), |row| marks(&row, id)).map_err(|error| error.to_string())
-    }
-
-    fn stored_head(&self, key: Option<&[u8]>) -> Result<Option<Head>, String> {
-        let partition = self.state.borrow().partition();
-        let row = self.pipeline.view.get(partition, &head_key(key, &mut BytesMut::new()));
-        let row = row.map_err(|error| error.to_string())?;
-        row.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())
     }
 
     fn tell_progress(&mut self) {

@@ -9,10 +9,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::PartitionActor;
 use crate::clock;
-use crate::ledger::{
-    Head, Parking, decode_parked, early_number, head_key, is_early, parked_at, parked_tombstone,
-};
+use crate::ledger::{Head, Parking, decode_parked, early_number, is_early, parked_at, parked_tombstone};
 use crate::order::{Drive, Hold, Lane, Taken};
+use crate::record::key_text;
 use crate::supervisor::Resume;
 
 /// A lane as the ledger has it.
@@ -55,10 +54,7 @@ impl PartitionActor {
 
     /// What the head of a lane says, and the records of all the rows that it names; `None`: it names none.
     fn read_lane(&self, key: Option<&[u8]>, mut rows: Rows) -> Result<Option<StoredLane>, String> {
-        let partition = self.state.borrow().partition();
-        let stored = self.pipeline.view.get(partition, &head_key(key, &mut BytesMut::new()));
-        let stored = stored.map_err(|error| error.to_string())?;
-        let mut head = stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
+        let mut head = self.stored_head(key)?;
         let range = head.as_ref().and_then(|head| head.parking.as_ref());
         let range = range.map_or(0..0, |parking| parking.first..parking.next);
         let sequence = head.as_ref().and_then(|head| head.sequence.as_ref());
@@ -126,7 +122,7 @@ impl PartitionActor {
 
 /// The same of rows of records that came early.
 pub(super) fn early_rows_are_missing(key: Option<&[u8]>, named: usize, found: usize) -> String {
-    let key = key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned());
+    let key = key_text(key);
     format!(
         "the ledger says that {named} records of key \"{key}\" wait for a number that is missing, but {found} of them are \
          there: something else than Pawl has deleted records of the changelog. Restore the changelog, or begin with a \
@@ -136,7 +132,7 @@ pub(super) fn early_rows_are_missing(key: Option<&[u8]>, named: usize, found: us
 
 /// For the person who reads it: a head names rows that the changelog does not hold.
 pub(super) fn rows_are_missing(key: Option<&[u8]>, parking: &Parking, found: usize) -> String {
-    let key = key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned());
+    let key = key_text(key);
     format!(
         "the ledger says that {} records of key \"{key}\" wait for a retry (rows {} to {}), but {found} of them are \
          there: something else than Pawl has deleted records of the changelog. Restore the changelog, or begin with \
