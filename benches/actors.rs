@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pawl::handlers::forward::ForwardHandler;
+use pawl_actors::claims::Claims;
 use pawl_actors::epoch::{AssignmentEpoch, Epoch, EpochDecided};
 use pawl_actors::handler::Source;
 use pawl_actors::ledger::PartitionRow;
 use pawl_actors::partition::{Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
-use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy, Then};
+use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy, RestartPolicy, Then};
 use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
@@ -77,6 +78,8 @@ fn policy() -> Policy {
             max_elapsed: None,
         }),
         breaker: BreakerPolicy { keys: 5, probe_every: Duration::from_secs(1) },
+        restarts: RestartPolicy { restarts: 0, within: Duration::from_secs(1) },
+        careful: None,
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 1_000, bytes: 1 << 20 },
             partition: ParkingBounds { records: 1_000, bytes: 1 << 20 },
@@ -111,6 +114,8 @@ fn ownership(stats: Arc<PartitionStats>) -> Ownership {
         row,
         parked: Vec::new(),
         fresh: false,
+        claims: Claims::default(),
+        end: 0,
         stats,
     }
 }
@@ -128,6 +133,8 @@ async fn house(
     };
     let actors = start(World {
         aside: Box::new(drop),
+        gate: Arc::default(),
+        rebuild: Box::new(|partition, _| panic!("an actor of partition {partition} panicked")),
         policy: policy(),
         source: Arc::new(source),
         handler: Arc::new(ForwardHandler::new("copies")),

@@ -9,6 +9,7 @@
 //! clock: time and chance are arguments.
 
 pub mod aside;
+pub mod claims;
 pub mod clock;
 pub mod command;
 pub mod dead_letter;

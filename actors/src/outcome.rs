@@ -91,12 +91,15 @@ pub mod code {
     pub const SEQUENCE_LATE: &str = "pawl.SequenceLate";
     /// Another attempt would have to be waited for, and there is no room left to wait in.
     pub const OVERFLOW: &str = "pawl.Overflow";
+    /// Whoever worked on it came to a bad end, and the record is the reason: the whole process, several times, or
+    /// a part of Pawl.
+    pub const CRASHED: &str = "pawl.Crashed";
 
     /// Those of attempts at a handler: a retry policy may be for one of these. What the others stand for
     /// never reached a handler, or is not for it to try again.
     pub const OF_ATTEMPTS: [&str; 5] = [REJECTED, UNAVAILABLE, TIMED_OUT, UNREACHABLE, PANICKED];
     /// The others.
-    pub const OTHERS: [&str; 5] = [EXHAUSTED, UNDECODABLE, NULL_KEY, TOO_LARGE, OVERFLOW];
+    pub const OTHERS: [&str; 6] = [EXHAUSTED, UNDECODABLE, NULL_KEY, TOO_LARGE, OVERFLOW, CRASHED];
 }
 
 impl Failure {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use actix::Addr;
 use bytes::Bytes;
+use tokio::sync::RwLock;
 use tokio::time::Instant;
 
 use crate::aside::Want;
-use crate::epoch::OpenEpoch;
+use crate::epoch::{AssignmentEpoch, OpenEpoch};
 use crate::handler::{Handler, Source};
 use crate::order::{Go, LaneCell, OrderActor, Place};
 use crate::policy::Policy;
@@ -67,8 +68,12 @@ pub struct Pipeline {
     pub places: RefCell<Places>,
     /// Whether the handler's dependency is there.
     pub breaker: RefCell<Breaker<Addr<OrderActor>>>,
+    /// Who begins carefully passes it: beside others, or alone in the process.
+    pub gate: Arc<RwLock<()>>,
     /// Judges failures.
     pub supervisor: Addr<SupervisorActor>,
+    /// Takes a partition anew from its ledger.
+    pub rebuild: Box<dyn Fn(Partition, AssignmentEpoch) + Send>,
     /// Told of panics.
     pub alarm: Alarm,
 }

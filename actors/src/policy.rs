@@ -23,6 +23,10 @@ pub struct Policy {
     pub retry: RetryPolicies,
     /// When the breaker opens.
     pub breaker: BreakerPolicy,
+    /// How often a part that came to a bad end is begun anew.
+    pub restarts: RestartPolicy,
+    /// When one record of a partition runs at a time, because its owners come to a bad end.
+    pub careful: Option<CarefulPolicy>,
     /// How much may be parked.
     pub parking: ParkingPolicy,
     /// Topic of dead letters.
@@ -61,6 +65,26 @@ pub struct Policy {
     pub mailbox_capacity: usize,
     /// Heads that the sweep for dead rows looks at in a second, for each partition.
     pub sweep_rows_per_second: usize,
+}
+
+/// How often a part that came to a bad end is begun anew, before its handler is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartPolicy {
+    /// So many times for each partition...
+    pub restarts: u32,
+    /// ...in this time.
+    pub within: Duration,
+}
+
+/// When careful mode begins, and when a record is what ends processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CarefulPolicy {
+    /// So many owners in a row that did not release the partition; the same of crashes over one record.
+    pub crashes: u32,
+    /// Claims made longer ago do not count.
+    pub within: Duration,
+    /// Attempts after which nothing is suspect any more: as many records as one owner may have had in hand.
+    pub suspects: u64,
 }
 
 /// How the records of a key are ordered by a number that their producers gave them.

@@ -5,12 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context};
+use tokio::sync::RwLock;
 
 use crate::aside::Want;
-use crate::epoch::{Committer, Epoch, OpenEpoch};
+use crate::epoch::{AssignmentEpoch, Committer, Epoch, OpenEpoch};
 use crate::handler::{Handler, Source};
 use crate::pipeline::{Alarm, LedgerView, Pipeline, Places};
 use crate::policy::Policy;
+use crate::record::Partition;
 use crate::stats::HandlerStats;
 use crate::supervisor::{Attach, SupervisorActor};
 
@@ -26,10 +28,14 @@ pub struct World {
     pub view: Box<dyn LedgerView>,
     /// What others observe.
     pub stats: Arc<HandlerStats>,
+    /// One for the whole process: who begins carefully passes it.
+    pub gate: Arc<RwLock<()>>,
     /// Is asked for commands and dead letters.
     pub aside: Box<dyn Fn(Want) + Send>,
     /// Takes closed epochs, one at a time.
     pub sink: Box<dyn Fn(Epoch) + Send>,
+    /// Takes a partition anew from its ledger: claims, restores and starts it again under a new assignment.
+    pub rebuild: Box<dyn Fn(Partition, AssignmentEpoch) + Send>,
     /// Is told why the handler cannot go on.
     pub on_halt: Box<dyn Fn(String) + Send>,
 }
@@ -45,7 +51,7 @@ pub struct Actors {
 
 /// Starts supervisor and committer on the current arbiter.
 pub fn start(world: World) -> Actors {
-    let World { policy, source, handler, view, stats, aside, sink, on_halt } = world;
+    let World { policy, source, handler, view, stats, gate, aside, sink, rebuild, on_halt } = world;
     // A handler that is begun anew keeps its counters, not its breaker.
     stats.breaker.set_open(None);
     let open = Rc::new(RefCell::new(OpenEpoch::default()));
@@ -68,6 +74,8 @@ pub fn start(world: World) -> Actors {
             handler,
             view,
             stats,
+            gate,
+            rebuild,
             open,
             supervisor: ctx.address(),
             alarm,

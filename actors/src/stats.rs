@@ -3,7 +3,7 @@
 //! Deliberately absent: any metrics library and any text format. Each fact has one field here;
 //! the process's own endpoint shows it to Prometheus, readiness and tests alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -121,6 +121,7 @@ pub struct PartitionStats {
     phase: AtomicU8,
     parking_full: Mutex<Option<String>>,
     stopped: Mutex<Option<String>>,
+    careful: Mutex<Option<String>>,
 }
 
 impl PartitionStats {
@@ -145,6 +146,16 @@ impl PartitionStats {
     /// Tells why the partition stands still.
     pub fn set_stopped(&self, why: Option<String>) {
         *self.stopped.lock().expect("no holder panics") = why;
+    }
+
+    /// Why one record of the partition runs at a time; `None` while that is not so.
+    pub fn careful(&self) -> Option<String> {
+        self.careful.lock().expect("no holder panics").clone()
+    }
+
+    /// Tells why one record of the partition runs at a time.
+    pub fn set_careful(&self, why: Option<String>) {
+        *self.careful.lock().expect("no holder panics") = why;
     }
 
     /// Where the partition stands.
@@ -195,6 +206,47 @@ impl BreakerStats {
     }
 }
 
+/// A part of Pawl that came to a bad end, and was begun anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// When, in milliseconds since the epoch.
+    pub at: i64,
+    /// Which partition was taken anew.
+    pub partition: Partition,
+    /// Which part of it came to a bad end.
+    pub actor: &'static str,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// Restarts that are remembered; older ones are only counted.
+pub const RESTARTS_KEPT: usize = 20;
+
+/// What was begun anew, the last ones with their reasons.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    /// How often.
+    pub count: Counter,
+    last: Mutex<VecDeque<Restart>>,
+}
+
+impl Restarts {
+    /// Notes one more.
+    pub fn note(&self, restart: Restart) {
+        self.count.add(1);
+        let mut last = self.last.lock().expect("no holder panics");
+        if last.len() == RESTARTS_KEPT {
+            last.pop_front();
+        }
+        last.push_back(restart);
+    }
+
+    /// The last ones, oldest first.
+    pub fn last(&self) -> Vec<Restart> {
+        self.last.lock().expect("no holder panics").iter().cloned().collect()
+    }
+}
+
 /// Everything observable of one handler.
 #[derive(Debug, Default)]
 pub struct HandlerStats {
@@ -228,6 +280,8 @@ pub struct HandlerStats {
     pub id_conflicts: Counter,
     /// Whether its dependency is taken for down.
     pub breaker: BreakerStats,
+    /// What came to a bad end and was begun anew.
+    pub restarts: Restarts,
     failures: [Counter; FailureClass::ALL.len()],
     partitions: RwLock<BTreeMap<Partition, Arc<PartitionStats>>>,
 }

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::Sender;
 
+use pawl_actors::claims::Claims;
 use pawl_actors::epoch::AssignmentEpoch;
 use pawl_actors::record::{NextOffset, Partition};
 
@@ -26,6 +27,8 @@ pub struct ClaimRequest {
     pub resolved: bool,
     /// What that position carries proves that there is a ledger.
     pub ledger: bool,
+    /// How the claims before this one ended.
+    pub claims: Claims,
 }
 
 /// A written claim.

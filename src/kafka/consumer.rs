@@ -44,6 +44,13 @@ pub enum Command {
         /// Under which assignment.
         assignment: AssignmentEpoch,
     },
+    /// An actor of a partition came to a bad end: make the partition one's own anew.
+    Rebuild {
+        /// Which partition.
+        partition: Partition,
+        /// Under which assignment.
+        assignment: AssignmentEpoch,
+    },
     /// The group does not know this member any more.
     Fenced,
     /// Drain everything, then leave the group and end.
@@ -158,6 +165,7 @@ impl Intake {
                     self.release(partition);
                 }
             }
+            Command::Rebuild { partition, assignment } => self.rebuild(partition, assignment),
             // librdkafka tells of a loss only while it is in no rebalance; this one waits for a commit
             // that can never succeed. Of a loss at another time it tells.
             Command::Fenced => match self.revoking.clone() {

@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn metadata_is_read_of_the_right_partition_and_another_tools_is_none() {
-        let ours = CommitMetadata { claim: 4, epoch: 9, resolved: false, ledger: false };
+        let ours = CommitMetadata::of(4, 9);
         assert_eq!(metadata(&list(Some(&ours.to_string())), "orders", 3), Some(ours));
         assert_eq!(metadata(&list(Some(&ours.to_string())), "orders", 1), None);
         assert_eq!(metadata(&list(Some(&ours.to_string())), "others", 3), None);

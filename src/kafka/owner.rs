@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use actix::Addr;
+use pawl_actors::claims::Claims;
 use pawl_actors::clock;
 use pawl_actors::ledger::{Books, PARTITION_KEY, PartitionRow};
 use pawl_actors::partition::Ownership;
@@ -94,6 +95,8 @@ struct Standing {
     resolved: bool,
     /// What was committed with it proves that there is a ledger.
     ledger: bool,
+    /// How the claims of the partition ended, as the next one says it.
+    claims: Claims,
     /// The first offset that retention has left.
     low: i64,
     /// The position after the last stable record.
@@ -162,6 +165,7 @@ impl Owner {
                 next: NextOffset(standing.start(self.parts.start)),
                 resolved: standing.resolved,
                 ledger: standing.ledger,
+                claims: standing.claims,
             });
         }
         let claimed = self.claim(&claims)?;
@@ -222,8 +226,9 @@ impl Owner {
         let metadata = found.and_then(|found| found.metadata);
         let resolved = found.is_none() || metadata.is_some_and(|metadata| metadata.resolved);
         let ledger = metadata.is_some_and(|metadata| metadata.proves_a_ledger());
+        let claims = metadata.unwrap_or_default().next_claims(clock::now());
         let (low, high) = self.parts.ends.stable(partition)?;
-        Ok(Standing { committed, resolved, ledger, low, high })
+        Ok(Standing { committed, resolved, ledger, claims, low, high })
     }
 
     fn claim(&self, claims: &[ClaimRequest]) -> Result<Vec<Claimed>, String> {
@@ -263,7 +268,9 @@ impl Owner {
         let (partition, assignment, intake) = (one.partition, one.assignment, self.parts.intake.clone());
         one.stats.end.set(standing.high);
         let parked = self.parts.view.parked_rows(partition.0).map_err(|error| error.to_string())?;
-        let ownership = Ownership { partition, assignment, claim, row, parked, fresh, stats: one.stats };
+        let (claims, end) = (standing.claims, standing.high);
+        let ownership =
+            Ownership { partition, assignment, claim, row, parked, fresh, claims, end, stats: one.stats };
         let window = self.parts.window.clone();
         let started = Box::new(move |actor| {
             window.begun(partition.0, &actor);
@@ -413,7 +420,8 @@ mod tests {
 
     #[test]
     fn a_group_without_a_position_begins_where_the_settings_say() {
-        let standing = Standing { committed: None, resolved: true, ledger: false, low: 5, high: 9 };
+        let claims = Claims::default();
+        let standing = Standing { committed: None, resolved: true, ledger: false, claims, low: 5, high: 9 };
         assert_eq!(standing.start(Start::Earliest), 5);
         assert_eq!(standing.start(Start::Latest), 9);
         assert_eq!(Standing { committed: Some(7), ..standing }.start(Start::Latest), 7);

@@ -264,8 +264,9 @@ impl Wire for KafkaWire {
             .iter()
             .enumerate()
             .map(|(n, claim)| {
-                let ClaimRequest { resolved, ledger, .. } = **claim;
-                let metadata = CommitMetadata { claim: number(n), epoch: 0, resolved, ledger };
+                let ClaimRequest { resolved, ledger, claims, .. } = **claim;
+                let metadata =
+                    CommitMetadata { resolved, ledger, claims, ..CommitMetadata::of(number(n), 0) };
                 (claim.partition.0, claim.next.0, metadata)
             })
             .collect();
@@ -302,6 +303,7 @@ impl Wire for KafkaWire {
 
 /// What the group commits for a share.
 fn offset(part: &PartitionEpoch) -> (i32, i64, CommitMetadata) {
-    let metadata = CommitMetadata { claim: part.claim, epoch: part.epoch, resolved: false, ledger: false };
+    let PartitionEpoch { claim, epoch, released, claims, .. } = *part;
+    let metadata = CommitMetadata { released, claims, ..CommitMetadata::of(claim, epoch) };
     (part.partition.0, part.next.0, metadata)
 }

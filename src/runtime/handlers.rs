@@ -57,6 +57,7 @@ impl<'a> Handlers<'a> {
         tell_halt: UnboundedSender<Halt>,
     ) -> Result<Self, RunError> {
         let mut blueprints = Vec::new();
+        let gate = Arc::default();
         for ((name, handler_settings), view) in settings.handler.iter().zip(views) {
             let handler = registry.build(name, handler_settings)?;
             let facts = topic_facts(settings, name).await?;
@@ -73,6 +74,7 @@ impl<'a> Handlers<'a> {
                 facts,
                 instance,
                 view: view.clone(),
+                gate: Arc::clone(&gate),
                 view_dir: Arc::new(view_dir.map_err(anyhow::Error::from)?),
                 on_halt: on_halt(&tell_halt, blueprints.len(), 0),
             });

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use actix::{Arbiter, ArbiterHandle};
 use pawl_actors::aside::{Aside, Want};
-use pawl_actors::epoch::Epoch;
+use pawl_actors::epoch::{AssignmentEpoch, Epoch};
 use pawl_actors::handler::{Handler, Source};
-use pawl_actors::policy::{self, ParkingBounds, ParkingPolicy, Policy};
+use pawl_actors::policy::{self, CarefulPolicy, ParkingBounds, ParkingPolicy, Policy, RestartPolicy};
+use pawl_actors::record::Partition;
 use pawl_actors::start::{Actors, World, start};
 use pawl_actors::supervisor::BreakerPolicy;
 use rdkafka::consumer::BaseConsumer;
+use tokio::sync::RwLock;
 
 use super::clients;
 use super::topics::TopicFacts;
@@ -30,7 +32,9 @@ use crate::kafka::wire::{KafkaWire, Sessions, Step};
 use crate::kafka::writer::{Job, Writer, WriterParts};
 use crate::looking::window::Window;
 use crate::observed::HandlerView;
-use crate::settings::{ByteSize, GapThen, Guarantee, HandlerSettings, Overflow, Parking, Settings, Then};
+use crate::settings::{
+    ByteSize, Careful, GapThen, Guarantee, HandlerSettings, Overflow, Parking, Settings, Then,
+};
 use crate::store::{LocalView, SharedView, ViewDir, ViewParts};
 
 /// How much longer than its time-out a dead instance's transaction may stay open: the broker looks
@@ -84,6 +88,8 @@ pub struct Blueprint<'a> {
     pub instance: &'a str,
     /// What the process's endpoint shows of it.
     pub view: HandlerView,
+    /// Shared by all handlers of the process: who begins carefully passes it.
+    pub gate: Arc<RwLock<()>>,
     /// Where its local view lies.
     pub view_dir: Arc<ViewDir>,
     /// Told why it cannot go on.
@@ -269,7 +275,9 @@ impl Blueprint<'_> {
             handler: self.handler.clone(),
             view: Box::new(SharedView(joints.store.clone())),
             stats: self.view.stats.clone(),
+            gate: self.gate.clone(),
             aside,
+            rebuild: rebuild_sink(joints.intake.clone()),
             sink: epoch_sink(joints.writer.clone()),
             on_halt: Box::new(move |reason| on_halt(reason)),
         }
@@ -370,6 +378,11 @@ impl Blueprint<'_> {
                 keys: settings.breaker.keys as usize,
                 probe_every: settings.breaker.probe_every,
             },
+            restarts: RestartPolicy {
+                restarts: settings.supervision.restarts,
+                within: settings.supervision.within,
+            },
+            careful: careful(settings),
             parking: parking(&settings.parking),
             dead_letter_topic: settings.dead_letter_topic().into(),
             dead_letter_topic_id: facts.letters_id.clone(),
@@ -420,6 +433,13 @@ fn epoch_sink(writer: Sender<Job>) -> Box<dyn Fn(Epoch) + Send> {
     })
 }
 
+fn rebuild_sink(intake: Sender<Command>) -> Box<dyn Fn(Partition, AssignmentEpoch) + Send> {
+    Box::new(move |partition, assignment| {
+        // A consumer thread that has ended holds no partition any more.
+        let _ = intake.send(Command::Rebuild { partition, assignment });
+    })
+}
+
 /// Starts the actors on their own thread.
 async fn start_on(arbiter: &ArbiterHandle, world: World) -> anyhow::Result<Actors> {
     let (tell, told) = tokio::sync::oneshot::channel();
@@ -454,6 +474,13 @@ fn parking(settings: &Parking) -> ParkingPolicy {
             Overflow::DeadLetter => policy::Overflow::DeadLetter,
         },
     }
+}
+
+/// What an owner may have had in hand: records that it took in, letters of a replay, and lanes whose retry was due.
+fn careful(settings: &HandlerSettings) -> Option<CarefulPolicy> {
+    let Careful { crashes, within } = settings.careful;
+    let suspects = u64::from(settings.intake.max_records) + u64::from(settings.replay.max_records);
+    (crashes > 0).then_some(CarefulPolicy { crashes, within, suspects })
 }
 
 fn bounds(settings: &HandlerSettings) -> IntakeBounds {

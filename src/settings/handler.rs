@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use super::{Breaker, ByteSize, Gap, Parking, Replay, Retry, duration, selector};
+use super::{Breaker, ByteSize, Careful, Gap, Parking, Replay, Retry, Supervision, duration, selector};
 
 /// One handler: an input topic, its group, and what happens to each record. Exactly one of http,
 /// forward and program says what its records are handed to.
@@ -76,6 +76,10 @@ pub struct HandlerSettings {
     pub dead_letter: DeadLetter,
     /// How much of a replay of dead letters is under way at once.
     pub replay: Replay,
+    /// How often a part of Pawl that came to a bad end is begun anew.
+    pub supervision: Supervision,
+    /// When one record of a partition runs at a time, because one of its records may end processes.
+    pub careful: Careful,
     /// How much is taken in ahead of the handler.
     pub intake: Intake,
     /// How the handler's instances share the partitions.
@@ -279,6 +283,8 @@ impl Default for HandlerSettings {
             program: None,
             retry: Retry::default(),
             breaker: Breaker::default(),
+            supervision: Supervision::default(),
+            careful: Careful::default(),
             parking: Parking::default(),
             replay: Replay::default(),
             dead_letter: DeadLetter::default(),

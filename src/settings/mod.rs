@@ -47,7 +47,7 @@ pub use problem::{Place, Problem, SettingsError};
 pub use process::{Admin, Engine, Log, LogFormat, Shutdown, Store};
 pub use retry::{Retry, RetryClass, RetryOn};
 pub use schema::json_schema;
-pub use waiting::{Breaker, Gap, GapThen, Overflow, Parking, Replay};
+pub use waiting::{Breaker, Careful, Gap, GapThen, Overflow, Parking, Replay, Supervision};
 
 use document::{Data, Node};
 use environment::Override;

@@ -22,6 +22,45 @@ pub struct Breaker {
     pub probe_every: Duration,
 }
 
+/// When a part of Pawl that came to a bad end is begun anew, and when no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Supervision {
+    /// How often a partition is taken anew after a panic of one of its actors; with one more the handler ends,
+    /// and the process with it. Bounds: 0 to 1000. Default: 3.
+    pub restarts: u32,
+    /// In which time. Bounds: 1s to 1day. Default: 10m.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub within: Duration,
+}
+
+/// When one record of a partition runs at a time, because processes end while they hold it: one of its records
+/// may be what ends them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Careful {
+    /// Owners of the partition that ended without giving it up; as many ends over one record, and it becomes
+    /// a dead letter. 0 switches careful mode off. Bounds: 0 to 10. Default: 3.
+    pub crashes: u32,
+    /// In which time the owners were. Bounds: 1s to 1day. Default: 10m.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub within: Duration,
+}
+
+impl Default for Supervision {
+    fn default() -> Self {
+        Supervision { restarts: 3, within: Duration::from_secs(600) }
+    }
+}
+
+impl Default for Careful {
+    fn default() -> Self {
+        Careful { crashes: 3, within: Duration::from_secs(600) }
+    }
+}
+
 /// How much of what waits for a retry is kept in the ledger: the record that failed and those of its key
 /// behind it. They survive restarts and takeovers, and the partition's offset goes on behind them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

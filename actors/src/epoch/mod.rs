@@ -4,6 +4,7 @@
 mod committer;
 mod open;
 
+use crate::claims::Claims;
 use crate::effects::Emit;
 use crate::ledger::Row;
 use crate::record::{NextOffset, Offset, Partition};
@@ -36,6 +37,10 @@ pub struct PartitionEpoch {
     pub assignment: AssignmentEpoch,
     /// Number of the claim under which it was collected.
     pub claim: i64,
+    /// How the claims before that one ended.
+    pub claims: Claims,
+    /// The owner releases the partition: nothing of it comes after this.
+    pub released: bool,
     /// Records to write for handlers.
     pub emits: Vec<Emit>,
     /// Dead letters to write.

@@ -29,7 +29,7 @@ pub use parked::{
     BEFORE_PARKED, Parking, decode_parked, early_number, is_early, parked_at, parked_key, parked_row,
     parked_tombstone,
 };
-pub use partition::{Books, ClaimRow, PartitionRow, ReplayCounts, ReplayRow};
+pub use partition::{Books, ClaimRow, Named, PartitionRow, Place, ReplayCounts, ReplayRow, Rewind};
 pub use quarantine::Quarantine;
 pub use sequence::Sequence;
 
@@ -87,6 +87,9 @@ const VERSION: u8 = 1;
 /// The version of heads that know of parked records, of a quarantine, of a pause or of a sequence, and of partition rows that
 /// know of parked records, dead letters that were dealt with, commands, or a replay.
 const SECOND: u8 = 2;
+/// The version of partition rows that know of a record that was begun alone, or of a rewind, and of heads that were
+/// written after a rewind.
+const THIRD: u8 = 3;
 
 /// Appends version and body to `out` and cuts the result off as one buffer.
 fn encode<T: serde::Serialize>(version: u8, body: &T, out: &mut BytesMut) -> Bytes {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{CLAIM_KEY, PARTITION_KEY, Row, RowError, SECOND, VERSION};
+use super::{CLAIM_KEY, PARTITION_KEY, Row, RowError, SECOND, THIRD, VERSION};
 
 /// Running totals of a partition. They balance at every epoch commit: each received record is
 /// accounted for exactly once.
@@ -91,6 +91,41 @@ pub struct PartitionRow {
     pub commands_id: String,
     /// The replay that is under way, if one is.
     pub replay: Option<ReplayRow>,
+    /// In careful mode: the record that was handed to the handler, or is going to be.
+    pub starting: Option<Place>,
+    /// In careful mode: records during which a process ended.
+    pub named: Vec<Named>,
+    /// How the partition was rewound, oldest first.
+    pub rewinds: Vec<Rewind>,
+}
+
+/// A record that is at the handler, or was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// Whether a replay handed it in: the offset is that of its dead letter.
+    pub letter: bool,
+    /// Where it lies.
+    pub offset: i64,
+}
+
+/// A record during which processes ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Which one.
+    pub place: Place,
+    /// How many.
+    pub crashes: u32,
+}
+
+/// The partition was rewound: what a head that is older knows of the records from there on does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewind {
+    /// The first is 1, and each has the next one.
+    pub number: u64,
+    /// To where.
+    pub to: i64,
+    /// Whether the keys' states were reset.
+    pub reset: bool,
 }
 
 /// A replay that is under way, so that the next owner goes on with it.
@@ -153,6 +188,14 @@ struct Later {
     replay: Option<ReplayRow>,
 }
 
+/// What version 3 knows beside.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+struct Last {
+    starting: Option<Place>,
+    named: Vec<Named>,
+    rewinds: Vec<Rewind>,
+}
+
 impl PartitionRow {
     /// Of a partition of which nothing is durable yet but where it begins.
     pub fn new(topic_id: String, watermark: i64, claim: i64, fingerprint: u64, id_key: [u8; 16]) -> Self {
@@ -170,6 +213,9 @@ impl PartitionRow {
             commands: 0,
             commands_id: String::new(),
             replay: None,
+            starting: None,
+            named: Vec::new(),
+            rewinds: Vec::new(),
         }
     }
 
@@ -178,9 +224,13 @@ impl PartitionRow {
     /// # Errors
     /// When the version is unknown or the bytes are not a partition row.
     pub fn decode(value: &[u8]) -> Result<Self, RowError> {
-        let (version, body) = super::version("partition", SECOND, value)?;
-        let (stored, later): (Stored<'_>, Later) = match version {
-            VERSION => (super::body("partition", body)?, Later::default()),
+        let (version, body) = super::version("partition", THIRD, value)?;
+        let (stored, later, last): (Stored<'_>, Later, Last) = match version {
+            VERSION => (super::body("partition", body)?, Later::default(), Last::default()),
+            SECOND => {
+                let (stored, later) = super::body("partition", body)?;
+                (stored, later, Last::default())
+            }
             _ => super::body("partition", body)?,
         };
         let [received, applied, duplicates, dead_lettered, skipped_offsets, removed_offsets] = stored.books;
@@ -210,6 +260,9 @@ impl PartitionRow {
             commands: later.commands,
             commands_id: later.commands_id,
             replay: later.replay,
+            starting: last.starting,
+            named: last.named,
+            rewinds: last.rewinds,
         })
     }
 
@@ -240,10 +293,14 @@ impl PartitionRow {
             commands_id: self.commands_id.clone(),
             replay: self.replay.clone(),
         };
-        let value = if later == Later::default() {
-            super::encode(VERSION, &stored, out)
-        } else {
+        let (named, rewinds) = (self.named.clone(), self.rewinds.clone());
+        let last = Last { starting: self.starting, named, rewinds };
+        let value = if last != Last::default() {
+            super::encode(THIRD, &(stored, later, last), out)
+        } else if later != Later::default() {
             super::encode(SECOND, &(stored, later), out)
+        } else {
+            super::encode(VERSION, &stored, out)
         };
         Row { key: Bytes::from_static(PARTITION_KEY), value: Some(value) }
     }
@@ -292,6 +349,9 @@ mod tests {
             commands: 0,
             commands_id: String::new(),
             replay: None,
+            starting: None,
+            named: Vec::new(),
+            rewinds: Vec::new(),
         };
         let stored = row.row(&mut BytesMut::new());
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
@@ -303,6 +363,12 @@ mod tests {
         let stored = row.row(&mut BytesMut::new());
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
         assert!(row.books.balance());
+        let place = Place { letter: true, offset: 9 };
+        let rewinds = vec![Rewind { number: 1, to: 5, reset: true }];
+        let row =
+            PartitionRow { starting: Some(place), named: vec![Named { place, crashes: 2 }], rewinds, ..row };
+        let stored = row.row(&mut BytesMut::new());
+        assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
         assert!(!Books { received: 1, ..Books::default() }.balance());
     }
 
@@ -328,6 +394,12 @@ mod tests {
         let expected =
             [&[2], &begin[1..], &books, &[1], &[9; 16], &[0xac, 2, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
         assert_eq!(stored.value.as_deref(), Some(&expected[..]), "version 2");
+
+        row.starting = Some(Place { letter: false, offset: 300 });
+        row.rewinds = vec![Rewind { number: 1, to: 5, reset: true }];
+        let stored = row.row(&mut BytesMut::new());
+        let expected = [&[3], &expected[1..], &[1, 0, 0xd8, 4, 0, 1, 1, 10, 1]].concat();
+        assert_eq!(stored.value.as_deref(), Some(&expected[..]), "version 3");
     }
 
     #[test]

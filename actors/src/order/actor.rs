@@ -16,7 +16,7 @@ use crate::effects::{Effects, StateChange};
 use crate::handler::{Answer, Call};
 use crate::ledger::{RecentIds, Sequence};
 use crate::outcome::{Failure, FailureClass, Outcome, code};
-use crate::partition::PartitionState;
+use crate::partition::{Admission, Condemned, PartitionState, place};
 use crate::pipeline::Pipeline;
 use crate::record::key_text;
 use crate::supervisor::{Failed, Tried};
@@ -96,6 +96,17 @@ impl OrderActor {
                 self.shelve()
             }
             Turn::Attempt(attempt) => {
+                let admission = self.partition.borrow_mut().admit(&self.cell, || ctx.address());
+                match admission {
+                    Admission::Free => {}
+                    Admission::Waits => return false,
+                    Admission::Condemned(failure) => {
+                        if self.cell.lane.borrow_mut().failed(attempt) {
+                            self.ask_supervisor(attempt, Box::new(failure), ctx);
+                        }
+                        return false;
+                    }
+                }
                 let place = self.pipeline.places.borrow_mut().take(&self.cell, || ctx.address());
                 place && self.attempt(attempt, ctx)
             }
@@ -275,6 +286,9 @@ impl OrderActor {
             self.pipeline.stats.in_flight.add(-1);
         }
         self.pipeline.places.borrow_mut().give_up(&self.cell);
+        if self.partition.borrow_mut().has_run(&self.cell) {
+            self.touch();
+        }
     }
 
     /// Counts the lane among those that wait for a retry, or no more.
@@ -313,7 +327,17 @@ impl Actor for OrderActor {
 
 impl Drop for OrderActor {
     fn drop(&mut self) {
-        self.pipeline.alarm.ended("an order actor");
+        if std::thread::panicking() {
+            let why = "Pawl's own code panicked while it worked on the record".to_owned();
+            let lane = self.cell.lane.try_borrow().ok();
+            let over = lane
+                .as_ref()
+                .and_then(|lane| lane.current())
+                .map(|taken| (place(taken), key_text(taken.record.key.as_deref())));
+            let over = over.map(|(place, key)| (Condemned { place, why }, key));
+            drop(lane);
+            PartitionState::ended_badly(&self.partition, &self.pipeline, "the order actor", over);
+        }
         self.leave_handler();
         self.set_waiting(false);
     }

@@ -1,8 +1,8 @@
 //! How an order actor takes its mail.
 
-use actix::{ActorContext, Handler};
+use actix::{ActorContext, AsyncContext, Handler};
 
-use super::mail::{Drive, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
+use super::mail::{Begin, Drive, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
 use super::{OrderActor, Place, Turn};
 use crate::clock;
 use crate::supervisor::Verdict;
@@ -35,6 +35,22 @@ impl Handler<Go> for OrderActor {
             return self.leave_handler();
         };
         if self.attempt(attempt, ctx) {
+            self.drive(ctx);
+        }
+    }
+}
+
+impl Handler<Begin> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Begin, ctx: &mut Self::Context) {
+        let attempt = self.cell.lane.borrow().running_attempt();
+        let Some(attempt) = attempt.filter(|_| self.partition.borrow().may_begin()) else {
+            // The turn is for somebody who can use it.
+            return self.leave_handler();
+        };
+        let place = self.pipeline.places.borrow_mut().take(&self.cell, || ctx.address());
+        if place && self.attempt(attempt, ctx) {
             self.drive(ctx);
         }
     }

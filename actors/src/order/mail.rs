@@ -16,6 +16,11 @@ pub struct Take(pub Taken);
 #[rtype(result = "()")]
 pub struct Go;
 
+/// That the lane's record begins alone is committed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Begin;
+
 /// The supervisor's answer to a failed attempt.
 #[derive(Message)]
 #[rtype(result = "()")]

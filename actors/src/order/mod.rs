@@ -16,7 +16,7 @@ use crate::record::key_text;
 pub use actor::OrderActor;
 pub use lane::{Hold, Lane, Shelved, Taken, Turn};
 pub use look::{Doing, LaneLook};
-pub use mail::{Drive, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
+pub use mail::{Begin, Drive, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
 pub use shelf::cover;
 
 /// Whether a lane has a place at the handler.

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use super::lane_key::{KeyBounds, lane_key, undecodable};
 use super::live::{Live, LiveKeys};
 use super::replaying::Beginning;
-use super::{Ownership, PartitionState, Receipt, Shelf, restoring};
+use super::state::Opened;
+use super::{Condemned, Ownership, PartitionState, Receipt, Shelf, restoring};
 use crate::clock;
 use crate::epoch::AssignmentEpoch;
 use crate::ledger::{Head, head_key, lane_of};
-use crate::order::{Hold, Lane, LaneCell, LaneLook, OrderActor, Shelve, Take, Taken};
+use crate::order::{Drive, Hold, Lane, LaneCell, LaneLook, OrderActor, Shelve, Take, Taken};
 use crate::outcome::{Failure, code};
 use crate::pipeline::Pipeline;
 use crate::policy::SequencePolicy;
@@ -89,12 +90,19 @@ pub struct PartitionActor {
 
 impl PartitionActor {
     /// Starts an actor at the restored watermark.
-    pub fn start(pipeline: Rc<Pipeline>, mut ownership: Ownership) -> Addr<Self> {
+    pub fn start(pipeline: Rc<Pipeline>, mut ownership: Ownership, condemned: Vec<Condemned>) -> Addr<Self> {
         ownership.stats.last_progress.set(clock::now().0);
         ownership.stats.set_phase(PartitionPhase::Running);
         let (parked, fresh) = (std::mem::take(&mut ownership.parked), ownership.fresh);
+        let (unclean, end) = (ownership.claims, ownership.end);
         let state = Rc::new(RefCell::new(PartitionState::new(ownership)));
         PartitionActor::create(|ctx| {
+            let careful = pipeline.policy.careful;
+            state.borrow_mut().open(ctx.address(), careful.is_some(), condemned);
+            if let Some(policy) = &careful {
+                state.borrow_mut().be_careful(policy, unclean.lately_unclean(policy.within), end);
+                tell_careful(&pipeline, &state.borrow());
+            }
             ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
             let mut partition = PartitionActor {
                 pipeline,
@@ -111,8 +119,9 @@ impl PartitionActor {
             match partition.restore(parked) {
                 Err(reason) => partition.halt(reason),
                 Ok(()) => {
-                    if fresh {
-                        // Where its commands begin has to be durable before the first one comes.
+                    if fresh || careful.is_some() {
+                        // Where its commands begin has to be durable before the first one comes, and that
+                        // records may begin before one does.
                         partition.pipeline.open.borrow_mut().touch(&partition.state);
                     }
                     partition.await_commands(ctx);
@@ -283,6 +292,7 @@ impl PartitionActor {
             live.actor.do_send(Shelve);
         }
         self.tell_full_parking();
+        self.state.borrow_mut().look_at_care();
         if let Err(reason) = self.sweep_rows(watermark, oldest_ms) {
             self.halt(reason);
         }
@@ -360,6 +370,9 @@ impl PartitionActor {
         }
         self.state.borrow_mut().freeze();
         self.live.stop_all();
+        if self.pipeline.policy.careful.is_some() && self.state.borrow_mut().release() {
+            self.pipeline.open.borrow_mut().touch(&self.state);
+        }
         if self.state.borrow().is_settled() {
             if let Some(drain) = self.draining.take() {
                 (drain.drained)();
@@ -384,6 +397,13 @@ fn number(reader: &mut Reader<'_>, policy: &SequencePolicy) -> Result<i64, Strin
     Ok(number)
 }
 
+fn tell_careful(pipeline: &Pipeline, state: &PartitionState) {
+    if let Some(why) = state.stats().careful() {
+        let (handler, topic) = (&pipeline.source.handler, &pipeline.source.topic);
+        tracing::warn!("{handler}: {topic}[{}] is in careful mode: {why}", state.partition());
+    }
+}
+
 fn is_dead(row: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, String> {
     let head = Head::decode(row).map_err(|error| error.to_string())?;
     Ok(Lane::new(None, Some(head)).has_dead_row(watermark, oldest_ms))
@@ -391,7 +411,10 @@ fn is_dead(row: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, St
 
 impl Drop for PartitionActor {
     fn drop(&mut self) {
-        self.pipeline.alarm.ended("a partition actor");
+        if std::thread::panicking() {
+            PartitionState::ended_badly(&self.state, &self.pipeline, "the partition actor", None);
+            self.live.stop_all();
+        }
     }
 }
 
@@ -441,6 +464,17 @@ impl Handler<Drain> for PartitionActor {
         self.draining = Some(message);
         ctx.run_interval(DRAIN_CHECK_EVERY, Self::check_drain);
         self.check_drain(ctx);
+    }
+}
+
+impl Handler<Opened> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Opened, _: &mut Self::Context) {
+        // What came meanwhile waits in its lane.
+        for live in self.live.all() {
+            live.actor.do_send(Drive);
+        }
     }
 }
 

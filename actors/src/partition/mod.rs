@@ -2,6 +2,7 @@
 
 mod actor;
 mod booking;
+mod care;
 mod commands;
 mod halting;
 mod lane_key;
@@ -12,5 +13,6 @@ mod restoring;
 mod state;
 
 pub use actor::{Abandon, Drain, Look, PartitionActor, Records};
+pub use care::{Admission, place};
 pub use lane_key::{KeyBounds, lane_key};
-pub use state::{Ownership, PartitionState, Receipt, Settlement, Shelf};
+pub use state::{Condemned, Ownership, PartitionState, Receipt, Settlement, Shelf};

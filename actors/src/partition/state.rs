@@ -1,21 +1,28 @@
 //! What a partition is in the middle of: its watermark, its books, and its share of the open epoch.
 //! The partition actor and its order actors share it; they live on one thread.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use actix::{Addr, Handler, Message};
 use bytes::{Bytes, BytesMut};
 
+use crate::claims::Claims;
 use crate::effects::Emit;
 use crate::epoch::{AssignmentEpoch, Letter, PartitionEpoch};
-use crate::ledger::{Books, IdHasher, PartitionRow, Row};
+use crate::ledger::{Books, IdHasher, PartitionRow, Place, Row};
 use crate::order::LaneCell;
+use crate::pipeline::Pipeline;
 use crate::record::{Millis, NextOffset, Partition, Record};
 use crate::stats::{HandlerStats, PartitionStats};
+use crate::supervisor::Panicked;
 use crate::watermark::{Ticket, Watermark};
 
+use super::PartitionActor;
 use super::booking::add;
+use super::care::{Care, NextAlone};
 use super::replay::Replay;
 
 /// Given for a received record; handed back when it is finished.
@@ -42,6 +49,10 @@ pub struct Ownership {
     pub parked: Vec<(Bytes, Bytes)>,
     /// Whether the row is not in the changelog yet.
     pub fresh: bool,
+    /// How the claims before this one ended.
+    pub claims: Claims,
+    /// The end of the input when it was claimed.
+    pub end: i64,
     /// What others observe.
     pub stats: Arc<PartitionStats>,
 }
@@ -65,11 +76,36 @@ pub struct PartitionState {
     pub replay: Option<Replay>,
     /// Epochs that carry it and are not yet decided.
     undecided: usize,
+    claims: Claims,
+    /// Whether the next epoch is this owner's last.
+    pub(super) released: bool,
+    /// One record at a time, while that is so.
+    pub(super) care: Option<Care>,
+    /// Records that are not to be handed to the handler again.
+    pub(super) condemned: Vec<Condemned>,
+    /// The partition's own actor.
+    shell: Option<Addr<PartitionActor>>,
 }
+
+/// A record that a part of Pawl came to a bad end over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condemned {
+    /// Which one.
+    pub place: Place,
+    /// What happened, for people.
+    pub why: String,
+}
+
+/// Records may begin: the first epoch of this owner is committed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Opened;
 
 /// How far the partition is given up already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tenure {
+    /// Nothing begins yet: the first epoch has to say first that somebody is there.
+    Opening,
     /// Records begin and end.
     Open,
     /// Nothing begins until an operator has decided on a record; what runs may end.
@@ -122,12 +158,14 @@ pub(super) struct Tally {
 pub struct Settlement {
     tally: Tally,
     next: NextOffset,
+    /// The record of which it says that it begins.
+    starts: Option<u64>,
 }
 
 impl PartitionState {
     /// Begins at the restored watermark.
     pub fn new(ownership: Ownership) -> Self {
-        let Ownership { partition, assignment, claim, mut row, stats, .. } = ownership;
+        let Ownership { partition, assignment, claim, claims, mut row, stats, .. } = ownership;
         if row.claim != claim {
             row.claim = claim;
             row.epoch = 0;
@@ -147,6 +185,11 @@ impl PartitionState {
             marked: HashSet::new(),
             replay: None,
             undecided: 0,
+            claims,
+            released: false,
+            care: None,
+            condemned: Vec::new(),
+            shell: None,
         }
     }
 
@@ -268,19 +311,21 @@ impl PartitionState {
             partition: self.partition,
             assignment: self.assignment,
             claim: self.row.claim,
+            claims: self.claims,
+            released: self.released,
             emits,
             letters,
             rows,
             partition_row: self.row.row(out),
             next,
         };
-        Some((part, Settlement { tally, next }))
+        Some((part, Settlement { tally, next, starts: self.starts() }))
     }
 
     /// The epoch with this settlement is committed: counts it and gives the intake its room back.
     pub fn settle(&mut self, settlement: &Settlement, handler: &HandlerStats, now: Millis) {
         self.undecided -= 1;
-        let Settlement { tally, next } = settlement;
+        let Settlement { tally, next, starts } = settlement;
         handler.received.add(tally.books.received);
         handler.applied.add(tally.books.applied);
         handler.duplicates.add(tally.books.duplicates);
@@ -294,6 +339,34 @@ impl PartitionState {
             self.stats.last_progress.set(now.0);
         }
         self.stats.watermark.set(next.0);
+        if let Some(starts) = starts {
+            self.has_started(*starts);
+        }
+        if self.tenure == Tenure::Opening {
+            self.tenure = Tenure::Open;
+            self.tell(Opened);
+        }
+    }
+
+    /// From now on the partition's actor is told of what it has to do, and nothing begins before the first
+    /// epoch is committed.
+    pub(super) fn open(&mut self, shell: Addr<PartitionActor>, waits: bool, condemned: Vec<Condemned>) {
+        self.shell = Some(shell);
+        self.condemned = condemned;
+        if waits {
+            self.tenure = Tenure::Opening;
+        }
+    }
+
+    /// Tells the partition's actor; a few such messages are under way at most.
+    pub(super) fn tell<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        PartitionActor: Handler<M>,
+    {
+        if let Some(shell) = &self.shell {
+            shell.do_send(message);
+        }
     }
 
     /// No record begins until [`PartitionState::go_on`]; `true` if it is the first to say so.
@@ -310,13 +383,14 @@ impl PartitionState {
         let stood = self.tenure == Tenure::Stopped;
         if stood {
             self.tenure = Tenure::Open;
+            self.tell(NextAlone);
         }
         stood
     }
 
     /// Whether records and commands are taken in, although perhaps none begins.
     pub fn takes_in(&self) -> bool {
-        matches!(self.tenure, Tenure::Open | Tenure::Stopped)
+        matches!(self.tenure, Tenure::Opening | Tenure::Open | Tenure::Stopped)
     }
 
     /// From here on no record begins.
@@ -336,7 +410,7 @@ impl PartitionState {
 
     /// Whether results of records count.
     pub fn may_end(&self) -> bool {
-        matches!(self.tenure, Tenure::Open | Tenure::Stopped | Tenure::Draining)
+        !matches!(self.tenure, Tenure::Frozen | Tenure::Lost)
     }
 
     /// An epoch that carried the partition will never be committed: the partition was lost, or the
@@ -345,10 +419,30 @@ impl PartitionState {
         self.undecided -= 1;
     }
 
+    /// One of the partition's actors panicked, and may have left something half done: nothing of the partition is
+    /// written any more, and the supervisor decides.
+    pub fn ended_badly(
+        state: &Rc<RefCell<Self>>,
+        pipeline: &Pipeline,
+        actor: &'static str,
+        over: Option<(Condemned, String)>,
+    ) {
+        // Nobody holds it: whoever did was unwound.
+        let Ok(mut state) = state.try_borrow_mut() else { return pipeline.alarm.ended(actor) };
+        if state.tenure == Tenure::Lost {
+            return;
+        }
+        state.abandon();
+        let (partition, assignment) = (state.partition, state.assignment);
+        pipeline.supervisor.do_send(Panicked { partition, assignment, actor, over });
+    }
+
     /// The partition was lost: nothing of it may be written any more.
     pub fn abandon(&mut self) {
         self.tenure = Tenure::Lost;
         self.share = Share::default();
+        // What it holds back in other partitions goes on.
+        self.care = None;
     }
 
     /// Whether no epoch holds anything of this partition: neither the open one nor one that is

@@ -8,6 +8,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use rand::Rng;
 use tokio::time::Instant;
 
+use super::restarts::Restarted;
 use super::{RetryPolicies, Timers, Tried, Verdict, judge};
 use crate::order::{Judged, OrderActor, Wake};
 use crate::outcome::Failure;
@@ -64,7 +65,8 @@ pub struct SupervisorActor {
     wake_up: Option<(Instant, SpawnHandle)>,
     /// The next probe of an open breaker, or the one that is under way.
     pub(super) probing: Option<SpawnHandle>,
-    halting: Alarm,
+    pub(super) halting: Alarm,
+    pub(super) restarted: Restarted,
 }
 
 /// A lane waits for an attempt: wake it then.
@@ -93,6 +95,7 @@ impl SupervisorActor {
             wake_up: None,
             probing: None,
             halting,
+            restarted: Restarted::default(),
         }
     }
 
@@ -194,7 +197,8 @@ impl Handler<Own> for SupervisorActor {
     fn handle(&mut self, own: Own, _: &mut Self::Context) {
         // Those of a partition that was given up would stay until they are due.
         self.timers.retain(|resume| resume.actor.connected());
-        (own.started)(PartitionActor::start(self.pipeline(), own.ownership));
+        let condemned = self.restarted.take(own.ownership.partition);
+        (own.started)(PartitionActor::start(self.pipeline(), own.ownership, condemned));
     }
 }
 

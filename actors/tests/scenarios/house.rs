@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::Addr;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pawl_actors::aside::{Aside, Ask, Found, Want};
+use pawl_actors::claims::Claims;
 use pawl_actors::effects::{Effects, Emit};
 use pawl_actors::epoch::{AssignmentEpoch, Epoch, EpochDecided};
 use pawl_actors::handler::{Answer, Call, Handler, Source};
@@ -16,12 +17,13 @@ use pawl_actors::ledger::{BEFORE_PARKED, PARTITION_KEY, PartitionRow, lane_of};
 use pawl_actors::outcome::{Failure, Outcome, code};
 use pawl_actors::partition::{Drain, Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
-use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy, Then};
+use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy, RestartPolicy, Then};
 use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
 use pawl_actors::stats::{HandlerStats, PartitionStats};
 use pawl_actors::supervisor::{Attempts, BreakerPolicy, Own, RetryPolicy, Waits};
+use tokio::sync::RwLock;
 
 pub const P: Partition = Partition(3);
 pub const A1: AssignmentEpoch = AssignmentEpoch(1);
@@ -128,6 +130,12 @@ impl Drop for Bomb {
 pub struct Rows(pub Arc<Mutex<BTreeMap<Bytes, Bytes>>>);
 
 impl Rows {
+    /// Has this for the partition row.
+    pub fn put(&self, stored: &PartitionRow) {
+        let row = stored.row(&mut BytesMut::new());
+        self.0.lock().unwrap().insert(row.key, row.value.unwrap());
+    }
+
     /// The parked rows.
     pub fn parked(&self) -> Vec<(Bytes, Bytes)> {
         let rows = self.0.lock().unwrap();
@@ -153,15 +161,22 @@ impl LedgerView for Rows {
     }
 }
 
+/// Partitions that are to be taken anew.
+pub type Rebuilds = Arc<Mutex<Vec<(Partition, AssignmentEpoch)>>>;
+
 pub struct House {
     pub script: Script,
     pub rows: Rows,
     pub epochs: Arc<Mutex<Vec<Epoch>>>,
     pub halts: Arc<Mutex<Vec<String>>>,
+    pub rebuilds: Rebuilds,
     pub stats: Arc<HandlerStats>,
     pub partition_stats: Arc<PartitionStats>,
+    /// Who begins carefully passes it.
+    pub gate: Arc<RwLock<()>>,
     pub actors: Actors,
     pub partition: Addr<PartitionActor>,
+    pub assignment: AssignmentEpoch,
     pub asides: Asides,
 }
 
@@ -240,6 +255,8 @@ pub fn policy() -> Policy {
         sequence: None,
         retry: retry().into(),
         breaker: BreakerPolicy { keys: 3, probe_every: Duration::from_secs(1) },
+        restarts: RestartPolicy { restarts: 2, within: Duration::from_secs(600) },
+        careful: None,
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 100, bytes: 100_000 },
             partition: ParkingBounds { records: 1_000, bytes: 1_000_000 },
@@ -271,9 +288,16 @@ pub fn row(watermark: i64) -> PartitionRow {
 
 impl House {
     pub async fn new(script: Script, rows: Rows, policy: Policy) -> House {
+        House::after(Claims::default(), script, rows, policy).await
+    }
+
+    /// A house whose partition was claimed before.
+    pub async fn after(claims: Claims, script: Script, rows: Rows, policy: Policy) -> House {
         let epochs: Arc<Mutex<Vec<Epoch>>> = Arc::default();
         let halts: Arc<Mutex<Vec<String>>> = Arc::default();
+        let rebuilds: Rebuilds = Arc::default();
         let stats = Arc::new(HandlerStats::default());
+        let gate = Arc::new(RwLock::default());
         let source = Source {
             handler: "billing".into(),
             topic: "orders".into(),
@@ -288,10 +312,15 @@ impl House {
             handler: Arc::new(script.clone()),
             view: Box::new(rows.clone()),
             stats: stats.clone(),
+            gate: gate.clone(),
             aside: Box::new(move |want| wants.lock().unwrap().push(want)),
             sink: Box::new({
                 let epochs = epochs.clone();
                 move |epoch| epochs.lock().unwrap().push(epoch)
+            }),
+            rebuild: Box::new({
+                let rebuilds = rebuilds.clone();
+                move |partition, assignment| rebuilds.lock().unwrap().push((partition, assignment))
             }),
             on_halt: Box::new({
                 let halts = halts.clone();
@@ -300,27 +329,37 @@ impl House {
         };
         let actors = start(world);
         let partition_stats = stats.assigned(P);
-        let stored = rows.get(P, PARTITION_KEY).unwrap().map(|row| PartitionRow::decode(&row).unwrap());
-        let ownership = Ownership {
-            partition: P,
+        let partition = own(&actors, &rows, partition_stats.clone(), A1, claims).await;
+        House {
+            script,
+            rows,
+            epochs,
+            halts,
+            rebuilds,
+            stats,
+            partition_stats,
+            gate,
+            actors,
+            partition,
             assignment: A1,
-            claim: 7,
-            row: stored.unwrap_or_else(|| row(0)),
-            parked: rows.parked(),
-            fresh: false,
-            stats: partition_stats.clone(),
-        };
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let started = Box::new(move |actor| drop(tell.send(actor)));
-        actors.supervisor.do_send(Own { ownership, started });
-        let partition = told.await.unwrap();
-        House { script, rows, epochs, halts, stats, partition_stats, actors, partition, asides }
+            asides,
+        }
+    }
+
+    /// Has the partition taken anew under the next assignment, as after a panic of one of its actors.
+    pub async fn take_anew(&mut self) {
+        let (_, last) = self.rebuilds.lock().unwrap().pop().expect("somebody asked for it");
+        self.assignment = AssignmentEpoch(last.0 + 1);
+        self.partition_stats = self.stats.assigned(P);
+        let claims = Claims::default();
+        self.partition =
+            own(&self.actors, &self.rows, self.partition_stats.clone(), self.assignment, claims).await;
     }
 
     pub fn take(&self, records: impl IntoIterator<Item = Record>) {
         let records: Vec<Record> = records.into_iter().collect();
         self.partition_stats.outstanding_records.add(records.len() as i64);
-        self.partition.do_send(Records { assignment: A1, records });
+        self.partition.do_send(Records { assignment: self.assignment, records });
     }
 
     /// Lets time pass and commits every epoch that is closed meanwhile.
@@ -359,6 +398,32 @@ impl House {
     pub fn heads(&self) -> usize {
         self.rows.0.lock().unwrap().keys().filter(|key| lane_of(key).is_some()).count()
     }
+}
+
+/// Starts the partition's actor on what was committed.
+async fn own(
+    actors: &Actors,
+    rows: &Rows,
+    stats: Arc<PartitionStats>,
+    assignment: AssignmentEpoch,
+    claims: Claims,
+) -> Addr<PartitionActor> {
+    let stored = rows.get(P, PARTITION_KEY).unwrap().map(|row| PartitionRow::decode(&row).unwrap());
+    let ownership = Ownership {
+        partition: P,
+        assignment,
+        claim: 7,
+        row: stored.unwrap_or_else(|| row(0)),
+        parked: rows.parked(),
+        fresh: false,
+        claims,
+        end: 3,
+        stats,
+    };
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let started = Box::new(move |actor| drop(tell.send(actor)));
+    actors.supervisor.do_send(Own { ownership, started });
+    told.await.unwrap()
 }
 
 thread_local! {

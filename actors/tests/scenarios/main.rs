@@ -1,6 +1,7 @@
 //! The actors of a handler together, without a broker and without waiting: time is tokio's paused
 //! clock, the writer and the view are memory.
 
+mod bad_ends;
 mod breaker;
 mod commands;
 mod house;
@@ -314,20 +315,6 @@ fn an_effect_that_the_topic_would_refuse_becomes_a_dead_letter_and_takes_nothing
         house.pass(SOON).await;
         assert_eq!((letters(), emitted().len()), (vec![Offset(0)], 1));
         assert_eq!(house.partition_row().watermark, 2);
-    });
-}
-
-#[test]
-fn a_panic_that_ends_an_actor_stops_the_handler_and_leaves_the_record_unfinished() {
-    scenario(|| async {
-        let script = Script::default();
-        script.plan("a1", [Act::PanicWhenDropped]);
-        let house = House::new(script, Rows::default(), policy()).await;
-        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1")]);
-        house.pass(Duration::from_secs(6)).await;
-        let halts = house.halts.lock().unwrap().clone();
-        assert!(halts.iter().any(|halt| halt.contains("an order actor panicked")), "{halts:?}");
-        assert_eq!(house.partition_row().watermark, 0);
     });
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::kafka::commit_metadata::CommitMetadata;
 
 fn metadata(claim: i64, epoch: u64) -> Option<CommitMetadata> {
-    Some(CommitMetadata { claim, epoch, resolved: false, ledger: false })
+    Some(CommitMetadata::of(claim, epoch))
 }
 
 /// Books from 100 on, a watermark of 200, 93 records below it and 4 ahead.
@@ -223,7 +223,7 @@ fn a_group_offset_beside_the_watermark_is_explained() {
     );
     let expired = broken(|one| one.group = None);
     check(&expired, &[(Level::Note, Check::Group, "it expired or was deleted")]);
-    let resolved = CommitMetadata { claim: 9, epoch: 0, resolved: true, ledger: false };
+    let resolved = CommitMetadata { resolved: true, ..CommitMetadata::of(9, 0) };
     check(&group(50, Some(resolved)), &[]);
 }
 

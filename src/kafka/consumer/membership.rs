@@ -35,19 +35,49 @@ impl Intake {
     fn assigned(&mut self, partitions: Vec<Partition>) {
         let mut assigned = Vec::new();
         for partition in partitions {
-            self.next_assignment += 1;
-            let assignment = AssignmentEpoch(self.next_assignment);
-            let stats = self.parts.stats.assigned(partition);
-            stats.set_phase(PartitionPhase::Claiming);
-            self.parts.held.assign(partition, assignment);
-            assigned.push(Assigned { partition, assignment, stats: stats.clone() });
-            self.takings.0.insert(partition, Taking::new(assignment, stats));
+            let one = self.assign(partition);
+            self.takings.0.insert(partition, Taking::new(one.assignment, one.stats.clone()));
+            assigned.push(one);
         }
         if self.leaving {
             self.give_up(&self.takings.all(), self.parts.shutdown_grace);
-        } else if self.parts.owner.send(assigned).is_err() {
+        } else {
+            self.own(assigned);
+        }
+    }
+
+    /// Begins a new assignment of a partition.
+    fn assign(&mut self, partition: Partition) -> Assigned {
+        self.next_assignment += 1;
+        let assignment = AssignmentEpoch(self.next_assignment);
+        let stats = self.parts.stats.assigned(partition);
+        stats.set_phase(PartitionPhase::Claiming);
+        self.parts.held.assign(partition, assignment);
+        Assigned { partition, assignment, stats }
+    }
+
+    fn own(&self, assigned: Vec<Assigned>) {
+        if self.parts.owner.send(assigned).is_err() {
             self.halt("the thread that restores ledgers has ended".into());
         }
+    }
+
+    /// One of a partition's actors came to a bad end, and nothing of its open epoch is written: the partition is
+    /// claimed and restored once more, without a word to the group. While it is given up there is no need to.
+    pub(super) fn rebuild(&mut self, partition: Partition, assignment: AssignmentEpoch) {
+        let Some(taking) = self.takings.current(partition, assignment) else { return };
+        if let Some(actor) = &taking.actor {
+            actor.do_send(Abandon);
+        }
+        if taking.leaving {
+            return self.release(partition);
+        }
+        let (paused, located) = (taking.paused, taking.located);
+        self.parts.stats.released(partition);
+        let one = self.assign(partition);
+        let taking = Taking { paused, located, ..Taking::new(one.assignment, one.stats.clone()) };
+        self.takings.0.insert(partition, taking);
+        self.own(vec![one]);
     }
 
     /// Drains partitions; those that were not yet taken in are released at once.

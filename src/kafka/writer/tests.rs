@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use pawl_actors::claims::Claims;
 use pawl_actors::epoch::{AssignmentEpoch, Epoch, PartitionEpoch};
 use pawl_actors::ledger::Row;
 use pawl_actors::record::{NextOffset, Partition};
@@ -176,6 +177,8 @@ fn share(epoch: u64, partition: i32) -> PartitionEpoch {
         partition: Partition(partition),
         assignment: AssignmentEpoch(1),
         claim: CLAIM,
+        claims: Claims::default(),
+        released: false,
         emits: Vec::new(),
         letters: Vec::new(),
         rows: Vec::new(),
@@ -185,7 +188,7 @@ fn share(epoch: u64, partition: i32) -> PartitionEpoch {
 }
 
 fn reached(claim: i64, epoch: u64) -> Committed {
-    Ok(Some(CommitMetadata { claim, epoch, resolved: false, ledger: false }))
+    Ok(Some(CommitMetadata::of(claim, epoch)))
 }
 
 fn abortable() -> AttemptError {
@@ -450,6 +453,7 @@ fn a_claim_is_made_again_until_it_stands_and_without_what_was_lost() {
         next: NextOffset(0),
         resolved: true,
         ledger: false,
+        claims: Claims::default(),
     };
     let (reply, claimed) = channel();
     stage.writer.claim(&ClaimJob { claims: vec![claim(0), claim(1)], reply }).expect("it stands in the end");

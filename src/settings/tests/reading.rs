@@ -55,6 +55,8 @@ fn every_key_of_a_full_file_reaches_its_field() {
         retry = { attempts = 1, initial = "1ms", max = "1s", multiplier = 1, jitter = 0 }
         dead_letter = { topic = "dead", then = "continue" }
         breaker = { keys = 0, probe_every = "10ms" }
+        supervision = { restarts = 0, within = "1s" }
+        careful = { crashes = 0, within = "1s" }
         parking = { max_records_per_key = 1, max_bytes_per_key = "1KiB", max_records = 2, max_bytes = "1MiB", overflow = "dead-letter" }
         replay = { max_records = 3, max_bytes = "1KiB" }
         intake = { max_records = 1, max_bytes = "1MiB", max_finished_ahead = 2 }
@@ -121,6 +123,8 @@ fn every_key_of_a_full_file_reaches_its_field() {
         },
         dead_letter: DeadLetter { topic: Some("dead".into()), then: Then::Continue },
         breaker: Breaker { keys: 0, probe_every: Duration::from_millis(10) },
+        supervision: Supervision { restarts: 0, within: Duration::from_secs(1) },
+        careful: Careful { crashes: 0, within: Duration::from_secs(1) },
         parking: Parking {
             max_records_per_key: 1,
             max_bytes_per_key: ByteSize::kib(1),
