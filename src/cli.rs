@@ -15,7 +15,7 @@ pub use asking::{
     Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
 };
 pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment};
-pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource};
+pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource, Top};
 
 /// Ordered, idempotent, per-key event processing on Kafka topics.
 ///
@@ -41,6 +41,7 @@ fn after_help() -> String {
          pawl dlt list orders-dlt                            what failed, and why\n  \
          pawl dlt replay --all                               hand it to the handler again\n  \
          pawl keys show ORD-4711                             what is known of one key\n  \
+         pawl top                                            what goes on in the running instance\n  \
          pawl audit                                          do the books agree with the topics?\n\n{}",
         Exit::table()
     )
@@ -63,6 +64,8 @@ pub enum Command {
     /// Look at the keys of a handler, pause, resume, skip, release or erase one.
     #[command(subcommand)]
     Keys(Keys),
+    /// Watch a running instance: what watches over what, what was begun anew, and why.
+    Top(Top),
     /// Create the topics of the settings.
     #[command(subcommand)]
     Topics(Topics),

@@ -3,12 +3,16 @@
 //! Deliberately absent: any metrics library and any text format. Each fact has one field here;
 //! the process's own endpoint shows it to Prometheus, readiness and tests alike.
 
-use std::collections::{BTreeMap, VecDeque};
+mod restarts;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::outcome::FailureClass;
 use crate::record::Partition;
+
+pub use restarts::{Restart, Restarts};
 
 /// A count that only grows.
 #[derive(Debug, Default)]
@@ -203,47 +207,6 @@ impl BreakerStats {
     /// It opens for this reason, or closes.
     pub fn set_open(&self, reason: Option<String>) {
         *self.reason.lock().expect("no holder panics") = reason;
-    }
-}
-
-/// A part of Pawl that came to a bad end, and was begun anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Restart {
-    /// When, in milliseconds since the epoch.
-    pub at: i64,
-    /// Which partition was taken anew.
-    pub partition: Partition,
-    /// Which part of it came to a bad end.
-    pub actor: &'static str,
-    /// Why, for people.
-    pub why: String,
-}
-
-/// Restarts that are remembered; older ones are only counted.
-pub const RESTARTS_KEPT: usize = 20;
-
-/// What was begun anew, the last ones with their reasons.
-#[derive(Debug, Default)]
-pub struct Restarts {
-    /// How often.
-    pub count: Counter,
-    last: Mutex<VecDeque<Restart>>,
-}
-
-impl Restarts {
-    /// Notes one more.
-    pub fn note(&self, restart: Restart) {
-        self.count.add(1);
-        let mut last = self.last.lock().expect("no holder panics");
-        if last.len() == RESTARTS_KEPT {
-            last.pop_front();
-        }
-        last.push_back(restart);
-    }
-
-    /// The last ones, oldest first.
-    pub fn last(&self) -> Vec<Restart> {
-        self.last.lock().expect("no holder panics").iter().cloned().collect()
     }
 }
 

@@ -62,6 +62,10 @@ pub struct PartitionReadiness {
     /// other keys go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parking_full: Option<String>,
+    /// Why one record of it runs at a time, if that is so. It is ready nevertheless: it gets on, and a restart is
+    /// what it is careful about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub careful: Option<String>,
 }
 
 /// Judges all handlers at the time `now`.
@@ -122,6 +126,7 @@ fn judge_partition(
         reason,
         parked: stats.parked_records.get(),
         parking_full: stats.parking_full(),
+        careful: stats.careful(),
     }
 }
 
@@ -162,6 +167,7 @@ mod tests {
             stats: Arc::default(),
             epoch_commit_times: Default::default(),
             keys: Arc::default(),
+            supervision: Default::default(),
         }
     }
 

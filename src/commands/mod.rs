@@ -6,11 +6,13 @@ pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod dlt;
+mod endpoint;
 pub mod keys;
 mod progress;
 pub mod publish;
 pub mod run;
 mod sending;
+pub mod top;
 pub mod topics;
 
 use std::io::{self, Write};
@@ -106,6 +108,7 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
         Command::Keys(Keys::SkipGap(args)) => keys::asked::skip_gap(args),
         Command::Keys(Keys::Release(args)) => keys::asked::release(args),
         Command::Keys(Keys::Erase(args)) => keys::asked::erase(args),
+        Command::Top(args) => top::execute(args),
         Command::Topics(Topics::Create(args)) => topics::execute(args),
     }
 }

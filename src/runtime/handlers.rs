@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pawl_actors::clock;
+use pawl_actors::stats::Restart;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::RunError;
@@ -108,6 +110,13 @@ impl<'a> Handlers<'a> {
             )));
         }
         tracing::warn!(handler = one.blueprint.name, "stopped, to be begun anew with an empty local view");
+        one.blueprint.view.stats.restarts.note(Restart {
+            at: clock::now().0,
+            partition: None,
+            actor: "the local view",
+            key: None,
+            why: halt.reason,
+        });
         one.life += 1;
         one.blueprint.on_halt = on_halt(&self.tell_halt, halt.handler, one.life);
         stop_all(one.pipeline.take(), self.deadline).await?;

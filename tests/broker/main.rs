@@ -7,6 +7,7 @@ mod audit;
 mod backpressure;
 mod bad_input;
 mod broker;
+mod careful;
 mod clocks;
 mod commands;
 mod dlt;
