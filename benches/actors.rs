@@ -80,6 +80,7 @@ fn policy() -> Policy {
         breaker: BreakerPolicy { keys: 5, probe_every: Duration::from_secs(1) },
         restarts: RestartPolicy { restarts: 0, within: Duration::from_secs(1) },
         careful: None,
+        followers_gather: Duration::ZERO,
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 1_000, bytes: 1 << 20 },
             partition: ParkingBounds { records: 1_000, bytes: 1 << 20 },

@@ -69,6 +69,7 @@ pub fn start(world: World) -> Actors {
             aside,
             places: RefCell::new(Places::new(policy.max_in_flight)),
             breaker: RefCell::default(),
+            followers: RefCell::default(),
             policy,
             source,
             handler,

@@ -51,6 +51,9 @@ const MIN_EPOCH_INTERVAL: Duration = Duration::from_millis(1);
 const MAX_OPEN: Duration = Duration::from_millis(50);
 /// Epochs of a handler that are closed and not yet decided, at most, where a transaction takes in several.
 const MAX_UNDECIDED: usize = 8;
+/// How long records gather that follow an earlier one into the dead-letter topic: several transactions under load,
+/// and less than anybody waits who looks at letters.
+const FOLLOWERS_GATHER: Duration = Duration::from_millis(100);
 /// Heads that the sweep for dead rows looks at in a second, for each partition.
 const SWEEP_ROWS_PER_SECOND: usize = 1_000;
 /// An answer of the `http` handler that exceeds its own time-out by this much is given up by the
@@ -383,6 +386,7 @@ impl Blueprint<'_> {
                 within: settings.supervision.within,
             },
             careful: careful(settings),
+            followers_gather: FOLLOWERS_GATHER,
             parking: parking(&settings.parking),
             dead_letter_topic: settings.dead_letter_topic().into(),
             dead_letter_topic_id: facts.letters_id.clone(),

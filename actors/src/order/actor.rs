@@ -29,6 +29,8 @@ pub struct OrderActor {
     /// The failure that waits for its verdict.
     pub(super) failure: Option<Box<Failure>>,
     waiting: bool,
+    /// Whether what follows does so now.
+    pub(super) following: bool,
     /// Ends the wait for this missing number.
     pub(super) gap_timer: Option<(i64, SpawnHandle)>,
 }
@@ -44,8 +46,15 @@ impl OrderActor {
             // Here and not in `started`, which runs after the first messages have arrived.
             ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
             let waits = cell.lane.borrow().waits_for().is_some();
-            let mut actor =
-                OrderActor { cell, partition, pipeline, failure: None, waiting: false, gap_timer: None };
+            let mut actor = OrderActor {
+                cell,
+                partition,
+                pipeline,
+                failure: None,
+                waiting: false,
+                following: false,
+                gap_timer: None,
+            };
             actor.set_waiting(waits);
             actor
         })
@@ -54,6 +63,9 @@ impl OrderActor {
     /// Works the lane until it waits for something.
     pub(super) fn drive(&mut self, ctx: &mut Context<Self>) {
         while self.partition.borrow().may_begin() {
+            if self.gathers(None) {
+                return self.gather(ctx);
+            }
             let oldest_ms = self.oldest_id_ms();
             let turn = self.cell.lane.borrow_mut().turn(oldest_ms);
             if !self.play(turn, ctx) && !self.settle_early(ctx) {

@@ -338,6 +338,17 @@ impl Lane {
         Some(done)
     }
 
+    /// Whether the next record, or `comes` if nothing waits before it, only follows an earlier one into the
+    /// dead-letter topic, and may take its time: it has no row, and nothing else of the lane waits for it.
+    pub fn is_followed(&self, comes: Option<&Taken>) -> bool {
+        let next = self.queue.front().or(comes);
+        self.state == State::Idle
+            && self.head.quarantine.is_some()
+            && self.letters == 0
+            && !self.is_sequenced()
+            && next.is_some_and(|next| matches!(next.hold, Hold::Intake(_)))
+    }
+
     /// The key's quarantine.
     pub fn quarantine(&self) -> Option<&Quarantine> {
         self.head.quarantine.as_deref()

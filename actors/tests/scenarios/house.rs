@@ -257,6 +257,7 @@ pub fn policy() -> Policy {
         breaker: BreakerPolicy { keys: 3, probe_every: Duration::from_secs(1) },
         restarts: RestartPolicy { restarts: 2, within: Duration::from_secs(600) },
         careful: None,
+        followers_gather: Duration::ZERO,
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 100, bytes: 100_000 },
             partition: ParkingBounds { records: 1_000, bytes: 1_000_000 },
