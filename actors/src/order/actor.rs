@@ -18,7 +18,7 @@ use crate::ledger::{RecentIds, Sequence};
 use crate::outcome::{Failure, FailureClass, Outcome, code};
 use crate::partition::PartitionState;
 use crate::pipeline::Pipeline;
-use crate::record::key_text;
+use crate::record::{Offset, key_text};
 use crate::supervisor::{Failed, Tried};
 
 /// See the module's documentation.
@@ -72,8 +72,8 @@ impl OrderActor {
                 true
             }
             Turn::Duplicate { hold, number, conflict } => {
-                if conflict {
-                    self.tell_conflict();
+                if let Some((offset, event_id)) = conflict {
+                    self.tell_conflict(offset, event_id.as_deref());
                 }
                 self.partition.borrow_mut().duplicate(self.cell.lane.borrow().key.as_deref(), hold, number);
                 self.letter_is_done(hold);
@@ -102,14 +102,15 @@ impl OrderActor {
         }
     }
 
-    fn tell_conflict(&self) {
+    fn tell_conflict(&self, offset: Offset, event_id: Option<&[u8]>) {
         self.pipeline.stats.id_conflicts.add(1);
+        let (source, partition) = (&self.pipeline.source, self.partition.borrow().partition());
+        let (key, event_id) = (self.key_text(), key_text(event_id));
         tracing::warn!(
-            handler = %self.pipeline.source.handler,
-            partition = self.partition.borrow().partition().0,
-            offset = self.cell.lane.borrow().taken().0,
-            key = %self.key_text(),
-            "an event id came again with another payload; dropped as a duplicate"
+            "{}: {}[{partition}]@{offset} key \"{key}\": its event id \"{event_id}\" came before with another value; \
+             dropped as a duplicate. If these are two events, their producer must give them two ids",
+            source.handler,
+            source.topic
         );
     }
 
