@@ -17,6 +17,7 @@ use crate::handler::{Handler, Source};
 use crate::order::{Go, LaneCell, OrderActor, Place};
 use crate::policy::Policy;
 use crate::record::Partition;
+use crate::refused::RefusedEffects;
 use crate::stats::HandlerStats;
 use crate::supervisor::{Breaker, SupervisorActor};
 
@@ -67,6 +68,8 @@ pub struct Pipeline {
     pub places: RefCell<Places>,
     /// Whether the handler's dependency is there.
     pub breaker: RefCell<Breaker<Addr<OrderActor>>>,
+    /// What topics refused of it.
+    pub refused: Arc<RefusedEffects>,
     /// Judges failures.
     pub supervisor: Addr<SupervisorActor>,
     /// Told of panics.

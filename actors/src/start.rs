@@ -11,6 +11,7 @@ use crate::epoch::{Committer, Epoch, OpenEpoch};
 use crate::handler::{Handler, Source};
 use crate::pipeline::{Alarm, LedgerView, Pipeline, Places};
 use crate::policy::Policy;
+use crate::refused::RefusedEffects;
 use crate::stats::HandlerStats;
 use crate::supervisor::{Attach, SupervisorActor};
 
@@ -24,6 +25,8 @@ pub struct World {
     pub handler: Arc<dyn Handler>,
     /// The ledger as it lies on this machine.
     pub view: Box<dyn LedgerView>,
+    /// What topics refused of its effects.
+    pub refused: Arc<RefusedEffects>,
     /// What others observe.
     pub stats: Arc<HandlerStats>,
     /// Is asked for commands and dead letters.
@@ -45,9 +48,10 @@ pub struct Actors {
 
 /// Starts supervisor and committer on the current arbiter.
 pub fn start(world: World) -> Actors {
-    let World { policy, source, handler, view, stats, aside, sink, on_halt } = world;
+    let World { policy, source, handler, view, refused, stats, aside, sink, on_halt } = world;
     // A handler that is begun anew keeps its counters, not its breaker.
     stats.breaker.set_open(None);
+    stats.set_unwritten(None);
     let open = Rc::new(RefCell::new(OpenEpoch::default()));
     let alarm = Alarm::new(source.handler.clone(), Rc::from(on_halt as Box<dyn Fn(String)>));
     let committer = Committer::new(open.clone(), sink, stats.clone(), &policy, alarm.clone()).start();
@@ -67,6 +71,7 @@ pub fn start(world: World) -> Actors {
             source,
             handler,
             view,
+            refused,
             stats,
             open,
             supervisor: ctx.address(),

@@ -13,6 +13,7 @@ mod dlt;
 mod forward;
 mod growth;
 mod keys;
+mod letters;
 mod library;
 mod orders;
 mod outage;

@@ -198,6 +198,9 @@ impl OrderActor {
     /// Effects that the broker would refuse never join an epoch: they would take it down with them.
     fn check(&self, effects: Effects) -> Outcome {
         let policy = &self.pipeline.policy;
+        if let Some(why) = self.refused_before(&effects) {
+            return Outcome::Failed(Failure::permanent(code::REFUSED, why));
+        }
         if let StateChange::Set(state) = &effects.state {
             let key = self.cell.lane.borrow().key.as_ref().map_or(0, |key| key.len());
             let numbers = policy.sequence.as_ref().map_or(0, |it| Sequence::max_bytes(it.max_waiting));
@@ -220,6 +223,13 @@ impl OrderActor {
                 format!("the handler emitted {} bytes to {}, which takes {max}", emit.size(), emit.topic),
             )),
         }
+    }
+
+    /// Why a topic refused what the record emitted the last time.
+    fn refused_before(&self, effects: &Effects) -> Option<String> {
+        let offset = self.cell.lane.borrow().current()?.record.offset;
+        let partition = self.partition.borrow().partition();
+        self.pipeline.refused.take(partition, offset).filter(|_| !effects.emit.is_empty())
     }
 
     fn ask_supervisor(&mut self, attempt: u32, failure: Box<Failure>, ctx: &mut Context<Self>) {

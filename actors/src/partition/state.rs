@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::effects::Emit;
-use crate::epoch::{AssignmentEpoch, Letter, PartitionEpoch};
+use crate::epoch::{AssignmentEpoch, Effect, Letter, PartitionEpoch};
 use crate::ledger::{Books, IdHasher, PartitionRow, Row};
 use crate::order::LaneCell;
 use crate::record::{Millis, NextOffset, Partition, Record};
@@ -85,7 +84,7 @@ enum Tenure {
 /// What the open epoch holds of this partition.
 #[derive(Default)]
 pub(super) struct Share {
-    pub(super) emits: Vec<Emit>,
+    pub(super) emits: Vec<Effect>,
     pub(super) letters: Vec<Letter>,
     pub(super) rows: Vec<Row>,
     pub(super) lanes: Vec<Rc<LaneCell>>,
