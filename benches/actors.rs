@@ -140,6 +140,7 @@ async fn house(
         source: Arc::new(source),
         handler: Arc::new(ForwardHandler::new("copies")),
         view: Box::new(Empty),
+        refused: Arc::default(),
         stats: stats.clone(),
         sink: Box::new(move |epoch| epochs.send(epoch).expect("the committing thread lives")),
         on_halt: Box::new(|reason| panic!("{reason}")),

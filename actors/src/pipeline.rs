@@ -18,6 +18,7 @@ use crate::handler::{Handler, Source};
 use crate::order::{Go, LaneCell, OrderActor, Place};
 use crate::policy::Policy;
 use crate::record::Partition;
+use crate::refused::RefusedEffects;
 use crate::stats::HandlerStats;
 use crate::supervisor::{Breaker, Followers, SupervisorActor};
 
@@ -72,6 +73,8 @@ pub struct Pipeline {
     pub gate: Arc<RwLock<()>>,
     /// What is on its way into the dead-letter topic behind an earlier record.
     pub followers: RefCell<Followers>,
+    /// What topics refused of it.
+    pub refused: Arc<RefusedEffects>,
     /// Judges failures.
     pub supervisor: Addr<SupervisorActor>,
     /// Takes a partition anew from its ledger.

@@ -246,6 +246,7 @@ pub struct HandlerStats {
     /// What came to a bad end and was begun anew.
     pub restarts: Restarts,
     failures: [Counter; FailureClass::ALL.len()],
+    unwritten: Mutex<Option<String>>,
     partitions: RwLock<BTreeMap<Partition, Arc<PartitionStats>>>,
 }
 
@@ -253,6 +254,16 @@ impl HandlerStats {
     /// Failed attempts of a class.
     pub fn failures(&self, class: FailureClass) -> &Counter {
         &self.failures[class as usize]
+    }
+
+    /// Why the last epoch is not committed yet, once an attempt has failed.
+    pub fn unwritten(&self) -> Option<String> {
+        self.unwritten.lock().expect("no holder panics").clone()
+    }
+
+    /// An attempt to write has failed for this reason, or all is written.
+    pub fn set_unwritten(&self, why: Option<String>) {
+        *self.unwritten.lock().expect("no holder panics") = why;
     }
 
     /// Starts to show a partition that was just assigned.

@@ -83,10 +83,15 @@ fn judge_handler(view: &HandlerView, now: Millis, stalled_after: Duration) -> Ha
     let breaker = view.stats.breaker.open();
     // While nothing may begin, nothing can be stalled.
     let stalled_after = if breaker.is_some() { Duration::MAX } else { stalled_after };
-    let partitions: Vec<_> = held
+    let mut partitions: Vec<_> = held
         .iter()
         .map(|(partition, stats)| judge_partition(*partition, stats, now, stalled_after))
         .collect();
+    if let Some(why) = view.stats.unwritten() {
+        for reason in partitions.iter_mut().filter_map(|partition| partition.reason.as_mut()) {
+            reason.push_str(&format!("; what is done cannot be written: {why}"));
+        }
+    }
     let joined = view.stats.rebalances.get() > 0;
     HandlerReadiness {
         name: view.name.to_string(),
@@ -244,6 +249,21 @@ mod tests {
         running(&view, 0, 5, 75);
         let reason = judged(view).partitions.remove(0).reason;
         assert_eq!(reason.as_deref(), Some("no progress for 1m 15s with a lag of 5"));
+    }
+
+    #[test]
+    fn what_keeps_an_epoch_from_being_written_is_told_of_the_partitions_that_wait_for_it() {
+        let view = joined();
+        running(&view, 0, 5, 75);
+        running(&view, 1, 0, 75);
+        view.stats.set_unwritten(Some("there is no topic orders-dlt".into()));
+        let handler = judged(view);
+        let reason = handler.partitions[0].reason.as_deref().unwrap_or_default();
+        assert!(
+            reason.ends_with("; what is done cannot be written: there is no topic orders-dlt"),
+            "{reason}"
+        );
+        assert!(handler.partitions[1].ready, "it has nothing to write");
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct LastRestart {
     /// The key that it worked on; told to this machine only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Why.
+    /// Why; it may name keys, and is told to this machine only.
     pub why: String,
 }
 
@@ -141,6 +141,7 @@ fn handler(
 fn last_restart(restart: Restart, keys: bool) -> LastRestart {
     let Restart { at, partition, actor, key, why } = restart;
     let partition = partition.map(|partition| partition.0);
+    let why = if keys { why } else { "told to its own machine only; see the log".to_owned() };
     LastRestart { at, partition, actor: actor.to_owned(), key: key.filter(|_| keys), why }
 }
 

@@ -29,7 +29,7 @@ use crate::kafka::owner::{CommandTopic, Owner, OwnerParts};
 use crate::kafka::rebalance::IntakeContext;
 use crate::kafka::restore::Restore;
 use crate::kafka::wire::{KafkaWire, Sessions, Step};
-use crate::kafka::writer::{Job, Writer, WriterParts};
+use crate::kafka::writer::{Job, Refusals, Writer, WriterParts};
 use crate::looking::window::Window;
 use crate::observed::HandlerView;
 use crate::settings::{
@@ -95,6 +95,8 @@ pub struct Blueprint<'a> {
     pub gate: Arc<RwLock<()>>,
     /// Where its local view lies.
     pub view_dir: Arc<ViewDir>,
+    /// What its topics refused, over all its lives.
+    pub refusals: Arc<Refusals>,
     /// Told why it cannot go on.
     pub on_halt: OnHalt,
 }
@@ -220,6 +222,8 @@ impl Blueprint<'_> {
             view: joints.store.clone(),
             intake: joints.intake.clone(),
             times: self.view.epoch_commit_times.clone(),
+            stats: self.view.stats.clone(),
+            refusals: self.refusals.clone(),
             on_halt: self.on_halt.clone(),
         }
     }
@@ -277,6 +281,7 @@ impl Blueprint<'_> {
             }),
             handler: self.handler.clone(),
             view: Box::new(SharedView(joints.store.clone())),
+            refused: self.refusals.effects.clone(),
             stats: self.view.stats.clone(),
             gate: self.gate.clone(),
             aside,

@@ -14,6 +14,7 @@ mod dlt;
 mod forward;
 mod growth;
 mod keys;
+mod letters;
 mod library;
 mod orders;
 mod outage;

@@ -18,7 +18,7 @@ use crate::ledger::{RecentIds, Sequence};
 use crate::outcome::{Failure, FailureClass, Outcome, code};
 use crate::partition::{Admission, Condemned, PartitionState, place};
 use crate::pipeline::Pipeline;
-use crate::record::key_text;
+use crate::record::{Offset, key_text};
 use crate::supervisor::{Failed, Tried};
 
 /// See the module's documentation.
@@ -84,8 +84,8 @@ impl OrderActor {
                 true
             }
             Turn::Duplicate { hold, number, conflict } => {
-                if conflict {
-                    self.tell_conflict();
+                if let Some((offset, event_id)) = conflict {
+                    self.tell_conflict(offset, event_id.as_deref());
                 }
                 self.partition.borrow_mut().duplicate(self.cell.lane.borrow().key.as_deref(), hold, number);
                 self.letter_is_done(hold);
@@ -125,14 +125,15 @@ impl OrderActor {
         }
     }
 
-    fn tell_conflict(&self) {
+    fn tell_conflict(&self, offset: Offset, event_id: Option<&[u8]>) {
         self.pipeline.stats.id_conflicts.add(1);
+        let (source, partition) = (&self.pipeline.source, self.partition.borrow().partition());
+        let (key, event_id) = (self.key_text(), key_text(event_id));
         tracing::warn!(
-            handler = %self.pipeline.source.handler,
-            partition = self.partition.borrow().partition().0,
-            offset = self.cell.lane.borrow().taken().0,
-            key = %self.key_text(),
-            "an event id came again with another payload; dropped as a duplicate"
+            "{}: {}[{partition}]@{offset} key \"{key}\": its event id \"{event_id}\" came before with another value; \
+             dropped as a duplicate. If these are two events, their producer must give them two ids",
+            source.handler,
+            source.topic
         );
     }
 
@@ -220,6 +221,9 @@ impl OrderActor {
     /// Effects that the broker would refuse never join an epoch: they would take it down with them.
     fn check(&self, effects: Effects) -> Outcome {
         let policy = &self.pipeline.policy;
+        if let Some(why) = self.refused_before(&effects) {
+            return Outcome::Failed(Failure::permanent(code::REFUSED, why));
+        }
         if let StateChange::Set(state) = &effects.state {
             let key = self.cell.lane.borrow().key.as_ref().map_or(0, |key| key.len());
             let numbers = policy.sequence.as_ref().map_or(0, |it| Sequence::max_bytes(it.max_waiting));
@@ -242,6 +246,13 @@ impl OrderActor {
                 format!("the handler emitted {} bytes to {}, which takes {max}", emit.size(), emit.topic),
             )),
         }
+    }
+
+    /// Why a topic refused what the record emitted the last time.
+    fn refused_before(&self, effects: &Effects) -> Option<String> {
+        let offset = self.cell.lane.borrow().current()?.record.offset;
+        let partition = self.partition.borrow().partition();
+        self.pipeline.refused.take(partition, offset).filter(|_| !effects.emit.is_empty())
     }
 
     fn ask_supervisor(&mut self, attempt: u32, failure: Box<Failure>, ctx: &mut Context<Self>) {

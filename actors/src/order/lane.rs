@@ -123,8 +123,8 @@ pub enum Turn {
         hold: Hold,
         /// Its number, where records are ordered by one.
         number: Option<i64>,
-        /// The id came before with another payload.
-        conflict: bool,
+        /// The id came before with another payload: where this one lies, and the id.
+        conflict: Option<(Offset, Option<Bytes>)>,
     },
     /// Hand the current record to the handler.
     Attempt(u32),
@@ -234,15 +234,14 @@ impl Lane {
 
     fn begin(&mut self, mut next: Taken, attempt: u32, oldest_ms: i64) -> Turn {
         let known = next.id.as_ref().map_or(IdMatch::New, |id| self.head.ids.find(id, oldest_ms));
+        let conflict =
+            |next: &Taken| (known == IdMatch::Conflict).then(|| (next.record.offset, next.event_id.clone()));
         match self.out_of_sequence(&next) {
             None => {}
             Some(None) => {
+                let conflict = conflict(&next);
                 self.finish(&next);
-                return Turn::Duplicate {
-                    hold: next.hold,
-                    number: None,
-                    conflict: known == IdMatch::Conflict,
-                };
+                return Turn::Duplicate { hold: next.hold, number: None, conflict };
             }
             Some(late) => next.defect = late.map(Box::new),
         }
@@ -250,12 +249,9 @@ impl Lane {
             next.defect = Some(Box::new(condemned));
         }
         if next.defect.is_none() && known != IdMatch::New {
+            let conflict = conflict(&next);
             self.finish(&next);
-            return Turn::Duplicate {
-                hold: next.hold,
-                number: next.sequence,
-                conflict: known == IdMatch::Conflict,
-            };
+            return Turn::Duplicate { hold: next.hold, number: next.sequence, conflict };
         }
         let (defective, letter) = (next.defect.is_some(), next.hold.is_letter());
         self.current = Some(next);
