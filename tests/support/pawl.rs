@@ -263,7 +263,7 @@ pub fn command(args: &[&str], stdin: &[u8]) -> Finished {
 }
 
 /// `pawl` without the settings that the test's own environment may hold.
-fn program(dir: &Path) -> Command {
+pub fn program(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pawl"));
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {
