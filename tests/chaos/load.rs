@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use super::support::clients::{Out, Publisher};
 use super::support::kafka::Broker;
 
-const KEYS: usize = 300;
+pub const KEYS: usize = 300;
 
 /// A running producer.
 pub struct Load {
@@ -23,9 +23,7 @@ impl Load {
     /// Begins to write about `rate` records a second.
     pub fn start(broker: &Broker, topic: &str, rate: u32, seed: u64) -> Load {
         let (publisher, topic) = (Publisher::new(broker), topic.to_owned());
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
+        Load::of(move |stopped| {
             let mut rng = SmallRng::seed_from_u64(seed);
             let mut numbers = vec![0_u32; KEYS];
             let (began, mut sent) = (Instant::now(), 0_u64);
@@ -46,8 +44,15 @@ impl Load {
             }
             publisher.flush();
             sent
-        });
-        Load { stop, thread }
+        })
+    }
+
+    /// Begins to write as `produce` does until it is told to stop; it returns how many different events those
+    /// were.
+    pub fn of(produce: impl FnOnce(Arc<AtomicBool>) -> u64 + Send + 'static) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        Load { stop, thread: std::thread::spawn(move || produce(stopped)) }
     }
 
     /// Ends it; returns how many different events were written.

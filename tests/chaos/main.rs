@@ -8,17 +8,37 @@
 //! Instances are killed (SIGKILL), stopped beyond their session and continued (SIGSTOP, SIGCONT), ended
 //! (SIGTERM), started with and without their local view; their links to the broker are cut, silenced and
 //! slowed by Toxiproxy; the broker is restarted once; and while all instances are down another tool
-//! moves the group's offsets, back to the beginning and, later, forward. What happens when is drawn
-//! from the seed, which is printed. The verdict is reached from what Kafka's own console consumer reads.
+//! moves the group's offsets, back to the beginning and, later, forward.
+//!
+//! Each instance has two handlers: one goes by offsets, the other by numbers that three producers write out
+//! of order, twice, late or never ([`numbered`]). The service that both call fails for a few attempts, or
+//! until it is mended ([`service`]): keys wait for retries, and go into quarantine. Meanwhile an operator at
+//! the command line replays letters and pauses keys, and some of the commands are killed and given again
+//! ([`operator`]). In the end the service is mended, and everything is replayed until no letter is left.
+//!
+//! What happens when is drawn from the seed, which is printed. The verdict is reached from what Kafka's own
+//! console consumer reads, from the letters, and from the journals of the service: each event took effect
+//! once, those of a key in order over the whole history, quarantine and replay included ([`verdict`],
+//! [`sequence`]); each letter has its reason ([`letters`]); no attempt was left out or early ([`attempts`]);
+//! the books agree with the topics.
 //!
 //! The program is its own harness: `cargo test` runs it with its defaults, a short run.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attempts;
 mod instance;
+mod letters;
 mod load;
+mod member;
+mod numbered;
+mod operator;
+mod pipeline;
 mod plan;
+mod read;
+mod sequence;
+mod service;
 mod tally;
 mod verdict;
 mod world;
@@ -51,6 +71,18 @@ pub struct Options {
     /// Only what happens to links, or to processes, or nothing at all.
     #[arg(long, value_enum, default_value_t = Faults::All)]
     pub faults: Faults,
+    /// What follows on a number that is missing for too long; if nothing is said, the seed decides.
+    #[arg(long, value_enum)]
+    pub gap: Option<Gap>,
+}
+
+/// What follows on a number that is missing for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Gap {
+    /// A dead letter of the record behind it.
+    DeadLetter,
+    /// Nothing: it is given up.
+    Skip,
 }
 
 /// Which kinds of faults.
@@ -105,11 +137,13 @@ fn main() {
     let Some(mut options) = options(&args) else { return };
     let seed = options.seed.unwrap_or_else(|| rand::random::<u64>() % 1_000_000);
     let handler =
-        options.handler.get_or_insert_with(|| MEMBERSHIPS[seed as usize % MEMBERSHIPS.len()].into());
-    println!("chaos: seed {seed}, {:?}, {} instances, {handler}", options.duration, options.instances);
+        options.handler.get_or_insert_with(|| MEMBERSHIPS[seed as usize % MEMBERSHIPS.len()].into()).clone();
+    let gap = *options.gap.get_or_insert(if seed % 3 == 0 { Gap::Skip } else { Gap::DeadLetter });
+    let (duration, instances) = (options.duration, options.instances);
+    println!("chaos: seed {seed}, {duration:?}, {instances} instances, {handler}, gaps: {gap:?}");
     let Some(mut world) = world::World::build(&options) else { return };
     let outcome = world.run(&options, seed);
-    let findings = verdict::reach(&world, &outcome);
+    let findings = verdict::reach(&world, &outcome, &options);
     if findings.is_empty() {
         println!("chaos: seed {seed}: nothing lost, nothing twice, all in order");
         return;

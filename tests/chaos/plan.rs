@@ -5,11 +5,13 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::pipeline::{NUMBERED, PARTITIONS, TALLY};
+use super::service::{DEFECTS, Defects};
 use super::support::proxy::Quality;
-use super::{Faults, Options};
+use super::{Faults, Options, load, numbered};
 
 /// Something that happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// SIGKILL.
     Kill(usize),
@@ -32,6 +34,32 @@ pub enum Event {
     },
     /// All instances end, another tool moves the group's offsets, all start.
     MoveOffsets(Move),
+    /// The service has these defects from now on.
+    Service(Defects),
+    /// An operator gives a command.
+    Asked(Asked),
+}
+
+/// A command of an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub what: Ask,
+    pub handler: &'static str,
+    /// The key, where it is about one.
+    pub key: String,
+    /// The command's process is killed after this time, and given again.
+    pub killed_after: Option<Duration>,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    ReplayAll,
+    ReplaySlowly,
+    ReplayKey,
+    StopReplay,
+    Pause,
+    Resume,
 }
 
 /// How another tool moves the group's offsets.
@@ -44,7 +72,7 @@ pub enum Move {
 }
 
 /// All events by their time since the start.
-pub fn draw(options: &Options, seed: u64, partitions: i32) -> Vec<(Duration, Event)> {
+pub fn draw(options: &Options, seed: u64) -> Vec<(Duration, Event)> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut events = Vec::new();
     for instance in 0..usize::from(options.instances) {
@@ -59,9 +87,10 @@ pub fn draw(options: &Options, seed: u64, partitions: i32) -> Vec<(Duration, Eve
         let share = |rng: &mut SmallRng, from, to| options.duration.mul_f64(rng.random_range(from..to));
         events.push((share(&mut rng, 0.2, 0.3), Event::MoveOffsets(Move::Back)));
         events.push((share(&mut rng, 0.45, 0.6), Event::RestartBroker { hard: rng.random() }));
-        let forward = Move::Forward(rng.random_range(0..partitions), rng.random_range(1..50));
+        let forward = Move::Forward(rng.random_range(0..PARTITIONS), rng.random_range(1..50));
         events.push((share(&mut rng, 0.7, 0.8), Event::MoveOffsets(forward)));
     }
+    operators(&mut rng, options.duration, &mut events);
     events.retain(|(at, _)| *at < options.duration);
     events.sort_by_key(|(at, _)| *at);
     events
@@ -103,4 +132,38 @@ fn links(rng: &mut SmallRng, duration: Duration, link: usize, events: &mut Vec<(
         events.push((at + lasts, Event::Link(link, Quality::Good)));
         at += lasts + seconds(rng, 4.0, 20.0);
     }
+}
+
+/// The service is mended in part, and breaks in part; letters are replayed after it, and keys paused.
+fn operators(rng: &mut SmallRng, duration: Duration, events: &mut Vec<(Duration, Event)>) {
+    let mut at = seconds(rng, 8.0, 12.0);
+    while at < duration {
+        events.push((at, Event::Service(Defects(rng.random_range(0..1 << DEFECTS)))));
+        for _ in 0..rng.random_range(1..4) {
+            let what = match rng.random_range(0..8) {
+                0..4 => Ask::ReplayAll,
+                4..6 => Ask::ReplaySlowly,
+                6 => Ask::ReplayKey,
+                _ => Ask::StopReplay,
+            };
+            events.push((at + seconds(rng, 0.0, 4.0), Event::Asked(asked(rng, what))));
+        }
+        if rng.random_ratio(1, 2) {
+            let pause = asked(rng, Ask::Pause);
+            let resume = Asked { what: Ask::Resume, ..pause.clone() };
+            events.push((at, Event::Asked(pause)));
+            events.push((at + seconds(rng, 1.0, 15.0), Event::Asked(resume)));
+        }
+        at += seconds(rng, 4.0, 10.0);
+    }
+}
+
+fn asked(rng: &mut SmallRng, what: Ask) -> Asked {
+    let (handler, key) = if rng.random_ratio(2, 3) {
+        (TALLY, format!("key-{}", rng.random_range(0..load::KEYS)))
+    } else {
+        (NUMBERED, format!("numbered-{}", rng.random_range(0..numbered::KEYS)))
+    };
+    let killed_after = rng.random_ratio(1, 3).then(|| seconds(rng, 0.05, 2.0));
+    Asked { what, handler, key, killed_after }
 }

@@ -37,29 +37,3 @@ impl std::str::FromStr for Link {
         Ok(Link { count, hash: u64::from_str_radix(hash, 16).map_err(drop)? })
     }
 }
-
-/// What an event does to its handler, the same on every attempt and every instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Temper {
-    /// Done after so many milliseconds.
-    Takes(u64),
-    /// So many attempts fail before one is done.
-    FailsFor(u32),
-    /// Becomes a dead letter.
-    Poison,
-}
-
-/// One in 500 is poison, one in 50 fails at first, one in 250 outlasts a rebalance, half of the others take
-/// a while.
-pub fn temper(event_id: &str) -> Temper {
-    let mut hasher = SipHasher13::new();
-    hasher.write(event_id.as_bytes());
-    let n = hasher.finish() % 1_000;
-    match n {
-        0..2 => Temper::Poison,
-        2..22 => Temper::FailsFor(1 + (n % 2) as u32),
-        22..26 => Temper::Takes(2_000),
-        26..500 => Temper::Takes(n % 40),
-        _ => Temper::Takes(0),
-    }
-}

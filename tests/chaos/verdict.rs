@@ -1,55 +1,88 @@
 //! The verdict, from what Kafka's own console consumer and tools read: no code of Pawl's takes part but the
-//! definition of the tally and, for the books, the decoding of their row.
+//! definition of the tally, the names of headers and, for the books, the decoding of their row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pawl_actors::ledger::{PARTITION_KEY, PartitionRow};
 
+use super::pipeline::{NUMBERED, PARTITIONS, Pipeline, TALLY};
+use super::read::{Letter, Read, effect, letters, read};
 use super::support::clients;
 use super::support::kafka::Broker;
-use super::tally::{Link, Temper, temper};
-use super::world::{Outcome, PARTITIONS, World};
+use super::tally::Link;
+use super::world::{Outcome, World};
+use super::{Gap, Options, attempts, sequence};
 
-/// A record as the console consumer prints it.
-struct Read {
-    partition: i32,
-    offset: i64,
-    key: String,
-    value: String,
+/// From so many events on there must have been letters, and from ten times as many on those of every kind.
+const MANY: u64 = 15_000;
+
+/// What was found of a handler.
+struct Found<'a> {
+    pipeline: &'a Pipeline,
+    input: Vec<Read>,
+    output: Vec<Read>,
+    letters: Vec<Letter>,
 }
 
 /// Everything that is not as it must be.
-pub fn reach(world: &World, outcome: &Outcome) -> Vec<String> {
+pub fn reach(world: &World, outcome: &Outcome, options: &Options) -> Vec<String> {
     let broker = &world.broker;
     let mut findings = outcome.findings.clone();
-    let dead_letters = format!("{}-dlt", world.input);
-    let [input, output, letters] = std::thread::scope(|scope| {
-        let topics = [&world.input, &world.output, &dead_letters];
-        topics
-            .map(|topic| scope.spawn(|| read(broker, topic)))
-            .map(|read| read.join().expect("Kafka's consumer reads"))
+    let [tally, numbered] = std::thread::scope(|scope| {
+        let pipelines = world.pipelines.each_ref();
+        let gather = |pipeline| scope.spawn(move || gather(broker, pipeline));
+        pipelines.map(gather).map(|gathered| gathered.join().expect("Kafka's consumer reads"))
     });
-    println!(
-        "{} events, read {} of the input, {} of the output, {} dead letters",
-        outcome.sent,
-        input.len(),
-        output.len(),
-        letters.len()
-    );
-    judge_chains(&input, &output, outcome, &mut findings);
-    judge_letters(&input, &letters, outcome, &mut findings);
-    judge_books(world, &input, outcome, &mut findings);
+    let noted = world.service.noted();
+    let gap = options.gap.unwrap_or(Gap::DeadLetter);
+    tell(world, outcome, [&tally, &numbered], noted.len());
+    judge_chains(&tally, outcome, &mut findings);
+    sequence::judge(&numbered.input, &numbered.output, &numbered.letters, gap, &mut findings);
+    attempts::judge(&noted, &mut findings);
+    for found in [&tally, &numbered] {
+        let Found { pipeline, input, letters, .. } = found;
+        super::letters::judge(pipeline, input, letters, &noted, &mut findings);
+        judge_books(broker, found, outcome, &mut findings);
+        judge_mix(found, gap, outcome.sent[0], &mut findings);
+    }
     judge_transactions(broker, &mut findings);
     findings
 }
 
+fn gather<'a>(broker: &Broker, pipeline: &'a Pipeline) -> Found<'a> {
+    std::thread::scope(|scope| {
+        let topics = [&pipeline.input, &pipeline.output];
+        let [input, output] = topics
+            .map(|topic| scope.spawn(|| read(broker, topic)))
+            .map(|read| read.join().expect("Kafka's consumer reads"));
+        Found { pipeline, input, output, letters: letters(broker, &pipeline.letters()) }
+    })
+}
+
+fn tell(world: &World, outcome: &Outcome, found: [&Found<'_>; 2], noted: usize) {
+    for (Found { pipeline, input, output, letters }, sent) in found.into_iter().zip(outcome.sent) {
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for letter in letters {
+            *kinds.entry(&letter.disposition).or_default() += 1;
+        }
+        let (name, input, output) = (pipeline.name, input.len(), output.len());
+        println!(
+            "{name}: {sent} events, read {input} of the input, {output} of the output, letters {kinds:?}"
+        );
+    }
+    let operator = &world.operator;
+    println!("{noted} calls of events that fail; {} commands, {} killed", operator.done, operator.killed);
+}
+
 /// The fold of the input, key by key, held against the output.
-fn judge_chains(input: &[Read], output: &[Read], outcome: &Outcome, findings: &mut Vec<String>) {
+fn judge_chains(found: &Found<'_>, outcome: &Outcome, findings: &mut Vec<String>) {
+    let Found { input, output, .. } = found;
     let mut found: BTreeMap<&str, Vec<&Read>> = BTreeMap::new();
     for read in output {
         found.entry(&read.key).or_default().push(read);
     }
-    let applied: BTreeSet<&str> = output.iter().filter_map(|read| id_of(&read.value)).collect();
+    let applied = output.iter().filter_map(|read| effect(&read.value));
+    let applied: BTreeSet<&str> = applied.map(|effect| effect.event_id).collect();
     let mut expected: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut states: BTreeMap<&str, Link> = BTreeMap::new();
     let mut seen = BTreeSet::new();
@@ -57,7 +90,7 @@ fn judge_chains(input: &[Read], output: &[Read], outcome: &Outcome, findings: &m
         let id = read.value.as_str();
         // What an operator skipped may be missing, all else must be there.
         let optional = outcome.skipped.get(&read.partition).is_some_and(|range| range.contains(&read.offset));
-        if temper(id) == Temper::Poison || (optional && !applied.contains(id)) || !seen.insert(id) {
+        if (optional && !applied.contains(id)) || !seen.insert(id) {
             continue;
         }
         let state = states.entry(&read.key).or_default();
@@ -85,48 +118,53 @@ fn judge_chains(input: &[Read], output: &[Read], outcome: &Outcome, findings: &m
     findings.extend(found.keys().map(|key| format!("{key}: in the output, but not in the input")));
 }
 
-/// Each poisonous event has one letter (each of its copies one), and nothing else has.
-fn judge_letters(input: &[Read], letters: &[Read], outcome: &Outcome, findings: &mut Vec<String>) {
-    let mut expected: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut optional: BTreeMap<&str, usize> = BTreeMap::new();
-    for read in input.iter().filter(|read| temper(&read.value) == Temper::Poison) {
-        let skipped = outcome.skipped.get(&read.partition).is_some_and(|range| range.contains(&read.offset));
-        *if skipped { &mut optional } else { &mut expected }.entry(&read.value).or_default() += 1;
-    }
-    let mut found: BTreeMap<&str, usize> = BTreeMap::new();
-    for letter in letters {
-        *found.entry(&letter.value).or_default() += 1;
-    }
-    for id in expected.keys().chain(optional.keys()).chain(found.keys()).collect::<BTreeSet<_>>() {
-        let least = expected.get(*id).copied().unwrap_or_default();
-        let most = least + optional.get(*id).copied().unwrap_or_default();
-        let found = found.get(*id).copied().unwrap_or_default();
-        if !(least..=most).contains(&found) {
-            findings.push(format!("{id}: {found} dead letters instead of {least}"));
-        }
-    }
-}
-
-/// Every partition's books balance, and count every record of the input.
-fn judge_books(world: &World, input: &[Read], outcome: &Outcome, findings: &mut Vec<String>) {
+/// Every partition's books balance, count every record of the input, and know no letter that nobody has dealt
+/// with; nothing waits.
+fn judge_books(broker: &Broker, found: &Found<'_>, outcome: &Outcome, findings: &mut Vec<String>) {
+    let Found { pipeline, input, letters, .. } = found;
     let mut rows: BTreeMap<i32, PartitionRow> = BTreeMap::new();
-    for record in clients::read_all(&world.broker, "tally-changelog") {
+    for record in clients::read_all(broker, &pipeline.changelog()) {
         if record.key.as_deref() == Some(PARTITION_KEY) {
             let row = PartitionRow::decode(record.value.as_deref().unwrap_or_default());
             rows.insert(record.partition, row.expect("a partition row"));
         }
     }
     for partition in 0..PARTITIONS {
+        let name = format!("{} partition {partition}", pipeline.name);
         let Some(row) = rows.get(&partition) else {
-            findings.push(format!("partition {partition}: no row in the changelog"));
+            findings.push(format!("{name}: no row in the changelog"));
             continue;
         };
         let records = input.iter().filter(|read| read.partition == partition).count() as u64;
-        let skipped = outcome.skipped.get(&partition).map_or(0, |range| (range.end - range.start) as u64);
+        let letters = letters.iter().filter(|letter| letter.partition == partition).count() as u64;
+        let skipped = outcome.skipped.get(&partition).filter(|_| pipeline.name == TALLY);
+        let skipped = skipped.map_or(0, |range| (range.end - range.start) as u64);
         let books = &row.books;
-        if !books.balance() || !(records.saturating_sub(skipped)..=records).contains(&books.received) {
-            findings.push(format!("partition {partition}: {records} records, but its books say {books:?}"));
+        let counted = (records.saturating_sub(skipped)..=records).contains(&books.received);
+        if !books.balance() || !counted {
+            findings.push(format!("{name}: {records} records, but its books say {books:?}"));
         }
+        if (books.dead_lettered, books.parked, books.replayed) != (0, 0, letters) {
+            findings.push(format!("{name}: {letters} letters, but its books say {books:?}"));
+        }
+    }
+}
+
+/// What the run is there for has happened.
+fn judge_mix(found: &Found<'_>, gap: Gap, sent: u64, findings: &mut Vec<String>) {
+    let Found { pipeline, letters, .. } = found;
+    if sent >= MANY && letters.is_empty() {
+        findings.push(format!("{}: there were no letters: the run shows nothing of them", pipeline.name));
+    }
+    let kinds: &[&str] = match (pipeline.name, gap) {
+        _ if sent < 10 * MANY => &[],
+        // In quarantine what is late follows like anything else.
+        (NUMBERED, Gap::DeadLetter) => &["follower", "sequence-gap"],
+        (NUMBERED, Gap::Skip) => &["sequence-late"],
+        _ => &["poison", "exhausted", "follower"],
+    };
+    for kind in kinds.iter().filter(|kind| !letters.iter().any(|letter| letter.disposition == **kind)) {
+        findings.push(format!("{}: no letter is a {kind}: the run shows nothing of it", pipeline.name));
     }
 }
 
@@ -143,44 +181,4 @@ fn judge_transactions(broker: &Broker, findings: &mut Vec<String>) {
     findings.extend(
         open.filter(|line| !line.trim().is_empty()).map(|line| format!("a transaction is open: {line}")),
     );
-}
-
-fn id_of(value: &str) -> Option<&str> {
-    value.split(' ').nth(2)
-}
-
-/// All that a reader of committed records gets of a topic, partition by partition, in order.
-fn read(broker: &Broker, topic: &str) -> Vec<Read> {
-    let args = [
-        ["--bootstrap-server", broker.bootstrap()],
-        ["--topic", topic],
-        ["--isolation-level", "read_committed"],
-        // Until nothing more comes.
-        ["--timeout-ms", "15000"],
-        ["--formatter-property", "print.partition=true"],
-        ["--formatter-property", "print.offset=true"],
-        ["--formatter-property", "print.key=true"],
-    ];
-    let args = [&args.concat()[..], &["--from-beginning"]].concat();
-    let class = "org.apache.kafka.tools.consumer.ConsoleConsumer";
-    let output = broker.java_tool(class, &args, b"").expect("Java is there");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let mut all: Vec<Read> = text.lines().map(parse).collect();
-    all.sort_by_key(|read| (read.partition, read.offset));
-    all
-}
-
-/// Partition, offset, key and value, with tabs in between.
-fn parse(line: &str) -> Read {
-    let mut fields = line.splitn(4, '\t');
-    let mut field = |name: &str| {
-        let field = fields.next().unwrap_or_else(|| panic!("no {name}: {line}"));
-        field.strip_prefix(name).unwrap_or(field).to_owned()
-    };
-    Read {
-        partition: field("Partition:").parse().expect("a partition"),
-        offset: field("Offset:").parse().expect("an offset"),
-        key: field(""),
-        value: field(""),
-    }
 }

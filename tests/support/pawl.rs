@@ -65,8 +65,8 @@ impl Pawl {
         assert!(self.child.is_none(), "this instance runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a writable log");
         let mut command = match self.own {
-            None => program(env!("CARGO_BIN_EXE_pawl"), &self.dir),
-            Some(_) => program(std::env::current_exe().expect("this binary has a path"), &self.dir),
+            None => program(&self.dir),
+            Some(_) => clean(std::env::current_exe().expect("this binary has a path"), &self.dir),
         };
         match self.own {
             None => command.args(["run", "--config", "pawl.toml"]),
@@ -268,7 +268,7 @@ pub fn command(args: &[&str], stdin: &[u8]) -> Finished {
     let dir = process::scratch("command");
     let file = |name: &str| dir.join(name);
     std::fs::write(file("in"), stdin).expect("the scratch directory can be written");
-    let mut command = program(env!("CARGO_BIN_EXE_pawl"), &dir);
+    let mut command = program(&dir);
     command.args(args).stdin(File::open(file("in")).expect("just written"));
     command.stdout(File::create(file("out")).expect("a writable directory"));
     command.stderr(File::create(file("err")).expect("a writable directory"));
@@ -280,8 +280,13 @@ pub fn command(args: &[&str], stdin: &[u8]) -> Finished {
     finished
 }
 
-/// `pawl`, or another program, without the settings that the test's own environment may hold.
-fn program(executable: impl AsRef<OsStr>, dir: &Path) -> Command {
+/// `pawl` without the settings that the test's own environment may hold.
+pub fn program(dir: &Path) -> Command {
+    clean(env!("CARGO_BIN_EXE_pawl"), dir)
+}
+
+/// A program without such settings.
+fn clean(executable: impl AsRef<OsStr>, dir: &Path) -> Command {
     let mut command = Command::new(executable);
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {

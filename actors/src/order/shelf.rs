@@ -50,6 +50,13 @@ impl OrderActor {
     /// Writes rows for what the lane holds without one, while it waits for a retry; `true` if there is no
     /// room for one, and the lane is free because of that.
     pub(super) fn shelve(&mut self) -> bool {
+        let free = self.shelve_queue();
+        // What came early may lie below a record that has a row now: a repeat waits in the queue.
+        self.cover();
+        free
+    }
+
+    fn shelve_queue(&mut self) -> bool {
         let mut out = BytesMut::new();
         loop {
             let Some(row) = self.cell.lane.borrow().parked_row(&mut out) else {
@@ -150,8 +157,8 @@ impl OrderActor {
 }
 
 /// Where numbers order a lane, what finished may lie behind what did not in the input: whatever lies below gets a row in
-/// the same epoch, whether there is room or not. Belongs to every turn in which a record was finished. `true` if there
-/// was something to do.
+/// the same epoch, whether there is room or not. Belongs to every turn in which a record was finished or got a row. `true`
+/// if there was something to do.
 pub fn cover(cell: &LaneCell, partition: &RefCell<PartitionState>) -> bool {
     let (mut out, mut covered) = (BytesMut::new(), false);
     loop {
