@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::record::{Offset, Partition};
 
-/// Records that are remembered, at most: each is there from when a handler ends because of it until it is
-/// handled again, here or, unnoticed, elsewhere.
+/// Records that are remembered, at most: each is there from when a handler ends because of it until it is a
+/// dead letter, here or, unnoticed, elsewhere.
 const MAX: usize = 10_000;
 
 /// See the module's documentation.
@@ -30,15 +30,23 @@ impl RefusedEffects {
         self.count.store(notes.len(), Ordering::Release);
     }
 
-    /// Why what the record emitted before was refused, if it was; told once.
-    pub fn take(&self, partition: Partition, offset: Offset) -> Option<String> {
+    /// Why what the record emitted before was refused, if it was. It is so until that is durable: the epoch that
+    /// says so may fail for the sake of another record.
+    pub fn why(&self, partition: Partition, offset: Offset) -> Option<String> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
+        self.why.lock().expect("no holder panics").get(&(partition, offset)).cloned()
+    }
+
+    /// The record is a dead letter, durably: what it emits in a replay is tried.
+    pub fn forget(&self, partition: Partition, offset: Offset) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
         let mut notes = self.why.lock().expect("no holder panics");
-        let why = notes.remove(&(partition, offset));
+        notes.remove(&(partition, offset));
         self.count.store(notes.len(), Ordering::Release);
-        why
     }
 }
 
@@ -47,13 +55,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_told_once_and_only_of_its_record() {
+    fn a_note_is_of_its_record_until_it_is_forgotten() {
         let refused = RefusedEffects::default();
-        assert_eq!(refused.take(Partition(1), Offset(7)), None);
+        assert_eq!(refused.why(Partition(1), Offset(7)), None);
         refused.note(Partition(1), Offset(7), "too old".into());
-        assert_eq!(refused.take(Partition(0), Offset(7)), None);
-        assert_eq!(refused.take(Partition(1), Offset(7)).as_deref(), Some("too old"));
-        assert_eq!(refused.take(Partition(1), Offset(7)), None);
+        assert_eq!(refused.why(Partition(0), Offset(7)), None);
+        for _ in 0..2 {
+            assert_eq!(refused.why(Partition(1), Offset(7)).as_deref(), Some("too old"));
+        }
+        refused.forget(Partition(1), Offset(7));
+        assert_eq!(refused.why(Partition(1), Offset(7)), None);
     }
 
     #[test]
@@ -63,6 +74,6 @@ mod tests {
             refused.note(Partition(0), Offset(offset), String::new());
         }
         assert_eq!(refused.why.lock().expect("no holder panics").len(), MAX);
-        assert!(refused.take(Partition(0), Offset(MAX as i64)).is_some(), "the newest is there");
+        assert!(refused.why(Partition(0), Offset(MAX as i64)).is_some(), "the newest is there");
     }
 }

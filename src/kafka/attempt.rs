@@ -52,12 +52,10 @@ pub struct RefusedRecord {
     pub code: RDKafkaErrorCode,
     /// Why, and what to do.
     pub why: String,
-    /// Numbers of all effects that were refused for their key or their time stamp.
-    pub effects: Vec<usize>,
 }
 
 /// What it means for the attempt that the broker refused a record: a `code` that is more exact than its own.
-pub fn refused(refused: &Refused, code: RDKafkaErrorCode, effects: Vec<usize>) -> AttemptError {
+pub fn refused(refused: &Refused, code: RDKafkaErrorCode) -> AttemptError {
     let Some(remedy) = remedy(code, &refused.topic) else {
         return refused_record(code, refused.to_string(), &refused.topic);
     };
@@ -67,8 +65,12 @@ pub fn refused(refused: &Refused, code: RDKafkaErrorCode, effects: Vec<usize>) -
         tag: refused.tag,
         code,
         why: format!("{code}: {remedy}"),
-        effects,
     })
+}
+
+/// Whether a transaction that failed for this reason did so because of one of its records.
+pub fn is_of_a_record(code: RDKafkaErrorCode) -> bool {
+    remedy(code, "").is_some()
 }
 
 /// What to do about a record that is refused for what it is.

@@ -58,15 +58,20 @@ pub struct Delivered {
 
 impl Delivered {
     /// The first refusal is the cause, the others follow from it; but a record that was refused for
-    /// the sake of another one of its batch is never the cause.
+    /// the sake of another one of its batch or of its transaction is never the cause.
     fn refuse(&mut self, code: RDKafkaErrorCode, refused: impl FnOnce() -> Refused) {
-        let follows = |code| code == RDKafkaErrorCode::InvalidDifferentRecord;
+        let follows = |code| code == RDKafkaErrorCode::InvalidDifferentRecord || is_purged(code);
         match &self.refused {
             None => self.refused = Some(refused()),
             Some(kept) if follows(kept.code) && !follows(code) => self.refused = Some(refused()),
             Some(_) => {}
         }
     }
+}
+
+/// Whether a record was not even sent, because its transaction had failed.
+pub fn is_purged(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
 }
 
 /// A record that the broker did not take.
@@ -118,9 +123,8 @@ impl Acks {
 
     /// The record that was refused first, unless that was only for the sake of another.
     pub fn refused_for_itself(&self) -> Option<Refused> {
-        let follows = |code| matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight);
         let delivered = self.delivered.lock().expect("no holder panics");
-        delivered.refused.clone().filter(|refused| !follows(refused.code))
+        delivered.refused.clone().filter(|refused| !is_purged(refused.code))
     }
 
     /// Numbers of the effects that were refused for their key or their time stamp.
@@ -218,6 +222,7 @@ mod tests {
     fn the_cause_is_the_first_refusal_that_is_not_for_the_sake_of_another_record() {
         let mut delivered = Delivered::default();
         for code in [
+            RDKafkaErrorCode::PurgeQueue,
             RDKafkaErrorCode::InvalidDifferentRecord,
             RDKafkaErrorCode::InvalidRecord,
             RDKafkaErrorCode::InvalidDifferentRecord,

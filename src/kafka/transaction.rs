@@ -3,7 +3,7 @@
 //! business.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pawl_actors::effects::Emit;
@@ -17,7 +17,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::attempt::{self, AttemptError, refused_offsets, refused_record};
 use super::commit_metadata::CommitMetadata;
-use super::delivery::{Acks, Delivered, DeliveryContext, Refused, Tag, Undelivered};
+use super::delivery::{Acks, Delivered, DeliveryContext, Refused, Tag, Undelivered, is_purged};
 use super::group::{self, Membership};
 use super::headers;
 use super::rebalance::IntakeContext;
@@ -260,8 +260,7 @@ impl Session {
 
     /// What a record that was not taken means for the attempt.
     fn refused(&self, refused: &Refused) -> AttemptError {
-        let follows = matches!(refused.code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight);
-        if self.transactional && follows && self.producer.client().fatal_error().is_none() {
+        if self.transactional && is_purged(refused.code) && self.producer.client().fatal_error().is_none() {
             return self.spoiled(refused.to_string());
         }
         let mut code = refused.code;
@@ -270,7 +269,7 @@ impl Session {
             let cause = group::transaction_error(&self.producer, PURGE_TIMEOUT).map(|cause| cause.code);
             code = cause.filter(|cause| *cause == RDKafkaErrorCode::InvalidTimestamp).unwrap_or(code);
         }
-        self.or_gone(attempt::refused(refused, code, self.acks.refused_effects()))
+        self.or_gone(attempt::refused(refused, code))
     }
 
     /// The transaction failed as a whole, and what was asked of it for that reason.
@@ -279,9 +278,32 @@ impl Session {
             return self.refused(&refused);
         }
         match group::transaction_error(&self.producer, PURGE_TIMEOUT) {
+            Some(cause) if attempt::is_of_a_record(cause.code) => match self.reported_refusal() {
+                Some(refused) => self.or_gone(attempt::refused(&refused, cause.code)),
+                None => self.judged(cause.code, cause.to_string(), "the topic"),
+            },
             Some(cause) => self.judged(cause.code, cause.to_string(), "the topic"),
             None => AttemptError::Abortable(text),
         }
+    }
+
+    /// The record that the transaction failed of, once it is reported: the transaction may know it before.
+    fn reported_refusal(&self) -> Option<Refused> {
+        let deadline = Instant::now() + PURGE_TIMEOUT;
+        loop {
+            let refused = self.acks.refused_for_itself();
+            let follows = |refused: &Refused| refused.code == RDKafkaErrorCode::InvalidDifferentRecord;
+            if refused.as_ref().is_some_and(|refused| !follows(refused)) || Instant::now() >= deadline {
+                return refused;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Numbers of the effects of the last batch that were refused for their key or their time stamp; all of them
+    /// are known once it is aborted.
+    pub fn refused_effects(&self) -> Vec<usize> {
+        self.acks.refused_effects()
     }
 
     /// What the broker's refusal of a record or of a partition means for the attempt.

@@ -72,6 +72,10 @@ pub trait Wire {
     /// Takes back what the last attempt sent; `false` if this producer can do no more.
     fn abort(&mut self) -> bool;
 
+    /// Numbers of the effects of the last attempt that their topics refused for their key or their time stamp;
+    /// all of them are known once it is taken back.
+    fn refused_effects(&self) -> Vec<usize>;
+
     /// What the group has committed for a partition, waiting for open transactions; `None` for another
     /// tool's commit or none at all.
     ///
@@ -287,6 +291,10 @@ impl Wire for KafkaWire {
 
     fn abort(&mut self) -> bool {
         self.sessions.current().is_ok_and(Session::abort)
+    }
+
+    fn refused_effects(&self) -> Vec<usize> {
+        self.sessions.all.get(self.sessions.turn).map(Session::refused_effects).unwrap_or_default()
     }
 
     fn committed(&self, partition: Partition) -> Result<Option<CommitMetadata>, KafkaError> {

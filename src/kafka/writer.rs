@@ -281,6 +281,7 @@ impl<W: Wire> Writer<W> {
             for letter in &part.letters {
                 let place = delivered.places.get(&number).copied();
                 self.tell_letter(part.partition, letter, place);
+                self.parts.refusals.effects.forget(part.partition, letter.offset);
                 number += 1;
             }
             rows.entry(part.partition.0).or_default().extend(part.rows.iter().chain([&part.partition_row]));

@@ -252,7 +252,7 @@ impl OrderActor {
     fn refused_before(&self, effects: &Effects) -> Option<String> {
         let offset = self.cell.lane.borrow().current()?.record.offset;
         let partition = self.partition.borrow().partition();
-        self.pipeline.refused.take(partition, offset).filter(|_| !effects.emit.is_empty())
+        self.pipeline.refused.why(partition, offset).filter(|_| !effects.emit.is_empty())
     }
 
     fn ask_supervisor(&mut self, attempt: u32, failure: Box<Failure>, ctx: &mut Context<Self>) {

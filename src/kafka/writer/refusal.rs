@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use pawl_actors::clock;
+use pawl_actors::effects::Emit;
 use pawl_actors::epoch::{Effect, Letter, PartitionEpoch};
-use pawl_actors::record::{Offset, Partition};
+use pawl_actors::record::{Millis, Offset, Partition};
 use pawl_actors::refused::RefusedEffects;
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -14,6 +16,9 @@ use super::Writer;
 use crate::kafka::attempt::RefusedRecord;
 use crate::kafka::delivery::Tag;
 use crate::kafka::wire::Wire;
+
+/// Time stamps that differ by less from the clock are taken by every topic.
+const SAME_TIME_MS: u64 = 60_000;
 
 /// What topics refused, for the handler's next life.
 #[derive(Debug, Default)]
@@ -42,14 +47,14 @@ impl Refusals {
 }
 
 impl<W: Wire> Writer<W> {
-    /// Notes what can be done about a refused record, and says which one it is of.
+    /// Notes what can be done about a refused record of an attempt that was taken back, and says which one it is
+    /// of.
     pub(super) fn refuse(&self, refused: &RefusedRecord, parts: &[&PartitionEpoch]) -> String {
-        let RefusedRecord { topic, partition, tag, code, why, effects } = refused;
+        let RefusedRecord { topic, partition, tag, code, why } = refused;
         let place = format!("{topic}[{partition}]");
-        for number in effects {
-            if let Some((of, Effect { of: Some(offset), emit })) = effect(parts, *number) {
-                // Where the time is that of writing, it is the clock that is wrong, and not the record.
-                if *code == RDKafkaErrorCode::InvalidTimestamp && emit.timestamp.is_none() {
+        for number in self.parts.wire.refused_effects() {
+            if let Some((of, Effect { of: Some(offset), emit })) = effect(parts, number) {
+                if !is_to_blame(*code, emit) {
                     continue;
                 }
                 let why = format!("{place} did not take what the handler emitted: {why}");
@@ -78,6 +83,16 @@ impl<W: Wire> Writer<W> {
             },
         };
         format!("{place} did not take {what}: {why}")
+    }
+}
+
+/// Whether a record can be the cause, for a whole batch may be told one error. Where its time is that of writing
+/// it is the clock that is wrong; a time of this minute is no cause either, and a record with a key is not invalid.
+fn is_to_blame(code: RDKafkaErrorCode, emit: &Emit) -> bool {
+    let far = |at: Millis| at.0.abs_diff(clock::now().0) > SAME_TIME_MS;
+    match code {
+        RDKafkaErrorCode::InvalidTimestamp => emit.timestamp.is_some_and(far),
+        _ => emit.key.is_none(),
     }
 }
 

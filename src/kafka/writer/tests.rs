@@ -41,6 +41,8 @@ struct Script {
     /// What happens before the first answer to a write is heard of.
     meanwhile: Option<Box<dyn FnOnce()>>,
     asked: RefCell<Vec<String>>,
+    /// Numbers of the effects that were refused.
+    refused_effects: Vec<usize>,
     /// Whether the first record of a step is never acknowledged while more may come.
     takes_more: bool,
     /// When the play began, and how long ago that is.
@@ -94,6 +96,10 @@ impl Wire for Script {
     fn abort(&mut self) -> bool {
         self.note("abort".into());
         self.aborts.pop_front().unwrap_or(true)
+    }
+
+    fn refused_effects(&self) -> Vec<usize> {
+        self.refused_effects.clone()
     }
 
     fn committed(&self, partition: Partition) -> Committed {
@@ -384,40 +390,50 @@ fn what_no_retry_heals_ends_the_handler_with_the_reason() {
 
 /// Partition 1, of whose records two emitted one each, and a third became a dead letter; before them an answer.
 fn eventful() -> Epoch {
-    let emit = |timestamp: Option<i64>| Emit {
+    let emit = |key: Option<&'static [u8]>, timestamp: Option<i64>| Emit {
         topic: "billed".into(),
         partition: None,
-        key: None,
+        key: key.map(Bytes::from_static),
         value: None,
         headers: Vec::new(),
         timestamp: timestamp.map(Millis),
     };
-    let effect = |of: Option<i64>, timestamp| Effect { of: of.map(Offset), emit: emit(timestamp) };
+    let effect = |of: Option<i64>, key, timestamp| Effect { of: of.map(Offset), emit: emit(key, timestamp) };
     let mut own = share(7, 1);
-    own.emits = vec![effect(None, None), effect(Some(4), Some(1)), effect(Some(5), None)];
+    own.emits = vec![
+        effect(None, None, None),
+        effect(Some(4), Some(b"k"), Some(1)),
+        effect(Some(5), Some(b"k"), None),
+        effect(Some(6), None, None),
+    ];
     own.letters =
-        vec![Letter { emit: emit(None), offset: Offset(6), key: "ORD-1".into(), cause: "422".into() }];
+        vec![Letter { emit: emit(None, None), offset: Offset(6), key: "ORD-1".into(), cause: "422".into() }];
     Epoch { number: 7, partitions: vec![share(7, 0), own] }
 }
 
 /// What the writer says of a refused record, and of which records it remembers that.
 fn refused(tag: Tag, code: RDKafkaErrorCode, effects: &[usize]) -> (String, Option<u64>, Vec<i64>) {
     let refused = Refused { topic: "billed".into(), partition: 3, tag, code };
-    let mut stage = Stage::failing([attempt::refused(&refused, code, effects.to_vec())]);
+    let writes = VecDeque::from([attempt::refused(&refused, code)]);
+    let mut stage = Stage::new(Script { writes, refused_effects: effects.to_vec(), ..Script::default() });
     let reason = stage.write_with(eventful(), &channel().1).expect_err("it cannot go on");
     let refusals = &stage.writer.parts.refusals;
-    let noted = |offset: &i64| refusals.effects.take(Partition(1), Offset(*offset)).is_some();
+    let noted = |offset: &i64| refusals.effects.why(Partition(1), Offset(*offset)).is_some();
     (reason, refusals.take(), (0..10).filter(noted).collect())
 }
 
 #[test]
 fn what_a_topic_refuses_is_told_with_the_record_that_it_is_of_and_remembered_if_that_record_is_the_cause() {
     let (reason, told, noted) = refused(Tag::Effect(1), RDKafkaErrorCode::InvalidTimestamp, &[1, 2]);
-    assert!(reason.starts_with("billed[3] did not take what orders[1]@4 emitted (0 bytes)"), "{reason}");
+    assert!(reason.starts_with("billed[3] did not take what orders[1]@4 emitted (1 bytes)"), "{reason}");
     assert!(reason.contains("message.timestamp.before.max.ms"), "{reason}");
     assert_eq!((told, noted), (Some(1), vec![4]), "the other one has the time of this machine's clock");
-    let (_, told, noted) = refused(Tag::Effect(1), RDKafkaErrorCode::InvalidRecord, &[0, 1, 2]);
-    assert_eq!((told, noted), (Some(2), vec![4, 5]), "an answer to a command is of no record");
+    let (_, told, noted) = refused(Tag::Effect(1), RDKafkaErrorCode::InvalidRecord, &[0, 1, 2, 3]);
+    assert_eq!(
+        (told, noted),
+        (Some(1), vec![6]),
+        "with a key it is not to blame, though its batch is told so"
+    );
 }
 
 #[test]
