@@ -268,9 +268,10 @@ impl Owner {
         let (partition, assignment, intake) = (one.partition, one.assignment, self.parts.intake.clone());
         one.stats.end.set(standing.high);
         let parked = self.parts.view.parked_rows(partition.0).map_err(|error| error.to_string())?;
-        let (claims, end) = (standing.claims, standing.high);
+        let Standing { claims, low, high: end, .. } = standing;
+        let stats = one.stats;
         let ownership =
-            Ownership { partition, assignment, claim, row, parked, fresh, claims, end, stats: one.stats };
+            Ownership { partition, assignment, claim, row, parked, fresh, claims, low, end, stats };
         let window = self.parts.window.clone();
         let started = Box::new(move |actor| {
             window.begun(partition.0, &actor);

@@ -205,7 +205,8 @@ mod tests {
         let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 4, 3][..], b"503\0\0\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]), "version 2");
 
-        let quarantine = Quarantine { first: 5, next: 7, offset: 300, replay: Some(1), cause: "422".into(), before: 0 };
+        let quarantine =
+            Quarantine { first: 5, next: 7, offset: 300, replay: Some(1), cause: "422".into(), before: 0 };
         let head = Head { taken: Offset(301), quarantine: Some(Box::new(quarantine)), ..Head::default() };
         let row = head.row(Some(b"K"), &mut BytesMut::new());
         let value = [&[2, 0xda, 4, 0, 0, 0, 1, 5, 7, 0xd8, 4, 1, 2, 3][..], b"422\0\0"].concat();

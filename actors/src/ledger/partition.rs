@@ -360,8 +360,12 @@ mod tests {
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
         assert!(row.books.balance());
         let place = Place { letter: true, offset: 9 };
-        let row =
-            PartitionRow { starting: Some(place), named: vec![Named { place, crashes: 2 }], rewinds: rewound(), ..row };
+        let row = PartitionRow {
+            starting: Some(place),
+            named: vec![Named { place, crashes: 2 }],
+            rewinds: rewound(),
+            ..row
+        };
         let stored = row.row(&mut BytesMut::new());
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
         assert!(!Books { received: 1, ..Books::default() }.balance());

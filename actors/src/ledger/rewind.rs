@@ -65,9 +65,7 @@ impl Rewinds {
     /// Whether a dead letter was written before its record was read once more, so that it must not be replayed.
     /// `original`: where its record lies.
     pub fn supersede(&self, letter: i64, original: i64, letters_id: &str) -> bool {
-        self.0
-            .iter()
-            .any(|one| letter < one.letters && original >= one.to && one.letters_id == letters_id)
+        self.0.iter().any(|one| letter < one.letters && original >= one.to && one.letters_id == letters_id)
     }
 
     /// Whether a dead letter belongs to older books than those that began at `began`.

@@ -173,7 +173,11 @@ fn only_rewinds_that_still_say_something_fill_the_row() {
         assert!(rewinds.has_room(7, number % 2 == 0));
         rewinds.push(rewind(number, 7, number % 2 == 0));
     }
-    assert_eq!((rewinds.0.len(), rewinds.number()), (1, 200), "none says more than one to the same place with a reset");
+    assert_eq!(
+        (rewinds.0.len(), rewinds.number()),
+        (1, 200),
+        "none says more than one to the same place with a reset"
+    );
     let mut rewinds = Rewinds::default();
     for number in 1..=MAX as u64 {
         rewinds.push(rewind(number, number as i64, false));

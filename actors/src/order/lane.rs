@@ -24,6 +24,7 @@ use crate::outcome::Failure;
 use crate::partition::Receipt;
 use crate::record::{NextOffset, Offset, Record};
 
+pub use self::ordered::Discarded;
 pub use self::waiting::Shelved;
 
 /// What is known of a record beyond this process.
@@ -184,6 +185,18 @@ impl Lane {
             changed: false,
             carried_by: 0,
         }
+    }
+
+    /// The head is up to date with this rewind of its partition.
+    pub fn knows_rewind(&mut self, number: u64) {
+        self.head.rewound = number;
+    }
+
+    /// How many of its parked rows hold records below an offset.
+    pub fn rows_below(&self, offset: i64) -> u64 {
+        let all = self.current.iter().chain(&self.queue);
+        let is_row = |taken: &&Taken| matches!(taken.hold, Hold::Row { .. });
+        all.filter(is_row).filter(|taken| taken.record.offset.0 < offset).count() as u64
     }
 
     /// Takes a record in: it begins at once if the lane is free and `may_begin`, else it queues.
@@ -353,14 +366,14 @@ impl Lane {
         Some(done)
     }
 
-    /// Forgets the records that have not begun: they will be delivered again. Where numbers order them, those below
-    /// one that ends yet may need rows, so they stay.
+    /// Forgets the records that have not begun and have no row: they will be delivered again. Where numbers order
+    /// them, those below one that ends yet may need rows, so they stay.
     pub fn let_go(&mut self) {
         if self.is_sequenced() {
             return;
         }
         self.letters = self.current.as_ref().map_or(0, |taken| u64::from(taken.hold.is_letter()));
-        self.queue.clear();
+        self.queue.retain(|taken| matches!(taken.hold, Hold::Row { .. }));
     }
 
     /// The attempt that runs or waits for a place at the handler.

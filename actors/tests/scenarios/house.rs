@@ -199,7 +199,7 @@ impl Asides {
                 Aside::Letters => letter_topic(),
             };
             match want.ask {
-                Ask::End => (want.reply)(Found::End(all.len() as i64)),
+                Ask::End | Ask::High => (want.reply)(Found::End(all.len() as i64)),
                 Ask::Records(from) => {
                     let gone = self.gone.lock().unwrap();
                     let after: Vec<Record> =
@@ -273,6 +273,7 @@ pub fn policy() -> Policy {
         max_epoch_bytes: 1_000_000,
         max_in_flight: 100,
         attempt_timeout: Duration::from_secs(5),
+        rewind_grace: Duration::from_secs(5),
         epoch_interval: Duration::from_millis(5),
         max_undecided: 1,
         idle_key_after: Duration::from_secs(60),
@@ -417,6 +418,7 @@ async fn own(
         parked: rows.parked(),
         fresh: false,
         claims,
+        low: 0,
         end: 3,
         stats,
     };
