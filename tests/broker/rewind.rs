@@ -87,7 +87,7 @@ struct Place {
     group: String,
 }
 
-fn place(broker: &support::Broker) -> Place {
+fn place(broker: &support::Broker, guarantee: &str) -> Place {
     let (input, group) = (support::topic(broker, "orders", 1), support::unique("rewind"));
     let mended = Arc::new(AtomicBool::new(false));
     let well = mended.clone();
@@ -101,7 +101,7 @@ fn place(broker: &support::Broker) -> Place {
         })
     });
     let more = format!(
-        "event_id = \"header:ce_id\"\nhttp = {{ url = \"{}\" }}\nbreaker = {{ keys = 0 }}\n\
+        "guarantee = \"{guarantee}\"\nevent_id = \"header:ce_id\"\nhttp = {{ url = \"{}\" }}\nbreaker = {{ keys = 0 }}\n\
          retry = {{ initial = \"10m\", max = \"10m\" }}\ndead_letter = {{ then = \"quarantine\" }}",
         service.url()
     );
@@ -129,7 +129,7 @@ impl Place {
 #[test]
 fn a_rewind_goes_through_a_kill_and_its_books_balance_beside_what_stays_from_before() {
     let Some(broker) = support::broker() else { return };
-    let mut place = place(broker);
+    let mut place = place(broker, "exactly-once");
     let letters = format!("{}-dlt", place.input);
     assert_eq!(support::read_all(broker, &letters).len(), 15, "10 of BAD, 5 of LATE");
     let audit = place.pawl.audit();
@@ -179,9 +179,35 @@ fn a_rewind_goes_through_a_kill_and_its_books_balance_beside_what_stays_from_bef
 }
 
 #[test]
+fn without_transactions_a_kill_leaves_a_rewind_whole_too() {
+    let Some(broker) = support::broker() else { return };
+    let mut place = place(broker, "at-least-once");
+    let config = place.config();
+    let asking = std::thread::spawn(move || {
+        rewind(&config, &["--to-earliest", "--reset-state", "--yes", "--timeout", "1m"])
+    });
+    let commands = format!("{}-commands", place.group);
+    support::read_until(broker, &commands, DEADLINE, |seen| !seen.is_empty());
+    place.pawl.kill();
+    place.pawl.start();
+    let said = asking.join().expect("it does not panic");
+    assert_eq!(said.code, 0, "{said:?}\n{}", place.pawl.log());
+    let again = || ["A", "B", "C"].iter().all(|good| done(&place.service, good).len() >= 20).then_some(());
+    until("everything comes again", DEADLINE, again);
+    clients::wait_for_end(broker, &place.group, &place.input, DEADLINE);
+    for good in ["A", "B", "C"] {
+        let all = done(&place.service, good);
+        assert_eq!(all[all.len() - 10..], numbers(good), "in order, from the first one on");
+    }
+    assert_eq!(place.pawl.terminate(), 0, "{}", place.pawl.log());
+    assert!(!place.pawl.log().contains("moved"), "nobody moved the group's offset:\n{}", place.pawl.log());
+    place.pawl.audit();
+}
+
+#[test]
 fn what_cannot_be_rewound_is_refused_before_anything_is_asked_and_by_the_owner() {
     let Some(broker) = support::broker() else { return };
-    let place = place(broker);
+    let place = place(broker, "exactly-once");
     let config = place.config();
     let commands = format!("{}-commands", place.group);
     let unsaid = rewind(&config, &["--to-offset", "30", "--keep-state"]);

@@ -366,14 +366,14 @@ impl Lane {
         Some(done)
     }
 
-    /// Forgets the records that have not begun and have no row: they will be delivered again. Where numbers order
-    /// them, those below one that ends yet may need rows, so they stay.
+    /// Forgets the records that have not begun: they will be delivered again. Where numbers order them, those below
+    /// one that ends yet may need rows, so they stay.
     pub fn let_go(&mut self) {
         if self.is_sequenced() {
             return;
         }
         self.letters = self.current.as_ref().map_or(0, |taken| u64::from(taken.hold.is_letter()));
-        self.queue.retain(|taken| matches!(taken.hold, Hold::Row { .. }));
+        self.queue.clear();
     }
 
     /// The attempt that runs or waits for a place at the handler.

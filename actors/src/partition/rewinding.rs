@@ -58,10 +58,8 @@ impl PartitionActor {
         let deadline = Instant::now() + self.pipeline.policy.rewind_grace;
         let id = id.to_owned();
         self.state.borrow().stats().set_phase(PartitionPhase::Draining);
+        // Lanes keep what they hold: the rows among it have to be counted.
         self.state.borrow_mut().drain();
-        for cell in self.live.cells() {
-            cell.lane.borrow_mut().let_go();
-        }
         self.rewinding = Some(Rewinding { id, command, to, reset, deadline, step: Step::Draining });
         ctx.run_interval(DRAIN_CHECK_EVERY, Self::check_rewind);
         None

@@ -187,6 +187,8 @@ pub struct Asides {
     pub commands: Arc<Mutex<Vec<Record>>>,
     /// Letters that were removed from their topic.
     pub gone: Arc<Mutex<Vec<i64>>>,
+    /// Whether their topic cannot be read.
+    pub unreadable: Arc<AtomicBool>,
 }
 
 impl Asides {
@@ -199,6 +201,9 @@ impl Asides {
                 Aside::Letters => letter_topic(),
             };
             match want.ask {
+                _ if want.topic == Aside::Letters && self.unreadable.load(Ordering::Relaxed) => {
+                    (want.reply)(Found::Failed("no right".into()));
+                }
                 Ask::End | Ask::High => (want.reply)(Found::End(all.len() as i64)),
                 Ask::Records(from) => {
                     let gone = self.gone.lock().unwrap();

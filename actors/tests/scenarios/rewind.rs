@@ -380,6 +380,47 @@ fn a_rewind_that_would_not_be_sound_is_refused_and_says_why() {
 }
 
 #[test]
+fn where_superseded_letters_cannot_be_told_the_partition_goes_on_where_it_was() {
+    scenario(|| async {
+        let mut house = House::new(Script::default(), Rows::default(), policy()).await;
+        let topic = [record(0, Some("A"), "a1"), record(1, Some("A"), "a2")];
+        house.take(topic[..1].iter().cloned());
+        house.pass(SOON).await;
+        house.asides.unreadable.store(true, Ordering::Relaxed);
+        let id = house.rewound(to(0), &topic).await;
+        let (progress, message) = said(&id);
+        assert!(progress == Progress::Refused && message.contains("no right"), "{message}");
+        assert_eq!(house.script.calls(), ["a2#1"]);
+        assert_eq!((house.partition_row().rewinds.number(), house.books().received), (0, 2));
+        assert!(house.rebuilds.lock().unwrap().is_empty(), "nobody asks again");
+    });
+}
+
+/// A call that fails while the partition drains has its lane parked, with what is behind it.
+#[test]
+fn a_lane_that_is_parked_by_a_failure_in_the_last_moment_loses_nothing() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [Act::WaitAndFail]);
+        let mut house = House::new(script, Rows::default(), policy()).await;
+        let topic = [
+            record(0, Some("A"), "a1"),
+            record(1, Some("B"), "b1"),
+            record(2, Some("A"), "a2"),
+            record(3, Some("A"), "a3"),
+        ];
+        house.take(topic.clone());
+        house.pass(SOON).await;
+        house.ask(to(0));
+        house.pass(SOON).await;
+        house.script.open_gates.store(true, Ordering::Relaxed);
+        house.rewound_by_now(&topic).await;
+        assert_eq!(sorted(house.script.calls()), ["a1#1", "a2#1", "a3#1", "b1#1"]);
+        assert_eq!((house.books().received, house.books().applied, house.rows.parked().len()), (4, 4, 0));
+    });
+}
+
+#[test]
 fn where_numbers_order_records_only_the_beginning_is_known() {
     scenario(|| async {
         let sequence = SequencePolicy {
