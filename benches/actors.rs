@@ -80,6 +80,7 @@ fn policy() -> Policy {
         breaker: BreakerPolicy { keys: 5, probe_every: Duration::from_secs(1) },
         restarts: RestartPolicy { restarts: 0, within: Duration::from_secs(1) },
         careful: None,
+        followers_gather: Duration::ZERO,
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 1_000, bytes: 1 << 20 },
             partition: ParkingBounds { records: 1_000, bytes: 1 << 20 },
@@ -141,6 +142,7 @@ async fn house(
         source: Arc::new(source),
         handler: Arc::new(ForwardHandler::new("copies")),
         view: Box::new(Empty),
+        refused: Arc::default(),
         stats: stats.clone(),
         sink: Box::new(move |epoch| epochs.send(epoch).expect("the committing thread lives")),
         on_halt: Box::new(|reason| panic!("{reason}")),

@@ -8,6 +8,10 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "the other benchmark uses the rest")]
+#[path = "throughput/measure.rs"]
+mod measure;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +35,9 @@ struct Options {
     /// Runs of each kind.
     #[arg(long, default_value_t = 5)]
     pairs: usize,
+    /// The handler's `commit_interval`.
+    #[arg(long, default_value = "5ms")]
+    commit_interval: String,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -40,8 +47,21 @@ fn fails(key: &str) -> bool {
     key[1..].parse::<usize>().is_ok_and(|key| key.is_multiple_of(ONE_IN))
 }
 
-/// Records a second of the healthy keys, from the first call to the last of their ends.
-fn run(broker: &Broker, poisoned: bool) -> f64 {
+/// What one run came to.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// Records a second of the healthy keys, from the first call to the last of their ends.
+    rate: f64,
+    /// Seconds of CPU until then: of Pawl, of the broker, and of this process, which is the service.
+    cpu: [f64; 3],
+}
+
+fn cpu(broker: &Broker, pawl: &Pawl) -> [f64; 3] {
+    let pawl = pawl.pid().map_or(0.0, measure::cpu_seconds);
+    [pawl, measure::broker_cpu(broker), measure::cpu_seconds(std::process::id())]
+}
+
+fn run(broker: &Broker, options: &Options, poisoned: bool) -> Run {
     let (input, group) = (support::topic(broker, "poison", 4), support::unique("poison"));
     support::produce(broker, &input, (0..RECORDS).map(|n| Out::new(format!("K{}", n % KEYS), n.to_string())));
     let mended = Arc::new(AtomicBool::new(!poisoned));
@@ -52,14 +72,17 @@ fn run(broker: &Broker, poisoned: bool) -> f64 {
     });
     let more = format!(
         "http = {{ url = \"{}\", max_in_flight = 1000 }}\nretry = {{ attempts = 3, initial = \"1s\", max = \"1s\", jitter \
-         = 0.0 }}\ndead_letter = {{ then = \"quarantine\" }}",
-        service.url()
+         = 0.0 }}\ndead_letter = {{ then = \"quarantine\" }}\ncommit_interval = \"{}\"",
+        service.url(),
+        options.commit_interval
     );
     let mut pawl = Pawl::new(&support::settings(broker, &input, &group, &more));
+    let before = cpu(broker, &pawl);
     pawl.start();
     let healthy = |call: &support::Call| !fails(&call.received.key) && call.succeeded();
     let expected = RECORDS - RECORDS / ONE_IN;
     service.wait("the healthy keys' records", expected, DEADLINE, healthy);
+    let after = cpu(broker, &pawl);
     let calls = service.calls();
     let began = calls.iter().map(|call| call.began).min().expect("there were calls");
     let ended = calls.iter().filter(|call| healthy(call)).filter_map(|call| call.ended).max();
@@ -72,7 +95,7 @@ fn run(broker: &Broker, poisoned: bool) -> f64 {
         pawl.audit();
     }
     drop(pawl);
-    rate
+    Run { rate, cpu: [0, 1, 2].map(|n| after[n] - before[n]) }
 }
 
 /// Every record of the failing keys lies in the dead-letter topic, each key's in order.
@@ -121,9 +144,10 @@ fn bring_back(broker: &Broker, input: &str, service: &Service, pawl: &Pawl) {
     }
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn main() {
@@ -131,14 +155,20 @@ fn main() {
     let Some(broker) = support::broker() else { return };
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for pair in 1..=options.pairs {
-        without.push(run(broker, false));
-        with.push(run(broker, true));
-        println!(
-            "pair {pair}: {:.0}/s without, {:.0}/s with failing keys",
-            without[pair - 1],
-            with[pair - 1]
-        );
+        without.push(run(broker, &options, false));
+        with.push(run(broker, &options, true));
+        let (without, with) = (without[pair - 1], with[pair - 1]);
+        println!("pair {pair}: {:.0}/s without, {:.0}/s with failing keys", without.rate, with.rate);
     }
-    let (with, without) = (median(with), median(without));
-    println!("healthy keys, medians: {without:.0}/s without, {with:.0}/s with: {:.2}", with / without);
+    let rates = [&without, &with].map(|runs| median(runs, |run| run.rate));
+    println!(
+        "healthy keys, medians: {:.0}/s without, {:.0}/s with: {:.2}",
+        rates[0],
+        rates[1],
+        rates[1] / rates[0]
+    );
+    for (n, who) in ["Pawl", "broker", "service"].into_iter().enumerate() {
+        let seconds = [&without, &with].map(|runs| median(runs, |run| run.cpu[n]));
+        println!("CPU of the {who}, medians: {:.2} s without, {:.2} s with", seconds[0], seconds[1]);
+    }
 }

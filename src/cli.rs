@@ -16,7 +16,7 @@ pub use asking::{
     Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
 };
 pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment};
-pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource};
+pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource, Top};
 pub use rewind::Rewind;
 
 /// Ordered, idempotent, per-key event processing on Kafka topics.
@@ -43,6 +43,7 @@ fn after_help() -> String {
          pawl dlt list orders-dlt                            what failed, and why\n  \
          pawl dlt replay --all                               hand it to the handler again\n  \
          pawl keys show ORD-4711                             what is known of one key\n  \
+         pawl top                                            what goes on in the running instance\n  \
          pawl audit                                          do the books agree with the topics?\n\n{}",
         Exit::table()
     )
@@ -67,6 +68,8 @@ pub enum Command {
     Keys(Keys),
     /// Have a handler's records handled once more, from an offset or a time on.
     Rewind(Rewind),
+    /// Watch a running instance: what watches over what, what was begun anew, and why.
+    Top(Top),
     /// Create the topics of the settings.
     #[command(subcommand)]
     Topics(Topics),

@@ -64,6 +64,9 @@ const HANDLER_COUNTS: &[HandlerCount] = &[
     }),
     ("pawl_keys_quarantined", "Keys that went into quarantine", |stats| stats.quarantined.get()),
     ("pawl_rebalances", "Assignments and revocations", |stats| stats.rebalances.get()),
+    ("pawl_restarts", "Parts of Pawl that came to a bad end and were begun anew", |stats| {
+        stats.restarts.count.get()
+    }),
     ("pawl_event_id_conflicts", "Event ids that came again with another payload", |stats| {
         stats.id_conflicts.get()
     }),
@@ -98,6 +101,9 @@ const PARTITION_VALUES: &[PartitionValue] = &[
     ("pawl_parked_bytes", "Bytes of the records that wait in the ledger", |stats| stats.parked_bytes.get()),
     ("pawl_parking_full", "1 while keys wait that found no room in the ledger, else 0", |stats| {
         i64::from(stats.parking_full().is_some())
+    }),
+    ("pawl_careful", "1 while one record of the partition runs at a time, else 0", |stats| {
+        i64::from(stats.careful().is_some())
     }),
     ("pawl_live_keys", "Keys with a live order actor", |stats| stats.live_keys.get()),
     ("pawl_restore_records_left", "Records of the changelog still to be read, about", |stats| {
@@ -294,6 +300,7 @@ mod tests {
             stats: Arc::default(),
             epoch_commit_times: EpochCommitTimes::default(),
             keys: Arc::default(),
+            supervision: Default::default(),
         }
     }
 

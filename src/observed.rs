@@ -8,7 +8,7 @@ use pawl_actors::stats::HandlerStats;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::looking::window::Window;
-use crate::settings::HandlerSettings;
+use crate::settings::{HandlerSettings, Supervision};
 
 /// How long a handler's epoch commits take. Clones share one histogram.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub struct HandlerView {
     pub epoch_commit_times: EpochCommitTimes,
     /// What it shows of its keys.
     pub keys: Arc<Window>,
+    /// How often a part of it may be begun anew.
+    pub supervision: Supervision,
 }
 
 impl HandlerView {
@@ -61,6 +63,7 @@ impl HandlerView {
             stats: Arc::default(),
             epoch_commit_times: EpochCommitTimes::default(),
             keys: Arc::default(),
+            supervision: settings.supervision,
         }
     }
 }

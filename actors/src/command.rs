@@ -164,8 +164,8 @@ impl KeyName {
 impl std::fmt::Display for KeyName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
-            None => f.write_str("null"),
-            Some(key) => write!(f, "\"{}\"", String::from_utf8_lossy(key)),
+            None => f.write_str("(no key)"),
+            Some(key) => write!(f, "\"{}\"", record::key_text(Some(key))),
         }
     }
 }

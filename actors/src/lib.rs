@@ -23,6 +23,7 @@ pub mod partition;
 pub mod pipeline;
 pub mod policy;
 pub mod record;
+pub mod refused;
 pub mod selector;
 pub mod start;
 pub mod stats;

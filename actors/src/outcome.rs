@@ -83,6 +83,8 @@ pub mod code {
     /// An emitted record, a state or a key is larger than the topic takes that it has to go to, or the headers
     /// of a call are.
     pub const TOO_LARGE: &str = "pawl.TooLarge";
+    /// A topic refused what the handler emitted, for its key or its time stamp.
+    pub const REFUSED: &str = "pawl.Refused";
     /// An earlier record of its key became a dead letter, and nobody has dealt with that.
     pub const QUARANTINED: &str = "pawl.Quarantined";
     /// The numbers before it in sequence did not come in time.
@@ -99,7 +101,7 @@ pub mod code {
     /// never reached a handler, or is not for it to try again.
     pub const OF_ATTEMPTS: [&str; 5] = [REJECTED, UNAVAILABLE, TIMED_OUT, UNREACHABLE, PANICKED];
     /// The others.
-    pub const OTHERS: [&str; 6] = [EXHAUSTED, UNDECODABLE, NULL_KEY, TOO_LARGE, OVERFLOW, CRASHED];
+    pub const OTHERS: [&str; 7] = [EXHAUSTED, UNDECODABLE, NULL_KEY, TOO_LARGE, REFUSED, OVERFLOW, CRASHED];
 }
 
 impl Failure {

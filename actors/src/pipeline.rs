@@ -18,8 +18,9 @@ use crate::handler::{Handler, Source};
 use crate::order::{Go, LaneCell, OrderActor, Place};
 use crate::policy::Policy;
 use crate::record::Partition;
+use crate::refused::RefusedEffects;
 use crate::stats::HandlerStats;
-use crate::supervisor::{Breaker, SupervisorActor};
+use crate::supervisor::{Breaker, Followers, SupervisorActor};
 
 /// The local view of the ledger: answers from memory or disk, never from the network.
 pub trait LedgerView: Send {
@@ -70,6 +71,10 @@ pub struct Pipeline {
     pub breaker: RefCell<Breaker<Addr<OrderActor>>>,
     /// Who begins carefully passes it: beside others, or alone in the process.
     pub gate: Arc<RwLock<()>>,
+    /// What is on its way into the dead-letter topic behind an earlier record.
+    pub followers: RefCell<Followers>,
+    /// What topics refused of it.
+    pub refused: Arc<RefusedEffects>,
     /// Judges failures.
     pub supervisor: Addr<SupervisorActor>,
     /// Takes a partition anew from its ledger.

@@ -27,6 +27,8 @@ pub struct Policy {
     pub restarts: RestartPolicy,
     /// When one record of a partition runs at a time, because its owners come to a bad end.
     pub careful: Option<CarefulPolicy>,
+    /// How long records gather that follow an earlier one into the dead-letter topic; zero: each goes at once.
+    pub followers_gather: Duration,
     /// How much may be parked.
     pub parking: ParkingPolicy,
     /// Topic of dead letters.

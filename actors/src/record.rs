@@ -117,9 +117,14 @@ pub struct Record {
     pub headers: Vec<Header>,
 }
 
-/// A key for people; `null` where there is none.
+/// A key for people, on one line: text, or else two digits a byte; `(no key)` where there is none.
 pub fn key_text(key: Option<&[u8]>) -> String {
-    key.map_or_else(|| "null".into(), |key| String::from_utf8_lossy(key).into_owned())
+    match key.map(|key| (key, std::str::from_utf8(key))) {
+        None => "(no key)".into(),
+        Some((_, Ok(text))) if !text.contains(char::is_control) => text.to_owned(),
+        Some((_, Ok(text))) => text.escape_debug().to_string(),
+        Some((key, Err(_))) => format!("0x{}", hex(key)),
+    }
 }
 
 /// Two digits a byte.
@@ -166,4 +171,18 @@ pub fn size(key: Option<&Bytes>, value: Option<&Bytes>, headers: &[Header]) -> u
     let length = |bytes: Option<&Bytes>| bytes.map_or(0, Bytes::len);
     let headers = headers.iter().map(|header| header.name.len() + length(header.value.as_ref()));
     length(key) + length(value) + headers.sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_shown_on_one_line_and_told_from_none() {
+        assert_eq!(key_text(Some(b"ORD-1")), "ORD-1");
+        assert_eq!(key_text(Some(b"a\nb\x1b[2J")), r"a\nb\u{1b}[2J");
+        assert_eq!(key_text(Some(b"\xff\x00")), "0xff00");
+        assert_eq!(key_text(Some(b"null")), "null");
+        assert_eq!(key_text(None), "(no key)");
+    }
 }

@@ -13,6 +13,7 @@ use crate::handler::{Handler, Source};
 use crate::pipeline::{Alarm, LedgerView, Pipeline, Places};
 use crate::policy::Policy;
 use crate::record::Partition;
+use crate::refused::RefusedEffects;
 use crate::stats::HandlerStats;
 use crate::supervisor::{Attach, SupervisorActor};
 
@@ -26,6 +27,8 @@ pub struct World {
     pub handler: Arc<dyn Handler>,
     /// The ledger as it lies on this machine.
     pub view: Box<dyn LedgerView>,
+    /// What topics refused of its effects.
+    pub refused: Arc<RefusedEffects>,
     /// What others observe.
     pub stats: Arc<HandlerStats>,
     /// One for the whole process: who begins carefully passes it.
@@ -51,9 +54,10 @@ pub struct Actors {
 
 /// Starts supervisor and committer on the current arbiter.
 pub fn start(world: World) -> Actors {
-    let World { policy, source, handler, view, stats, gate, aside, sink, rebuild, on_halt } = world;
+    let World { policy, source, handler, view, refused, stats, gate, aside, sink, rebuild, on_halt } = world;
     // A handler that is begun anew keeps its counters, not its breaker.
     stats.breaker.set_open(None);
+    stats.set_unwritten(None);
     let open = Rc::new(RefCell::new(OpenEpoch::default()));
     let alarm = Alarm::new(source.handler.clone(), Rc::from(on_halt as Box<dyn Fn(String)>));
     let committer = Committer::new(open.clone(), sink, stats.clone(), &policy, alarm.clone()).start();
@@ -69,10 +73,12 @@ pub fn start(world: World) -> Actors {
             aside,
             places: RefCell::new(Places::new(policy.max_in_flight)),
             breaker: RefCell::default(),
+            followers: RefCell::default(),
             policy,
             source,
             handler,
             view,
+            refused,
             stats,
             gate,
             rebuild,

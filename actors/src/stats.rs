@@ -3,12 +3,16 @@
 //! Deliberately absent: any metrics library and any text format. Each fact has one field here;
 //! the process's own endpoint shows it to Prometheus, readiness and tests alike.
 
-use std::collections::{BTreeMap, VecDeque};
+mod restarts;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::outcome::FailureClass;
 use crate::record::Partition;
+
+pub use restarts::{Restart, Restarts};
 
 /// A count that only grows.
 #[derive(Debug, Default)]
@@ -206,47 +210,6 @@ impl BreakerStats {
     }
 }
 
-/// A part of Pawl that came to a bad end, and was begun anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Restart {
-    /// When, in milliseconds since the epoch.
-    pub at: i64,
-    /// Which partition was taken anew.
-    pub partition: Partition,
-    /// Which part of it came to a bad end.
-    pub actor: &'static str,
-    /// Why, for people.
-    pub why: String,
-}
-
-/// Restarts that are remembered; older ones are only counted.
-pub const RESTARTS_KEPT: usize = 20;
-
-/// What was begun anew, the last ones with their reasons.
-#[derive(Debug, Default)]
-pub struct Restarts {
-    /// How often.
-    pub count: Counter,
-    last: Mutex<VecDeque<Restart>>,
-}
-
-impl Restarts {
-    /// Notes one more.
-    pub fn note(&self, restart: Restart) {
-        self.count.add(1);
-        let mut last = self.last.lock().expect("no holder panics");
-        if last.len() == RESTARTS_KEPT {
-            last.pop_front();
-        }
-        last.push_back(restart);
-    }
-
-    /// The last ones, oldest first.
-    pub fn last(&self) -> Vec<Restart> {
-        self.last.lock().expect("no holder panics").iter().cloned().collect()
-    }
-}
-
 /// Everything observable of one handler.
 #[derive(Debug, Default)]
 pub struct HandlerStats {
@@ -283,6 +246,7 @@ pub struct HandlerStats {
     /// What came to a bad end and was begun anew.
     pub restarts: Restarts,
     failures: [Counter; FailureClass::ALL.len()],
+    unwritten: Mutex<Option<String>>,
     partitions: RwLock<BTreeMap<Partition, Arc<PartitionStats>>>,
 }
 
@@ -290,6 +254,16 @@ impl HandlerStats {
     /// Failed attempts of a class.
     pub fn failures(&self, class: FailureClass) -> &Counter {
         &self.failures[class as usize]
+    }
+
+    /// Why the last epoch is not committed yet, once an attempt has failed.
+    pub fn unwritten(&self) -> Option<String> {
+        self.unwritten.lock().expect("no holder panics").clone()
+    }
+
+    /// An attempt to write has failed for this reason, or all is written.
+    pub fn set_unwritten(&self, why: Option<String>) {
+        *self.unwritten.lock().expect("no holder panics") = why;
     }
 
     /// Starts to show a partition that was just assigned.

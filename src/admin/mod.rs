@@ -1,4 +1,4 @@
-//! The process's own HTTP endpoint: `/live`, `/ready`, `/metrics` and the handlers' keys.
+//! The process's own HTTP endpoint: `/live`, `/ready`, `/metrics`, `/supervision` and the handlers' keys.
 //!
 //! Deliberately absent: anything that changes something, and TLS; it is for the machine that
 //! runs the process and belongs to no public network. One request for each connection, so that
@@ -6,6 +6,7 @@
 
 pub mod keys;
 mod readiness;
+pub mod supervision;
 #[cfg(test)]
 mod tests;
 
@@ -136,6 +137,7 @@ fn routes(process: Arc<Process>) -> Router {
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(show_metrics))
+        .route("/supervision", get(supervision::show))
         .route("/handlers/{name}/keys", get(keys::list))
         // The empty key; a capture takes at least one character.
         .route("/handlers/{name}/keys/", get(keys::show))

@@ -62,6 +62,10 @@ pub struct PartitionReadiness {
     /// other keys go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parking_full: Option<String>,
+    /// Why one record of it runs at a time, if that is so. It is ready nevertheless: it gets on, and a restart is
+    /// what it is careful about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub careful: Option<String>,
 }
 
 /// Judges all handlers at the time `now`.
@@ -79,10 +83,15 @@ fn judge_handler(view: &HandlerView, now: Millis, stalled_after: Duration) -> Ha
     let breaker = view.stats.breaker.open();
     // While nothing may begin, nothing can be stalled.
     let stalled_after = if breaker.is_some() { Duration::MAX } else { stalled_after };
-    let partitions: Vec<_> = held
+    let mut partitions: Vec<_> = held
         .iter()
         .map(|(partition, stats)| judge_partition(*partition, stats, now, stalled_after))
         .collect();
+    if let Some(why) = view.stats.unwritten() {
+        for reason in partitions.iter_mut().filter_map(|partition| partition.reason.as_mut()) {
+            reason.push_str(&format!("; what is done cannot be written: {why}"));
+        }
+    }
     let joined = view.stats.rebalances.get() > 0;
     HandlerReadiness {
         name: view.name.to_string(),
@@ -122,6 +131,7 @@ fn judge_partition(
         reason,
         parked: stats.parked_records.get(),
         parking_full: stats.parking_full(),
+        careful: stats.careful(),
     }
 }
 
@@ -162,6 +172,7 @@ mod tests {
             stats: Arc::default(),
             epoch_commit_times: Default::default(),
             keys: Arc::default(),
+            supervision: Default::default(),
         }
     }
 
@@ -238,6 +249,21 @@ mod tests {
         running(&view, 0, 5, 75);
         let reason = judged(view).partitions.remove(0).reason;
         assert_eq!(reason.as_deref(), Some("no progress for 1m 15s with a lag of 5"));
+    }
+
+    #[test]
+    fn what_keeps_an_epoch_from_being_written_is_told_of_the_partitions_that_wait_for_it() {
+        let view = joined();
+        running(&view, 0, 5, 75);
+        running(&view, 1, 0, 75);
+        view.stats.set_unwritten(Some("there is no topic orders-dlt".into()));
+        let handler = judged(view);
+        let reason = handler.partitions[0].reason.as_deref().unwrap_or_default();
+        assert!(
+            reason.ends_with("; what is done cannot be written: there is no topic orders-dlt"),
+            "{reason}"
+        );
+        assert!(handler.partitions[1].ready, "it has nothing to write");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The endpoint on a real socket.
 
 use pawl_actors::record::Partition;
-use pawl_actors::stats::PartitionPhase;
+use pawl_actors::stats::{PartitionPhase, Restart};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -40,6 +40,7 @@ impl Endpoint {
             stats: stats.clone(),
             epoch_commit_times: EpochCommitTimes::default(),
             keys: Arc::default(),
+            supervision: Default::default(),
         };
         let (shutdown, ended) = oneshot::channel();
         let stalled_after = Duration::from_secs(60);
@@ -185,6 +186,29 @@ async fn keys_are_told_of_known_handlers_and_only_of_partitions_that_run() {
     for path in ["keys/K", "keys/%ff%2f", "keys/", "unkeyed"] {
         let nothing = (200, format!(r#"{held}"found":[]}}"#));
         assert_eq!(endpoint.get(&format!("/handlers/billing/{path}")).await, nothing, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_tree_tells_what_was_begun_anew_and_keys_to_this_machine_only() {
+    for (listen, keys) in [("127.0.0.1:0", true), ("0.0.0.0:0", false)] {
+        let endpoint = Endpoint::start_on(listen, PATIENT).await;
+        let stats = &endpoint.stats;
+        stats.assigned(Partition(3)).set_careful(Some("3 owners ended".into()));
+        stats.restarts.note(Restart {
+            at: 5,
+            partition: Some(Partition(3)),
+            actor: "the order actor",
+            key: Some("A".into()),
+            why: "panicked".into(),
+        });
+        let (status, body) = endpoint.get("/supervision").await;
+        let tree: supervision::Supervision = serde_json::from_str(&body).unwrap();
+        let handler = &tree.handlers[0];
+        assert_eq!((status, handler.restarts, handler.partitions[0].restarts), (200, 1, 1));
+        assert_eq!(handler.partitions[0].careful.as_deref(), Some("3 owners ended"));
+        let last = &handler.last_restarts[0];
+        assert_eq!((last.key.is_some(), last.why == "panicked"), (keys, keys), "{listen}");
     }
 }
 

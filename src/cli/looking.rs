@@ -1,5 +1,7 @@
 //! The commands that look: `pawl keys` and `pawl audit`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use clap::{ArgGroup, Args, Subcommand};
 
@@ -31,6 +33,34 @@ pub struct Audit {
     /// Print one JSON object with the books and a list of findings.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `pawl top`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+On a terminal the tree is drawn anew until Ctrl-C; elsewhere, or with --once, it is printed once.
+Other instances hold other partitions: each tells of its own.")]
+pub struct Top {
+    #[command(flatten)]
+    pub settings: SettingsFile,
+    /// The endpoint of the instance [default: admin.listen of the settings].
+    #[arg(long, value_name = "URL", value_parser = admin_address)]
+    pub admin: Option<String>,
+    /// Time between two looks.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Print the tree once.
+    #[arg(long)]
+    pub once: bool,
+    /// Print the answer of the endpoint, one JSON object, once.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(3_600);
+    if bounds.contains(&interval) { Ok(interval) } else { Err("100ms to 1h".into()) }
 }
 
 /// `pawl keys`.

@@ -80,6 +80,11 @@ impl Asked {
         &self.settings.handler[&self.name]
     }
 
+    /// Its consumer group.
+    pub fn group(&self) -> &str {
+        self.handler().group(&self.name)
+    }
+
     /// Its partitions, as many as were asked for.
     pub fn partitions(&self) -> &[i32] {
         &self.partitions

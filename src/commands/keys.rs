@@ -6,14 +6,15 @@
 
 pub(super) mod asked;
 mod changelog;
-mod endpoint;
 mod fold;
+mod instance;
 mod report;
 
 use bytes::Bytes;
 
 use self::changelog::Changelog;
-use self::endpoint::{Endpoint, EndpointError, address};
+use self::instance::Instance;
+use super::endpoint::{EndpointError, address};
 use super::{Failure, handler, print, print_json, settings};
 use crate::admin::keys::HeldPartition;
 use crate::cli::{KeysList, KeysShow, KeysSource};
@@ -109,14 +110,14 @@ fn asked<T>(
     source: &KeysSource,
     settings: &Settings,
     handler: &str,
-    ask: impl Fn(&Endpoint) -> Result<Option<Found<T>>, EndpointError>,
+    ask: impl Fn(&Instance) -> Result<Option<Found<T>>, EndpointError>,
 ) -> Result<Option<Found<T>>, Failure> {
     if source.changelog {
         return Ok(None);
     }
     let listens = settings.admin.listen.map(|listen| address(listen).to_string());
     let Some(at) = source.admin.clone().or(listens) else { return Ok(None) };
-    let endpoint = Endpoint::new(at, handler)?;
+    let endpoint = Instance::new(at, handler)?;
     let why = match ask(&endpoint) {
         Ok(Some(found)) => return Ok(Some(found)),
         Ok(None) => format!("the instance at {} holds no partition whose keys it knows", endpoint.address()),
@@ -143,7 +144,7 @@ fn is_wanted(args: &KeysList, line: &KeyLine) -> bool {
         && (!args.paused || line.paused)
 }
 
-fn list_instance(endpoint: &Endpoint, args: &KeysList) -> Result<Option<Found<KeyLine>>, EndpointError> {
+fn list_instance(endpoint: &Instance, args: &KeysList) -> Result<Option<Found<KeyLine>>, EndpointError> {
     let (limit, prefix) = (args.limit as usize, prefix(args));
     let mut keys: Vec<KeyLine> = Vec::new();
     let mut after: Option<String> = None;
@@ -165,7 +166,7 @@ fn list_instance(endpoint: &Endpoint, args: &KeysList) -> Result<Option<Found<Ke
 }
 
 fn show_instance(
-    endpoint: &Endpoint,
+    endpoint: &Instance,
     args: &KeysShow,
     key: Option<&Bytes>,
 ) -> Result<Option<Found<KeyPage>>, EndpointError> {
@@ -183,7 +184,7 @@ fn knows_keys(held: &[HeldPartition], only: Option<i32>) -> bool {
     held.iter().any(|held| held.has_keys() && only.is_none_or(|only| only == held.partition))
 }
 
-fn instance(endpoint: &Endpoint, held: &[HeldPartition]) -> String {
+fn instance(endpoint: &Instance, held: &[HeldPartition]) -> String {
     let told: Vec<String> =
         held.iter().filter(|held| held.has_keys()).map(|held| held.partition.to_string()).collect();
     let others: Vec<String> = held

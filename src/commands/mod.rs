@@ -6,12 +6,14 @@ pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod dlt;
+mod endpoint;
 pub mod keys;
 mod progress;
 pub mod publish;
 pub mod rewind;
 pub mod run;
 mod sending;
+pub mod top;
 pub mod topics;
 
 use std::io::{self, Write};
@@ -108,6 +110,7 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
         Command::Keys(Keys::Release(args)) => keys::asked::release(args),
         Command::Keys(Keys::Erase(args)) => keys::asked::erase(args),
         Command::Rewind(args) => rewind::execute(args),
+        Command::Top(args) => top::execute(args),
         Command::Topics(Topics::Create(args)) => topics::execute(args),
     }
 }

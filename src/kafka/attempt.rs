@@ -2,6 +2,7 @@
 
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::delivery::{Refused, Tag};
 use super::group;
 
 /// Why an attempt failed, by what has to be done about it.
@@ -29,29 +30,85 @@ pub enum AttemptError {
     /// broker ended a transaction that took too long.
     #[error("{0}")]
     Usurped(String),
+    /// A topic refuses a record for what it is: its size, its key, its time stamp. Sending it again cannot help.
+    #[error("{0}")]
+    Record(RefusedRecord),
     /// Sending again cannot help.
     #[error("{0}")]
     Hopeless(String),
 }
 
+/// A record that its topic does not take.
+#[derive(Debug, thiserror::Error)]
+#[error("{topic}[{partition}] did not take a record: {why}")]
+pub struct RefusedRecord {
+    /// Destination.
+    pub topic: String,
+    /// Destination.
+    pub partition: i32,
+    /// What it was.
+    pub tag: Tag,
+    /// Why.
+    pub code: RDKafkaErrorCode,
+    /// Why, and what to do.
+    pub why: String,
+    /// Numbers of all effects that were refused for their key or their time stamp.
+    pub effects: Vec<usize>,
+}
+
+/// What it means for the attempt that the broker refused a record: a `code` that is more exact than its own.
+pub fn refused(refused: &Refused, code: RDKafkaErrorCode, effects: Vec<usize>) -> AttemptError {
+    let Some(remedy) = remedy(code, &refused.topic) else {
+        return refused_record(code, refused.to_string(), &refused.topic);
+    };
+    AttemptError::Record(RefusedRecord {
+        topic: refused.topic.clone(),
+        partition: refused.partition,
+        tag: refused.tag,
+        code,
+        why: format!("{code}: {remedy}"),
+        effects,
+    })
+}
+
+/// What to do about a record that is refused for what it is.
+fn remedy(code: RDKafkaErrorCode, topic: &str) -> Option<String> {
+    Some(match code {
+        RDKafkaErrorCode::MessageSizeTooLarge => {
+            format!("raise max.message.bytes of {topic}, which counts for a batch of records")
+        }
+        RDKafkaErrorCode::InvalidRecord => format!(
+            "a compacted topic takes no record without a key; see cleanup.policy of {topic}, and whether this \
+             machine's clock is right"
+        ),
+        RDKafkaErrorCode::InvalidTimestamp => format!(
+            "its time stamp is too far from the broker's clock; see whether this machine's is right, and \
+             message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
+        ),
+        _ => return None,
+    })
+}
+
 /// What it means for the attempt that a record, or a partition for the transaction, was refused.
 pub fn refused_record(code: RDKafkaErrorCode, text: String, topic: &str) -> AttemptError {
+    if let Some(remedy) = remedy(code, topic) {
+        return AttemptError::Hopeless(format!("{text}: {remedy}"));
+    }
     match code {
-        RDKafkaErrorCode::MessageSizeTooLarge => {
-            AttemptError::Hopeless(format!("{text}: raise max.message.bytes of {topic}"))
-        }
-        RDKafkaErrorCode::InvalidRecord => AttemptError::Hopeless(format!(
-            "{text}: a compacted topic takes no record without a key; see cleanup.policy of {topic}, and whether this \
-             machine's clock is right"
-        )),
-        RDKafkaErrorCode::InvalidTimestamp => AttemptError::Hopeless(format!(
-            "{text}: its time stamp is too far from the broker's clock; see whether this machine's is right, and \
-             message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
-        )),
         RDKafkaErrorCode::MessageTimedOut => AttemptError::Unacknowledged(text),
         code if group::is_forbidden(code) => AttemptError::Hopeless(forbidden(code, &text)),
+        RDKafkaErrorCode::UnknownTopic
+        | RDKafkaErrorCode::UnknownTopicOrPartition
+        | RDKafkaErrorCode::UnknownPartition => {
+            AttemptError::Abortable(format!("{text}. {}", make_topic(topic)))
+        }
         _ => AttemptError::Abortable(text),
     }
+}
+
+/// The remedy of a topic that is gone.
+pub fn make_topic(topic: &str) -> String {
+    format!("Is there still a topic {topic}? pawl topics create makes those of the handler that are missing")
 }
 
 /// The remedy of a missing right.

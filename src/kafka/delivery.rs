@@ -16,8 +16,8 @@ use super::client::LogContext;
 /// What a sent record is to the writer; travels with it as its delivery opaque.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
-    /// Only its arrival counts.
-    Plain,
+    /// A record of a handler, or an answer to a command, by its number in the step: only its arrival counts.
+    Effect(usize),
     /// A changelog row: the highest offset of each partition is kept.
     Row,
     /// Its place is kept under this number.
@@ -28,17 +28,17 @@ impl Tag {
     /// As the pointer-sized number that librdkafka carries.
     pub fn opaque(self) -> usize {
         match self {
-            Tag::Plain => 0,
-            Tag::Row => 1,
-            Tag::Numbered(n) => n + 2,
+            Tag::Row => 0,
+            Tag::Effect(n) => 2 * n + 1,
+            Tag::Numbered(n) => 2 * n + 2,
         }
     }
 
     fn from_opaque(opaque: usize) -> Self {
         match opaque {
-            0 => Tag::Plain,
-            1 => Tag::Row,
-            n => Tag::Numbered(n - 2),
+            0 => Tag::Row,
+            n if n % 2 == 1 => Tag::Effect(n / 2),
+            n => Tag::Numbered(n / 2 - 1),
         }
     }
 }
@@ -52,6 +52,8 @@ pub struct Delivered {
     /// Partition and offset of numbered records.
     pub places: BTreeMap<usize, (i32, i64)>,
     refused: Option<Refused>,
+    /// Numbers of the effects that were refused for themselves: a batch may hold several.
+    refused_effects: Vec<usize>,
 }
 
 impl Delivered {
@@ -69,14 +71,14 @@ impl Delivered {
 
 /// A record that the broker did not take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{topic}[{partition}] did not take a record of {bytes} bytes: {code}")]
+#[error("{topic}[{partition}] did not take a record: {code}")]
 pub struct Refused {
     /// Destination.
     pub topic: String,
     /// Destination.
     pub partition: i32,
-    /// Bytes of key and value.
-    pub bytes: usize,
+    /// What it was.
+    pub tag: Tag,
     /// Why.
     pub code: RDKafkaErrorCode,
 }
@@ -119,6 +121,11 @@ impl Acks {
         let follows = |code| matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight);
         let delivered = self.delivered.lock().expect("no holder panics");
         delivered.refused.clone().filter(|refused| !follows(refused.code))
+    }
+
+    /// Numbers of the effects that were refused for their key or their time stamp.
+    pub fn refused_effects(&self) -> Vec<usize> {
+        self.delivered.lock().expect("no holder panics").refused_effects.clone()
     }
 
     /// What became of `sent` records, which were `waited` for.
@@ -168,7 +175,7 @@ impl ProducerContext<NoCustomPartitioner> for DeliveryContext {
         delivered.count += 1;
         match result {
             Ok(message) => match Tag::from_opaque(opaque) {
-                Tag::Plain => {}
+                Tag::Effect(_) => {}
                 Tag::Row => {
                     let next = delivered.rows_next.entry(message.partition()).or_insert(0);
                     *next = (*next).max(message.offset() + 1);
@@ -179,10 +186,16 @@ impl ProducerContext<NoCustomPartitioner> for DeliveryContext {
             },
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                let tag = Tag::from_opaque(opaque);
+                if let Tag::Effect(number) = tag
+                    && matches!(code, RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTimestamp)
+                {
+                    delivered.refused_effects.push(number);
+                }
                 delivered.refuse(code, || Refused {
                     topic: message.topic().to_owned(),
                     partition: message.partition(),
-                    bytes: message.key_len() + message.payload_len(),
+                    tag,
                     code,
                 });
             }
@@ -196,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_tag_comes_back_from_its_number() {
-        for tag in [Tag::Plain, Tag::Row, Tag::Numbered(0), Tag::Numbered(7)] {
+        for tag in [Tag::Row, Tag::Effect(0), Tag::Effect(7), Tag::Numbered(0), Tag::Numbered(7)] {
             assert_eq!(Tag::from_opaque(tag.opaque()), tag);
         }
     }
@@ -210,7 +223,7 @@ mod tests {
             RDKafkaErrorCode::InvalidDifferentRecord,
             RDKafkaErrorCode::MessageTimedOut,
         ] {
-            delivered.refuse(code, || Refused { topic: "t".into(), partition: 0, bytes: 1, code });
+            delivered.refuse(code, || Refused { topic: "t".into(), partition: 0, tag: Tag::Row, code });
         }
         assert_eq!(delivered.refused.map(|refused| refused.code), Some(RDKafkaErrorCode::InvalidRecord));
     }

@@ -15,7 +15,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::attempt::{AttemptError, refused_offsets, refused_record};
+use super::attempt::{self, AttemptError, refused_offsets, refused_record};
 use super::commit_metadata::CommitMetadata;
 use super::delivery::{Acks, Delivered, DeliveryContext, Refused, Tag, Undelivered};
 use super::group::{self, Membership};
@@ -60,6 +60,8 @@ pub struct Session {
     transactional: bool,
     ack_timeout: Duration,
     sent: usize,
+    /// Topics of the batch: a few.
+    topics: Vec<String>,
 }
 
 impl Session {
@@ -78,7 +80,7 @@ impl Session {
         if transactional {
             producer.init_transactions(CALL_TIMEOUT)?;
         }
-        Ok(Session { producer, acks, transactional, ack_timeout, sent: 0 })
+        Ok(Session { producer, acks, transactional, ack_timeout, sent: 0, topics: Vec::new() })
     }
 
     /// Begins a batch.
@@ -87,6 +89,7 @@ impl Session {
     /// When the producer can do no more.
     pub fn begin(&mut self) -> Result<(), AttemptError> {
         self.sent = 0;
+        self.topics.clear();
         self.acks.begin();
         if self.transactional {
             self.producer.begin_transaction().map_err(|error| self.gone(error.to_string()))?;
@@ -116,6 +119,9 @@ impl Session {
             match self.producer.send(record) {
                 Ok(()) => {
                     self.sent += 1;
+                    if !self.topics.iter().any(|known| known == topic) {
+                        self.topics.push(topic.to_owned());
+                    }
                     return Ok(());
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
@@ -160,13 +166,30 @@ impl Session {
     pub fn acked(&mut self) -> Result<Delivered, AttemptError> {
         let delivered = self.reported(self.ack_timeout).map_err(|error| match &error {
             Undelivered::Refused(refused) => self.refused(refused),
-            Undelivered::TimedOut { .. } => AttemptError::Unacknowledged(format!(
-                "{error}; where the link is too slow for so many, raise kafka.transaction_timeout"
-            )),
+            Undelivered::TimedOut { .. } => AttemptError::Unacknowledged(match self.gone_topic() {
+                Some(topic) => format!("{error}. {}", attempt::make_topic(topic)),
+                None => {
+                    format!(
+                        "{error}; where the link is too slow for so many, raise kafka.transaction_timeout"
+                    )
+                }
+            }),
         })?;
         self.sent = 0;
         self.acks.begin();
         Ok(delivered)
+    }
+
+    /// A topic of this batch that is not there any more: librdkafka waits for it to come back.
+    fn gone_topic(&self) -> Option<&str> {
+        let is_gone = |topic: &&String| {
+            let found = self.producer.client().fetch_metadata(Some(topic), PURGE_TIMEOUT);
+            found.is_ok_and(|found| {
+                let error = found.topics().iter().find_map(|one| one.error());
+                error.map(RDKafkaErrorCode::from) == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
+            })
+        };
+        self.topics.iter().find(is_gone).map(String::as_str)
     }
 
     /// Adds offsets to the transaction, while what was sent may still be under way: the coordinator is
@@ -247,7 +270,7 @@ impl Session {
             let cause = group::transaction_error(&self.producer, PURGE_TIMEOUT).map(|cause| cause.code);
             code = cause.filter(|cause| *cause == RDKafkaErrorCode::InvalidTimestamp).unwrap_or(code);
         }
-        self.judged(code, refused.to_string(), &refused.topic)
+        self.or_gone(attempt::refused(refused, code, self.acks.refused_effects()))
     }
 
     /// The transaction failed as a whole, and what was asked of it for that reason.
@@ -263,7 +286,12 @@ impl Session {
 
     /// What the broker's refusal of a record or of a partition means for the attempt.
     fn judged(&self, code: RDKafkaErrorCode, text: String, topic: &str) -> AttemptError {
-        match refused_record(code, text, topic) {
+        self.or_gone(refused_record(code, text, topic))
+    }
+
+    /// A failure that the producer does not survive is one of the producer.
+    fn or_gone(&self, error: AttemptError) -> AttemptError {
+        match error {
             AttemptError::Abortable(text) if self.producer.client().fatal_error().is_some() => {
                 self.gone(text)
             }
@@ -343,13 +371,18 @@ pub struct Share<'a> {
 }
 
 impl Share<'_> {
-    /// Records of handlers and dead letters; letters are numbered from `first_letter`.
+    /// Records of handlers and dead letters, numbered from these on.
     ///
     /// # Errors
     /// See [`AttemptError`].
-    pub fn effects(&self, session: &mut Session, first_letter: usize) -> Result<(), AttemptError> {
-        for emit in &self.part.emits {
-            session.emit(emit, Tag::Plain)?;
+    pub fn effects(
+        &self,
+        session: &mut Session,
+        first_effect: usize,
+        first_letter: usize,
+    ) -> Result<(), AttemptError> {
+        for (n, effect) in self.part.emits.iter().enumerate() {
+            session.emit(&effect.emit, Tag::Effect(first_effect + n))?;
         }
         for (n, letter) in self.part.letters.iter().enumerate() {
             session.emit(&letter.emit, Tag::Numbered(first_letter + n))?;

@@ -142,7 +142,8 @@ pub struct KafkaWire {
 pub struct Step {
     /// Records of what was sent first.
     first: usize,
-    /// Letters sent so far.
+    /// Effects and letters sent so far.
+    effects: usize,
     letters: usize,
     /// Where letters lie that were acknowledged before the rest was sent.
     places: BTreeMap<usize, (i32, i64)>,
@@ -202,7 +203,8 @@ impl Wire for KafkaWire {
         let session = self.sessions.current()?;
         let shares = || parts.iter().map(|part| Share { part, changelog: &self.changelog });
         for share in shares() {
-            share.effects(session, self.step.letters)?;
+            share.effects(session, self.step.effects, self.step.letters)?;
+            self.step.effects += share.part.emits.len();
             self.step.letters += share.part.letters.len();
         }
         // Without a transaction a row may only be there once what it tells of is.

@@ -4,6 +4,7 @@
 //! a retry can heal is retried without end; what it cannot ends the handler and says why.
 
 mod recovery;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use actix::Addr;
 use pawl_actors::epoch::{Committer, Epoch, EpochDecided, Letter, PartitionEpoch};
 use pawl_actors::ledger::Row;
 use pawl_actors::record::Partition;
+use pawl_actors::stats::HandlerStats;
 
 use super::attempt::AttemptError;
 use super::claim::{ClaimJob, ClaimRequest};
@@ -26,6 +28,7 @@ use super::wire::Wire;
 use crate::observed::EpochCommitTimes;
 use crate::store::LocalView;
 use recovery::Recovery;
+pub use refusal::Refusals;
 
 /// What the writer is asked to do.
 pub enum Job {
@@ -62,6 +65,10 @@ pub struct WriterParts<W> {
     pub intake: Sender<Command>,
     /// Observes commits.
     pub times: EpochCommitTimes,
+    /// Is told what keeps an epoch from being written.
+    pub stats: Arc<HandlerStats>,
+    /// Is told what topics refuse.
+    pub refusals: Arc<Refusals>,
     /// Is told why the handler cannot go on.
     pub on_halt: Arc<dyn Fn(String) + Send + Sync>,
 }
@@ -248,7 +255,7 @@ impl<W: Wire> Writer<W> {
             let delivered = match written {
                 Ok(delivered) => delivered,
                 Err(error) => {
-                    self.recover(&mut recovery, &error, last.epoch)?;
+                    self.recover(&mut recovery, &error, last.epoch, &parts)?;
                     let unknown = matches!(error, AttemptError::Unknown(_));
                     if !unknown || !self.was_committed(&parts) {
                         if recovery.unacknowledged >= UNACKNOWLEDGED && parts.len() > 1 {
@@ -259,6 +266,7 @@ impl<W: Wire> Writer<W> {
                     Delivered::default()
                 }
             };
+            self.parts.stats.set_unwritten(None);
             self.committed(&parts, &delivered)?;
             committed.extend(parts.iter().map(|part| (part.epoch, part.partition)));
             return Ok(Written::Done);
@@ -312,6 +320,7 @@ impl<W: Wire> Writer<W> {
             let written = if claims.is_empty() { Ok(Vec::new()) } else { self.parts.wire.claim(&claims) };
             match written {
                 Ok(claimed) => {
+                    self.parts.stats.set_unwritten(None);
                     for claimed in &claimed {
                         self.rows_next.insert(claimed.partition.0, claimed.claim + 1);
                     }
@@ -320,7 +329,7 @@ impl<W: Wire> Writer<W> {
                     return Ok(());
                 }
                 // A claim whose outcome is unknown is simply made again: the later one counts.
-                Err(error) => self.recover(&mut recovery, &error, 0)?,
+                Err(error) => self.recover(&mut recovery, &error, 0, &[])?,
             }
         }
     }

@@ -1,9 +1,12 @@
 //! The handlers of a process: started together, stopped together. One whose local view is found to be
-//! damaged is stopped, and begun anew with an empty view.
+//! damaged is stopped, and begun anew with an empty view. So is one of whose records a topic refused one, if
+//! that can have another end then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use pawl_actors::clock;
+use pawl_actors::stats::Restart;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::RunError;
@@ -19,6 +22,9 @@ use crate::store::{ViewDir, ViewDirParts};
 /// How often a process rebuilds a handler's local view: a disk that damages it again and again is
 /// nothing to go on with.
 const MAX_REBUILDS: u32 = 3;
+
+/// How long brokers may take to tell a handler's topics, before it is begun anew.
+const FACTS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Tells that a handler cannot go on.
 pub struct Halt {
@@ -42,6 +48,8 @@ struct Running<'a> {
     pipeline: Option<Pipeline>,
     /// How often it was begun anew.
     life: u32,
+    /// How often of these because its local view was damaged.
+    rebuilds: u32,
 }
 
 impl<'a> Handlers<'a> {
@@ -76,38 +84,54 @@ impl<'a> Handlers<'a> {
                 view: view.clone(),
                 gate: Arc::clone(&gate),
                 view_dir: Arc::new(view_dir.map_err(anyhow::Error::from)?),
+                refusals: Arc::default(),
                 on_halt: on_halt(&tell_halt, blueprints.len(), 0),
             });
         }
         let mut running = Vec::new();
         for blueprint in blueprints {
             let pipeline = Some(Pipeline::start(&blueprint).await?);
-            running.push(Running { blueprint, pipeline, life: 0 });
+            running.push(Running { blueprint, pipeline, life: 0, rebuilds: 0 });
         }
         Ok(Handlers { running, tell_halt, deadline: settings.shutdown.deadline })
     }
 
-    /// A handler cannot go on. If its local view is damaged, it is begun anew.
+    /// A handler cannot go on. If its local view is damaged, or a topic refused a record of it and that need
+    /// not happen again, it is begun anew.
     ///
     /// # Errors
-    /// When it is for another reason, or for this one too often.
+    /// When it is for another reason, or its view is damaged too often.
     pub async fn halted(&mut self, halt: Halt) -> Result<(), RunError> {
         let one = &mut self.running[halt.handler];
         if halt.life != one.life {
             // Each of its threads tells; the first was enough.
             return Ok(());
         }
-        if !one.pipeline.as_ref().is_some_and(Pipeline::has_a_damaged_view) {
-            return Err(RunError::Halted(halt.reason));
+        let damaged = one.pipeline.as_ref().is_some_and(Pipeline::has_a_damaged_view);
+        let restart = Restart {
+            at: clock::now().0,
+            partition: None,
+            actor: if damaged { "the local view" } else { "the writer" },
+            key: None,
+            why: halt.reason.clone(),
+        };
+        if damaged {
+            if one.rebuilds == MAX_REBUILDS {
+                return Err(RunError::Halted(format!(
+                    "{}. That was the {}th time in this process: is the disk sound?",
+                    halt.reason,
+                    one.rebuilds + 1
+                )));
+            }
+            one.rebuilds += 1;
+            tracing::warn!(
+                handler = one.blueprint.name,
+                "stopped, to be begun anew with an empty local view"
+            );
+        } else {
+            one.after_refusal(halt.reason).await?;
         }
-        if one.life == MAX_REBUILDS {
-            return Err(RunError::Halted(format!(
-                "{}. That was the {}th time in this process: is the disk sound?",
-                halt.reason,
-                one.life + 1
-            )));
-        }
-        tracing::warn!(handler = one.blueprint.name, "stopped, to be begun anew with an empty local view");
+        one.blueprint.view.stats.restarts.note(restart);
         one.life += 1;
         one.blueprint.on_halt = on_halt(&self.tell_halt, halt.handler, one.life);
         stop_all(one.pipeline.take(), self.deadline).await?;
@@ -134,6 +158,32 @@ fn on_halt(tell: &UnboundedSender<Halt>, handler: usize, life: u32) -> OnHalt {
         // Nobody listens any more once the process ends.
         let _ = tell.send(Halt { handler, life, reason });
     })
+}
+
+impl Running<'_> {
+    /// Whether what a topic refused has another end when the handler is begun anew: what was emitted for a
+    /// record is a failure of that record then, and limits that have changed are heeded.
+    async fn after_refusal(&mut self, reason: String) -> Result<(), RunError> {
+        let (Blueprint { settings, name, .. }, refused) = (&self.blueprint, self.blueprint.refusals.take());
+        let Some(noted) = refused else { return Err(RunError::Halted(reason)) };
+        let facts = tokio::time::timeout(FACTS_TIMEOUT, topic_facts(settings, name)).await;
+        let Ok(facts) = facts else { return Err(RunError::Halted(reason)) };
+        let facts = facts?;
+        let changed = facts != self.blueprint.facts;
+        if noted == 0 && !changed {
+            return Err(RunError::Halted(reason));
+        }
+        tracing::warn!(
+            handler = name,
+            "stopped, to be begun anew: {}",
+            match (noted, changed) {
+                (0, _) => "its topics have other limits now, which will be kept".to_owned(),
+                (noted, _) => format!("records whose effects were refused will be dead letters: {noted}"),
+            }
+        );
+        self.blueprint.facts = facts;
+        Ok(())
+    }
 }
 
 /// A broker that is away at the start is waited for: in a deployment everything starts at once.

@@ -29,7 +29,7 @@ use crate::kafka::owner::{CommandTopic, Owner, OwnerParts};
 use crate::kafka::rebalance::IntakeContext;
 use crate::kafka::restore::Restore;
 use crate::kafka::wire::{KafkaWire, Sessions, Step};
-use crate::kafka::writer::{Job, Writer, WriterParts};
+use crate::kafka::writer::{Job, Refusals, Writer, WriterParts};
 use crate::looking::window::Window;
 use crate::observed::HandlerView;
 use crate::settings::{
@@ -51,6 +51,9 @@ const MIN_EPOCH_INTERVAL: Duration = Duration::from_millis(1);
 const MAX_OPEN: Duration = Duration::from_millis(50);
 /// Epochs of a handler that are closed and not yet decided, at most, where a transaction takes in several.
 const MAX_UNDECIDED: usize = 8;
+/// How long records gather that follow an earlier one into the dead-letter topic: several transactions under load,
+/// and less than anybody waits who looks at letters.
+const FOLLOWERS_GATHER: Duration = Duration::from_millis(100);
 /// Heads that the sweep for dead rows looks at in a second, for each partition.
 const SWEEP_ROWS_PER_SECOND: usize = 1_000;
 /// An answer of the `http` handler that exceeds its own time-out by this much is given up by the
@@ -92,6 +95,8 @@ pub struct Blueprint<'a> {
     pub gate: Arc<RwLock<()>>,
     /// Where its local view lies.
     pub view_dir: Arc<ViewDir>,
+    /// What its topics refused, over all its lives.
+    pub refusals: Arc<Refusals>,
     /// Told why it cannot go on.
     pub on_halt: OnHalt,
 }
@@ -217,6 +222,8 @@ impl Blueprint<'_> {
             view: joints.store.clone(),
             intake: joints.intake.clone(),
             times: self.view.epoch_commit_times.clone(),
+            stats: self.view.stats.clone(),
+            refusals: self.refusals.clone(),
             on_halt: self.on_halt.clone(),
         }
     }
@@ -274,6 +281,7 @@ impl Blueprint<'_> {
             }),
             handler: self.handler.clone(),
             view: Box::new(SharedView(joints.store.clone())),
+            refused: self.refusals.effects.clone(),
             stats: self.view.stats.clone(),
             gate: self.gate.clone(),
             aside,
@@ -383,6 +391,7 @@ impl Blueprint<'_> {
                 within: settings.supervision.within,
             },
             careful: careful(settings),
+            followers_gather: FOLLOWERS_GATHER,
             parking: parking(&settings.parking),
             dead_letter_topic: settings.dead_letter_topic().into(),
             dead_letter_topic_id: facts.letters_id.clone(),

@@ -16,7 +16,7 @@ const DEFAULT_DELETE_RETENTION: Duration = Duration::from_secs(86_400);
 const RECORD_OVERHEAD: u64 = 1_024;
 
 /// See the module's documentation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicFacts {
     /// Id of the input topic; its name where the broker knows no ids.
     pub input_id: Arc<str>,

@@ -55,6 +55,7 @@ fn what_cannot_be_read_becomes_a_letter_with_its_bytes_and_holds_nothing_up() {
         Out::new("A", r#"{"id":"1"}"#),
         Out::new("A", r#"{"no":"id"}"#),
         Out::new(b"\x00\xff".to_vec(), r#"{"id":"4"}"#),
+        Out::new("A", r#"{"id":"1","but":"another value"}"#),
     ]
     .into_iter()
     .map(with_odd)
@@ -67,7 +68,12 @@ fn what_cannot_be_read_becomes_a_letter_with_its_bytes_and_holds_nothing_up() {
     let mut pawl = Pawl::new(&support::settings(broker, &input, &group, &more));
     pawl.start();
     support::clients::wait_for_end(broker, &group, &input, DEADLINE);
+    support::until("the conflict to be counted", DEADLINE, || {
+        (pawl.metric("pawl_event_id_conflicts_total") == Some(1.0)).then_some(())
+    });
     assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    let conflict = format!("{input}[0]@9 key \"A\": its event id \"1\" came before with another value");
+    assert!(pawl.log().contains(&conflict), "{}", pawl.log());
     let copies = support::read_all(broker, &output);
     let letters = support::read_all(broker, &format!("{input}-dlt"));
     assert_eq!(letters.len(), 4, "{letters:?}");
@@ -201,6 +207,8 @@ fn a_missing_topic_is_named_with_the_command_that_creates_it() {
     let other = support::topic(broker, "events", 1);
     let settings = support::settings(broker, &other, &group, &forbidden);
     assert_refused(&settings, &[&format!("no changelog topic \"{group}-changelog\"")]);
+    support::topic_with(broker, &format!("{group}-changelog"), 1, &[("cleanup.policy", "compact")]);
+    assert_refused(&settings, &[&format!("no dead-letter topic \"{other}-dlt\""), "pawl topics create"]);
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn letters_are_listed_within_the_limit_and_by_group() {
     let list = dlt(broker, &["list", &topic]);
     assert_eq!((list.code, list.stdout.lines().count()), (0, 10), "{list:?}");
     assert!(
-        list.stdout.contains("key key-4  pawl.Rejected at attempt 1  from orders 1 104  the service"),
+        list.stdout.contains("key key-4  pawl.Rejected at attempt 1  from orders 1 104 by mail  the service"),
         "{list:?}"
     );
 

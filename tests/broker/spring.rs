@@ -116,11 +116,13 @@ fn letters_of_springs_recoverer_are_listed_and_shown() {
     // What Spring wraps everything in says little; what was thrown is the cause.
     let thrown = format!("{WRAPPER} at attempt 3, caused by {THROWN}  from {input} 1");
     let expected = [
-        format!("key ORD-1  {thrown} 0  Listener failed; order refused"),
-        format!("key (no key)  {thrown} 1  Listener failed; order refused"),
-        format!("key gone  {thrown} 2  Listener failed; order refused"),
-        format!("key 0xff00  {thrown} 3  Listener failed; order refused"),
-        format!("key unreadable  {UNREADABLE} at attempt 1  from {input} 1 4  failed to deserialize"),
+        format!("key ORD-1  {thrown} 0 by {group}  Listener failed; order refused"),
+        format!("key (no key)  {thrown} 1 by {group}  Listener failed; order refused"),
+        format!("key gone  {thrown} 2 by {group}  Listener failed; order refused"),
+        format!("key 0xff00  {thrown} 3 by {group}  Listener failed; order refused"),
+        format!(
+            "key unreadable  {UNREADABLE} at attempt 1  from {input} 1 4 by {group}  failed to deserialize"
+        ),
     ];
     let list = dlt(broker, &letters, &["list", "--group", &group]);
     let after_time = |line: &'_ str| line.split_once("Z  ").map(|(_, rest)| rest.to_owned());

@@ -1,6 +1,7 @@
 //! The `pawl` program as a process: long runs that are killed and started again, and commands
 //! that end by themselves.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -22,6 +23,8 @@ pub struct Pawl {
     dir: PathBuf,
     port: u16,
     env: Vec<(&'static str, String)>,
+    /// The test of this binary that takes the place of `pawl run`.
+    own: Option<&'static str>,
     child: Option<Child>,
 }
 
@@ -32,8 +35,16 @@ impl Pawl {
         let dir = process::scratch("pawl");
         let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback interface has free ports");
         let port = listener.local_addr().expect("a bound socket has an address").port();
-        let pawl = Pawl { dir, port, env: Vec::new(), child: None };
+        let pawl = Pawl { dir, port, env: Vec::new(), own: None, child: None };
         pawl.set(settings);
+        pawl
+    }
+
+    /// The same with a program that uses Pawl as a library: an ignored test of this test binary, which finds
+    /// its settings in the working directory.
+    pub fn with_program(settings: &str, test: &'static str) -> Pawl {
+        let mut pawl = Pawl::new(settings);
+        pawl.own = Some(test);
         pawl
     }
 
@@ -53,8 +64,15 @@ impl Pawl {
     pub fn start(&mut self) -> &mut Self {
         assert!(self.child.is_none(), "this instance runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a writable log");
-        let mut command = program(&self.dir);
-        command.args(["run", "--config", "pawl.toml"]).stdin(Stdio::null());
+        let mut command = match self.own {
+            None => program(env!("CARGO_BIN_EXE_pawl"), &self.dir),
+            Some(_) => program(std::env::current_exe().expect("this binary has a path"), &self.dir),
+        };
+        match self.own {
+            None => command.args(["run", "--config", "pawl.toml"]),
+            Some(test) => command.args(["--ignored", "--exact", "--nocapture", test]),
+        };
+        command.stdin(Stdio::null());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdout(log.try_clone().expect("a file handle can be cloned")).stderr(log);
         self.child = Some(process::spawn(command).expect("pawl can be started"));
@@ -250,7 +268,7 @@ pub fn command(args: &[&str], stdin: &[u8]) -> Finished {
     let dir = process::scratch("command");
     let file = |name: &str| dir.join(name);
     std::fs::write(file("in"), stdin).expect("the scratch directory can be written");
-    let mut command = program(&dir);
+    let mut command = program(env!("CARGO_BIN_EXE_pawl"), &dir);
     command.args(args).stdin(File::open(file("in")).expect("just written"));
     command.stdout(File::create(file("out")).expect("a writable directory"));
     command.stderr(File::create(file("err")).expect("a writable directory"));
@@ -262,9 +280,9 @@ pub fn command(args: &[&str], stdin: &[u8]) -> Finished {
     finished
 }
 
-/// `pawl` without the settings that the test's own environment may hold.
-fn program(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pawl"));
+/// `pawl`, or another program, without the settings that the test's own environment may hold.
+fn program(executable: impl AsRef<OsStr>, dir: &Path) -> Command {
+    let mut command = Command::new(executable);
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PAWL_") {

@@ -41,8 +41,8 @@ pub struct PartitionEpoch {
     pub claims: Claims,
     /// The owner releases the partition: nothing of it comes after this.
     pub released: bool,
-    /// Records to write for handlers.
-    pub emits: Vec<Emit>,
+    /// Records to write for handlers, and answers to commands.
+    pub emits: Vec<Effect>,
     /// Dead letters to write.
     pub letters: Vec<Letter>,
     /// Changed heads; written before the partition row.
@@ -52,6 +52,15 @@ pub struct PartitionEpoch {
     /// What the group commits. Present even where it did not move: the broker checks the group's
     /// generation only for partitions that carry an offset.
     pub next: NextOffset,
+}
+
+/// A record to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// Offset of the record that it was emitted for; `None`: it answers a command.
+    pub of: Option<Offset>,
+    /// The record.
+    pub emit: Emit,
 }
 
 /// A dead letter and what to tell about it once its place is known.

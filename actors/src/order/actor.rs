@@ -18,7 +18,7 @@ use crate::ledger::{RecentIds, Sequence};
 use crate::outcome::{Failure, FailureClass, Outcome, code};
 use crate::partition::{Admission, Condemned, PartitionState, place};
 use crate::pipeline::Pipeline;
-use crate::record::key_text;
+use crate::record::{Offset, key_text};
 use crate::supervisor::{Failed, Tried};
 
 /// See the module's documentation.
@@ -29,6 +29,8 @@ pub struct OrderActor {
     /// The failure that waits for its verdict.
     pub(super) failure: Option<Box<Failure>>,
     waiting: bool,
+    /// Whether what follows does so now.
+    pub(super) following: bool,
     /// Ends the wait for this missing number.
     pub(super) gap_timer: Option<(i64, SpawnHandle)>,
 }
@@ -44,8 +46,15 @@ impl OrderActor {
             // Here and not in `started`, which runs after the first messages have arrived.
             ctx.set_mailbox_capacity(pipeline.policy.mailbox_capacity);
             let waits = cell.lane.borrow().waits_for().is_some();
-            let mut actor =
-                OrderActor { cell, partition, pipeline, failure: None, waiting: false, gap_timer: None };
+            let mut actor = OrderActor {
+                cell,
+                partition,
+                pipeline,
+                failure: None,
+                waiting: false,
+                following: false,
+                gap_timer: None,
+            };
             actor.set_waiting(waits);
             actor
         })
@@ -54,6 +63,9 @@ impl OrderActor {
     /// Works the lane until it waits for something.
     pub(super) fn drive(&mut self, ctx: &mut Context<Self>) {
         while self.partition.borrow().may_begin() {
+            if self.gathers(None) {
+                return self.gather(ctx);
+            }
             let oldest_ms = self.oldest_id_ms();
             let turn = self.cell.lane.borrow_mut().turn(oldest_ms);
             if !self.play(turn, ctx) && !self.settle_early(ctx) {
@@ -72,8 +84,8 @@ impl OrderActor {
                 true
             }
             Turn::Duplicate { hold, number, conflict } => {
-                if conflict {
-                    self.tell_conflict();
+                if let Some((offset, event_id)) = conflict {
+                    self.tell_conflict(offset, event_id.as_deref());
                 }
                 self.partition.borrow_mut().duplicate(self.cell.lane.borrow().key.as_deref(), hold, number);
                 self.letter_is_done(hold);
@@ -113,14 +125,15 @@ impl OrderActor {
         }
     }
 
-    fn tell_conflict(&self) {
+    fn tell_conflict(&self, offset: Offset, event_id: Option<&[u8]>) {
         self.pipeline.stats.id_conflicts.add(1);
+        let (source, partition) = (&self.pipeline.source, self.partition.borrow().partition());
+        let (key, event_id) = (self.key_text(), key_text(event_id));
         tracing::warn!(
-            handler = %self.pipeline.source.handler,
-            partition = self.partition.borrow().partition().0,
-            offset = self.cell.lane.borrow().taken().0,
-            key = %self.key_text(),
-            "an event id came again with another payload; dropped as a duplicate"
+            "{}: {}[{partition}]@{offset} key \"{key}\": its event id \"{event_id}\" came before with another value; \
+             dropped as a duplicate. If these are two events, their producer must give them two ids",
+            source.handler,
+            source.topic
         );
     }
 
@@ -208,6 +221,9 @@ impl OrderActor {
     /// Effects that the broker would refuse never join an epoch: they would take it down with them.
     fn check(&self, effects: Effects) -> Outcome {
         let policy = &self.pipeline.policy;
+        if let Some(why) = self.refused_before(&effects) {
+            return Outcome::Failed(Failure::permanent(code::REFUSED, why));
+        }
         if let StateChange::Set(state) = &effects.state {
             let key = self.cell.lane.borrow().key.as_ref().map_or(0, |key| key.len());
             let numbers = policy.sequence.as_ref().map_or(0, |it| Sequence::max_bytes(it.max_waiting));
@@ -230,6 +246,13 @@ impl OrderActor {
                 format!("the handler emitted {} bytes to {}, which takes {max}", emit.size(), emit.topic),
             )),
         }
+    }
+
+    /// Why a topic refused what the record emitted the last time.
+    fn refused_before(&self, effects: &Effects) -> Option<String> {
+        let offset = self.cell.lane.borrow().current()?.record.offset;
+        let partition = self.partition.borrow().partition();
+        self.pipeline.refused.take(partition, offset).filter(|_| !effects.emit.is_empty())
     }
 
     fn ask_supervisor(&mut self, attempt: u32, failure: Box<Failure>, ctx: &mut Context<Self>) {

@@ -61,10 +61,13 @@ impl OrderActor {
     /// The missing numbers are not waited for any more; `true` if the lane has work again.
     fn end_gap(&mut self, full: bool, then: GapThen) -> bool {
         let Some((missing, lowest)) = self.cell.lane.borrow().gap() else { return false };
-        let numbers =
-            if missing + 1 == lowest { missing.to_string() } else { format!("{missing} to {}", lowest - 1) };
+        let numbers = if missing + 1 == lowest {
+            format!("number {missing}")
+        } else {
+            format!("numbers {missing} to {}", lowest - 1)
+        };
         let why = if full { "too many wait behind" } else { "did not come in time" };
-        let what = format!("number {numbers} of its sequence {why}");
+        let what = format!("{numbers} of its sequence {why}");
         let key = self.key_text();
         let (handler, topic) = (&self.pipeline.source.handler, &self.pipeline.source.topic);
         let partition = self.partition.borrow().partition();

@@ -2,7 +2,7 @@
 
 use actix::{ActorContext, AsyncContext, Handler};
 
-use super::mail::{Begin, Drive, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
+use super::mail::{Begin, Drive, FollowOn, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
 use super::{OrderActor, Place, Turn};
 use crate::clock;
 use crate::supervisor::Verdict;
@@ -18,7 +18,11 @@ impl Handler<Take> for OrderActor {
             return;
         }
         let oldest_ms = self.oldest_id_ms();
-        let turn = self.cell.lane.borrow_mut().take(taken, may_begin, oldest_ms);
+        let gathers = may_begin && self.gathers(Some(&taken));
+        let turn = self.cell.lane.borrow_mut().take(taken, may_begin && !gathers, oldest_ms);
+        if gathers {
+            self.gather(ctx);
+        }
         if self.play(turn, ctx) || self.shelve() || self.settle_early(ctx) {
             self.drive(ctx);
         }
@@ -53,6 +57,17 @@ impl Handler<Begin> for OrderActor {
         if place && self.attempt(attempt, ctx) {
             self.drive(ctx);
         }
+    }
+}
+
+impl Handler<FollowOn> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: FollowOn, ctx: &mut Self::Context) {
+        self.cell.follows.set(false);
+        self.following = true;
+        self.drive(ctx);
+        self.following = false;
     }
 }
 

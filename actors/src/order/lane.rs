@@ -124,8 +124,8 @@ pub enum Turn {
         hold: Hold,
         /// Its number, where records are ordered by one.
         number: Option<i64>,
-        /// The id came before with another payload.
-        conflict: bool,
+        /// The id came before with another payload: where this one lies, and the id.
+        conflict: Option<(Offset, Option<Bytes>)>,
     },
     /// Hand the current record to the handler.
     Attempt(u32),
@@ -247,15 +247,14 @@ impl Lane {
 
     fn begin(&mut self, mut next: Taken, attempt: u32, oldest_ms: i64) -> Turn {
         let known = next.id.as_ref().map_or(IdMatch::New, |id| self.head.ids.find(id, oldest_ms));
+        let conflict =
+            |next: &Taken| (known == IdMatch::Conflict).then(|| (next.record.offset, next.event_id.clone()));
         match self.out_of_sequence(&next) {
             None => {}
             Some(None) => {
+                let conflict = conflict(&next);
                 self.finish(&next);
-                return Turn::Duplicate {
-                    hold: next.hold,
-                    number: None,
-                    conflict: known == IdMatch::Conflict,
-                };
+                return Turn::Duplicate { hold: next.hold, number: None, conflict };
             }
             Some(late) => next.defect = late.map(Box::new),
         }
@@ -263,12 +262,9 @@ impl Lane {
             next.defect = Some(Box::new(condemned));
         }
         if next.defect.is_none() && known != IdMatch::New {
+            let conflict = conflict(&next);
             self.finish(&next);
-            return Turn::Duplicate {
-                hold: next.hold,
-                number: next.sequence,
-                conflict: known == IdMatch::Conflict,
-            };
+            return Turn::Duplicate { hold: next.hold, number: next.sequence, conflict };
         }
         let (defective, letter) = (next.defect.is_some(), next.hold.is_letter());
         self.current = Some(next);
@@ -349,6 +345,17 @@ impl Lane {
             self.head.quarantine.get_or_insert_with(begin).next += 1;
         }
         Some(done)
+    }
+
+    /// Whether the next record, or `comes` if nothing waits before it, only follows an earlier one into the
+    /// dead-letter topic, and may take its time: it has no row, and nothing else of the lane waits for it.
+    pub fn is_followed(&self, comes: Option<&Taken>) -> bool {
+        let next = self.queue.front().or(comes);
+        self.state == State::Idle
+            && self.head.quarantine.is_some()
+            && self.letters == 0
+            && !self.is_sequenced()
+            && next.is_some_and(|next| matches!(next.hold, Hold::Intake(_)))
     }
 
     /// The key's quarantine.

@@ -80,7 +80,7 @@ fn an_id_is_marked_only_by_applying_it() {
     assert_eq!(bench.lane.turn(0), Turn::Attempt(1), "a dead-lettered id was never applied");
     assert!(bench.lane.applied(1, StateChange::Keep, 64).is_some());
     bench.take(2, "a");
-    assert!(matches!(bench.lane.turn(0), Turn::Duplicate { conflict: false, .. }));
+    assert!(matches!(bench.lane.turn(0), Turn::Duplicate { conflict: None, .. }));
     assert_eq!(bench.lane.taken(), Offset(2));
 }
 

@@ -1,5 +1,6 @@
 //! How a lane's record becomes a dead letter, and what becomes of one that is replayed.
 
+use actix::{AsyncContext, Context};
 use bytes::BytesMut;
 
 use super::{Hold, OrderActor, Taken};
@@ -10,7 +11,7 @@ use crate::outcome::{Failure, code};
 use crate::policy::Then;
 use crate::record::{hex, key_text};
 use crate::stats::PartitionPhase;
-use crate::supervisor::{Disposition, Halt};
+use crate::supervisor::{Disposition, Gather, Halt};
 
 impl OrderActor {
     /// Sends the record to the dead-letter topic, with the failure that waits for its verdict; `true` if
@@ -100,6 +101,22 @@ impl OrderActor {
         let lane = self.cell.lane.borrow();
         let begins = self.pipeline.policy.then == Then::Quarantine && lane.key.is_some();
         (begins && disposition != Disposition::SequenceLate) || lane.quarantine().is_some()
+    }
+
+    /// Whether the lane's next record, or this one that comes, only gathers with others that follow. A replay
+    /// has to find the lane free.
+    pub(super) fn gathers(&self, comes: Option<&Taken>) -> bool {
+        !self.following
+            && !self.pipeline.policy.followers_gather.is_zero()
+            && self.cell.lane.borrow().is_followed(comes)
+            && self.partition.borrow().replay.is_none()
+    }
+
+    /// See [`OrderActor::gathers`].
+    pub(super) fn gather(&self, ctx: &Context<Self>) {
+        if self.pipeline.followers.borrow_mut().add(&self.cell, || ctx.address()) {
+            self.pipeline.supervisor.do_send(Gather);
+        }
     }
 
     /// The record follows an earlier one of its key into the dead-letter topic, in order.

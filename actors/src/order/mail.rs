@@ -21,6 +21,11 @@ pub struct Go;
 #[rtype(result = "()")]
 pub struct Begin;
 
+/// What follows an earlier record into the dead-letter topic has gathered long enough.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FollowOn;
+
 /// The supervisor's answer to a failed attempt.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -16,7 +16,7 @@ use crate::record::key_text;
 pub use actor::OrderActor;
 pub use lane::{Discarded, Hold, Lane, Shelved, Taken, Turn};
 pub use look::{Doing, LaneLook};
-pub use mail::{Begin, Drive, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
+pub use mail::{Begin, Drive, FollowOn, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
 pub use shelf::cover;
 
 /// Whether a lane has a place at the handler.
@@ -41,6 +41,8 @@ pub struct LaneCell {
     pub calling: Cell<bool>,
     /// Why it holds records that could not be parked, if it does.
     pub overflows: RefCell<Option<String>>,
+    /// Whether its next record gathers with others that follow into the dead-letter topic.
+    pub follows: Cell<bool>,
     /// Messages to the order actor that it has not yet handled.
     pub pending: Cell<u32>,
 }
@@ -53,6 +55,7 @@ impl LaneCell {
             place: Cell::new(Place::None),
             calling: Cell::new(false),
             overflows: RefCell::new(None),
+            follows: Cell::new(false),
             pending: Cell::new(0),
         }
     }

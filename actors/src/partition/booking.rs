@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::replay::{Fate, Replay};
 use super::state::{PartitionState, Receipt, Shelf, Tally};
 use crate::effects::Emit;
-use crate::epoch::Letter;
+use crate::epoch::{Effect, Letter};
 use crate::ledger::{Books, ReplayRow, Row, early_number, parked_tombstone};
 use crate::order::{Discarded, Hold, Shelved, Taken};
 use crate::policy::ParkingBounds;
@@ -21,13 +21,16 @@ impl PartitionState {
     /// A record of a lane took effect.
     pub fn applied(&mut self, lane: Option<&[u8]>, done: &Taken, emits: Vec<Emit>) {
         let hold = done.hold;
-        if self.is_foreign(hold) {
+        let foreign = self.is_foreign(hold);
+        if foreign {
             self.share.tally.books.foreign += 1;
         } else {
             self.share.tally.books.applied += 1;
         }
         self.share.written_bytes += emits.iter().map(|emit| emit.size() as u64).sum::<u64>();
-        self.share.emits.extend(emits);
+        // Another group's letter has an offset of another topic, perhaps.
+        let of = (!foreign).then_some(done.record.offset);
+        self.share.emits.extend(emits.into_iter().map(|emit| Effect { of, emit }));
         self.book(lane, hold, done.sequence, Fate::Applied);
     }
 
@@ -60,12 +63,12 @@ impl PartitionState {
     /// A command was carried out, or refused: commands are read from `next` on, and this is the answer.
     pub fn commanded(&mut self, next: i64, answer: Option<Emit>) {
         self.row.commands = self.row.commands.max(next);
-        self.share.emits.extend(answer);
+        self.share.emits.extend(answer.map(|emit| Effect { of: None, emit }));
     }
 
     /// An answer to a command that is under way.
     pub fn answer(&mut self, answer: Emit) {
-        self.share.emits.push(answer);
+        self.share.emits.push(Effect { of: None, emit: answer });
     }
 
     /// Commands are read from here on.

@@ -10,8 +10,7 @@ use actix::{Addr, Handler, Message};
 use bytes::{Bytes, BytesMut};
 
 use crate::claims::Claims;
-use crate::effects::Emit;
-use crate::epoch::{AssignmentEpoch, Letter, PartitionEpoch};
+use crate::epoch::{AssignmentEpoch, Effect, Letter, PartitionEpoch};
 use crate::ledger::{Books, IdHasher, PartitionRow, Place, Rewind, Rewinds, Row};
 use crate::order::LaneCell;
 use crate::pipeline::Pipeline;
@@ -124,7 +123,7 @@ enum Tenure {
 /// What the open epoch holds of this partition.
 #[derive(Default)]
 pub(super) struct Share {
-    pub(super) emits: Vec<Emit>,
+    pub(super) emits: Vec<Effect>,
     pub(super) letters: Vec<Letter>,
     pub(super) rows: Vec<Row>,
     pub(super) lanes: Vec<Rc<LaneCell>>,

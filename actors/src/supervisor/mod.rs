@@ -3,6 +3,7 @@
 
 mod actor;
 mod breaker;
+mod followers;
 mod outage;
 mod restarts;
 mod retry;
@@ -11,6 +12,7 @@ mod verdict;
 
 pub use actor::{Attach, Failed, Halt, Own, Resume, SupervisorActor};
 pub use breaker::{Breaker, BreakerPolicy, Refund, Ruling};
+pub use followers::{Followers, Gather};
 pub use restarts::Panicked;
 pub use retry::{Attempts, RetryPolicies, RetryPolicy, RetryRule, Trigger, Waits};
 pub use timers::Timers;

@@ -66,9 +66,10 @@ impl Handler<Panicked> for SupervisorActor {
         let Panicked { partition, assignment, actor, over } = panicked;
         let pipeline = self.pipeline();
         let (source, policy) = (&pipeline.source, pipeline.policy.restarts);
-        let key = over.as_ref().map_or_else(String::new, |(_, key)| format!(" of key \"{key}\""));
-        let what = format!("{actor}{key} panicked; this is a bug in Pawl or in the program's handler");
-        let wherefore = format!("{}: {}[{partition}]: {what}", source.handler, source.topic);
+        let key = over.as_ref().map(|(_, key)| key.clone());
+        let of = key.as_ref().map_or_else(String::new, |key| format!(" of key \"{key}\""));
+        let why = "panicked; this is a bug in Pawl or in the program's handler";
+        let wherefore = format!("{}: {}[{partition}]: {actor}{of} {why}", source.handler, source.topic);
         if !self.restarted.note(partition, Instant::now(), &policy) {
             let RestartPolicy { restarts, within } = policy;
             let within = Duration::from_secs(within.as_secs());
@@ -80,7 +81,8 @@ impl Handler<Panicked> for SupervisorActor {
         if let Some((condemned, _)) = over {
             self.restarted.condemn(partition, condemned);
         }
-        pipeline.stats.restarts.note(Restart { at: clock::now().0, partition, actor, why: what });
+        let (at, why) = (clock::now().0, why.to_owned());
+        pipeline.stats.restarts.note(Restart { at, partition: Some(partition), actor, key, why });
         (pipeline.rebuild)(partition, assignment);
     }
 }

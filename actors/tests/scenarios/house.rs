@@ -19,6 +19,7 @@ use pawl_actors::partition::{Drain, Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
 use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy, RestartPolicy, Then};
 use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
+use pawl_actors::refused::RefusedEffects;
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
 use pawl_actors::stats::{HandlerStats, PartitionStats};
@@ -40,6 +41,8 @@ pub struct Script {
     pub lies: bool,
     /// How often it was asked whether it is up, if it can be asked that.
     pub probes: Option<Arc<AtomicUsize>>,
+    /// What topics refused.
+    pub refused: Arc<RefusedEffects>,
 }
 
 #[derive(Clone)]
@@ -262,6 +265,7 @@ pub fn policy() -> Policy {
         breaker: BreakerPolicy { keys: 3, probe_every: Duration::from_secs(1) },
         restarts: RestartPolicy { restarts: 2, within: Duration::from_secs(600) },
         careful: None,
+        followers_gather: Duration::ZERO,
         parking: ParkingPolicy {
             lane: ParkingBounds { records: 100, bytes: 100_000 },
             partition: ParkingBounds { records: 1_000, bytes: 1_000_000 },
@@ -317,6 +321,7 @@ impl House {
             source: Arc::new(source),
             handler: Arc::new(script.clone()),
             view: Box::new(rows.clone()),
+            refused: script.refused.clone(),
             stats: stats.clone(),
             gate: gate.clone(),
             aside: Box::new(move |want| wants.lock().unwrap().push(want)),
@@ -447,7 +452,7 @@ pub fn letters() -> Vec<Offset> {
 pub fn emitted() -> Vec<Emit> {
     COMMITTED.with_borrow(|all| {
         let parts = all.iter().flat_map(|epoch| &epoch.partitions);
-        parts.flat_map(|part| part.emits.clone()).collect()
+        parts.flat_map(|part| part.emits.iter().map(|effect| effect.emit.clone())).collect()
     })
 }
 

@@ -320,6 +320,35 @@ fn an_effect_that_the_topic_would_refuse_becomes_a_dead_letter_and_takes_nothing
 }
 
 #[test]
+fn what_a_topic_refused_of_a_record_ends_it_as_a_dead_letter_when_it_is_handled_again() {
+    scenario(|| async {
+        let script = Script::default();
+        let emit = Emit {
+            topic: "billed".into(),
+            partition: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp: None,
+        };
+        let effects = || Act::Effects(Effects { emit: vec![emit.clone()], state: StateChange::Keep });
+        script.plan("a1", [effects()]);
+        script.plan("b1", [effects()]);
+        script.refused.note(P, Offset(0), "billed[0] did not take it: InvalidTimestamp".into());
+        let house = House::new(script, Rows::default(), policy()).await;
+        house.take([record(0, Some("A"), "a1"), record(1, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        assert_eq!((letters(), emitted().len()), (vec![Offset(0)], 1));
+        let told = COMMITTED.with_borrow(|all| {
+            let letters = all.iter().flat_map(|epoch| &epoch.partitions).flat_map(|part| &part.letters);
+            letters.map(|letter| letter.cause.clone()).collect::<Vec<_>>()
+        });
+        assert_eq!(told, ["billed[0] did not take it: InvalidTimestamp, permanent"]);
+        assert_eq!(house.partition_row().watermark, 2);
+    });
+}
+
+#[test]
 fn a_fatal_failure_stops_the_handler_and_leaves_its_record_unfinished() {
     scenario(|| async {
         let script = Script::default();

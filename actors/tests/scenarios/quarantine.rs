@@ -1,13 +1,15 @@
 //! Keys whose record became a dead letter, where their later records are to follow.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use pawl_actors::command::{KeyName, What};
 use pawl_actors::dead_letter::header;
 use pawl_actors::ledger::{Head, head_key};
 use pawl_actors::outcome::{Failure, code};
 use pawl_actors::policy::{Policy, Then};
-use pawl_actors::record::last_header;
+use pawl_actors::record::{Offset, last_header};
 
 use crate::house::*;
 
@@ -117,5 +119,79 @@ fn without_quarantine_the_key_goes_on_and_its_letters_have_no_number() {
         house.pass(SOON).await;
         assert_eq!(house.script.calls(), ["a1#1", "a2#1"]);
         assert_eq!(told(), [(0, "poison".to_owned(), None)]);
+    });
+}
+
+#[test]
+fn records_that_follow_gather_for_a_moment_and_go_together_in_their_order() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [refused()]);
+        let gather = Duration::from_millis(100);
+        let policy = Policy { then: Then::Quarantine, followers_gather: gather, ..policy() };
+        let house = House::new(script, Rows::default(), policy).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(SOON).await;
+        assert_eq!(letters(), [Offset(0)], "the first does not wait");
+        for offset in 1..5 {
+            house.take([record(offset, Some("A"), &format!("a{offset}x"))]);
+            house.pass(Duration::from_millis(10)).await;
+        }
+        house.take([record(5, Some("B"), "b1")]);
+        house.pass(Duration::from_millis(10)).await;
+        assert_eq!(
+            (letters(), house.partition_row().watermark),
+            (vec![Offset(0)], 1),
+            "others do not wait either"
+        );
+        assert_eq!(house.script.calls(), ["a1#1", "b1#1"]);
+        house.pass(gather).await;
+        assert_eq!(letters(), (0..5).map(Offset).collect::<Vec<_>>());
+        assert_eq!(house.partition_row().watermark, 6);
+        let with_letters = COMMITTED.with_borrow(|all| {
+            let parts = all.iter().flat_map(|epoch| &epoch.partitions);
+            parts.filter(|part| !part.letters.is_empty()).count()
+        });
+        assert_eq!(with_letters, 2);
+        house.take([record(6, Some("A"), "a6")]);
+        house.pass(2 * gather).await;
+        assert_eq!(letters().len(), 6, "each time anew");
+    });
+}
+
+#[test]
+fn a_key_that_is_released_goes_on_with_what_has_gathered() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [refused()]);
+        let gather = Duration::from_millis(100);
+        let policy = Policy { then: Then::Quarantine, followers_gather: gather, ..policy() };
+        let house = House::new(script, Rows::default(), policy).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(SOON).await;
+        house.take([record(1, Some("A"), "a2"), record(2, Some("A"), "a3")]);
+        house.ask(What::Release { key: KeyName(Some("A".into())), reason: "known".into() });
+        house.pass(4 * gather).await;
+        assert_eq!(house.script.calls(), ["a1#1", "a2#1", "a3#1"]);
+        assert_eq!((letters(), house.partition_row().watermark), (vec![Offset(0)], 3));
+    });
+}
+
+#[test]
+fn what_gathers_when_a_partition_is_given_up_is_left_to_the_next_owner() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [refused()]);
+        let gather = Duration::from_secs(10);
+        let policy = Policy { then: Then::Quarantine, followers_gather: gather, ..policy() };
+        let house = House::new(script, Rows::default(), policy).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(SOON).await;
+        house.take([record(1, Some("A"), "a2"), record(2, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        let drained = drain(&house, Duration::from_secs(60));
+        house.pass(SOON).await;
+        assert!(drained.load(Ordering::Relaxed), "nobody waits for it");
+        assert_eq!((letters(), house.partition_row().watermark), (vec![Offset(0)], 1));
     });
 }

@@ -225,7 +225,7 @@ fn a_gap_that_halts_keeps_the_partition_still_until_it_is_given_up() {
         house.pass(SOON).await;
         assert!(house.script.calls().is_empty());
         let why = house.partition_stats.stopped().expect("it says why");
-        assert!(why.contains("number 1 to 2") && why.contains("skip-gap A --to 3"), "{why}");
+        assert!(why.contains("numbers 1 to 2") && why.contains("skip-gap A --to 3"), "{why}");
         let what =
             What::SkipGap { key: KeyName(Some(Bytes::from_static(b"A"))), to: 3, reason: "known".into() };
         house.ask(what);

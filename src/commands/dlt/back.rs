@@ -46,7 +46,18 @@ pub fn discard(args: &DltDiscard) -> Result<Exit, Failure> {
     let (partition, offset) = (args.letter_partition, args.offset);
     let topic = asked.handler().dead_letter_topic();
     let letter = read(&asked, &topic, partition, offset)?;
-    let Some((quarantine, number)) = Told::read(&letter).place else {
+    let told = Told::read(&letter);
+    if let Some(group) = told.group.as_deref().filter(|group| *group != asked.group()) {
+        return Err(Failure::new(
+            Exit::Findings,
+            format!(
+                "{topic} {partition} {offset} is a letter of group \"{group}\", and \"{}\" was asked: ask the handler of \
+                 that group (--handler)",
+                asked.group()
+            ),
+        ));
+    }
+    let Some((quarantine, number)) = told.place else {
         return Err(Failure::new(
             Exit::Findings,
             format!(

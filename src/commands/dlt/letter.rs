@@ -124,13 +124,16 @@ impl Letter {
         // The outer code is often the same for all: Spring wraps whatever a listener throws.
         let cause = self.cause.as_deref().filter(|cause| self.code.as_deref() != Some(cause));
         let cause = cause.map(|cause| format!(", caused by {}", printable(cause))).unwrap_or_default();
+        // Handlers may share a topic.
+        let group = self.group.as_deref().map(|group| format!(" by {}", printable(group)));
         format!(
-            "{} {}  {}  key {key}{number}  {}{cause}  from {}  {}\n",
+            "{} {}  {}  key {key}{number}  {}{cause}  from {}{}  {}\n",
             self.partition,
             self.offset,
             time(self.timestamp),
             self.why(),
             self.place(),
+            group.unwrap_or_default(),
             printable(self.message.as_deref().unwrap_or_default())
         )
     }
@@ -233,7 +236,7 @@ mod tests {
     #[test]
     fn a_line_tells_where_what_and_why() {
         let expected = "3 7  2023-11-14T22:13:21.000Z  key A1 #3  pawl.Exhausted at attempt 8, caused by pawl.Unavailable  \
-                        from orders 3 881  service answered 503\\n\\u{1b}[2J\n";
+                        from orders 3 881 by billing  service answered 503\\n\\u{1b}[2J\n";
         assert_eq!(letter().line(), expected);
     }
 

@@ -19,6 +19,9 @@ pub(super) const MAX_REFUSED_PRODUCERS: u32 = 20;
 /// somebody else uses the transactional id.
 pub(super) const USURPED: u32 = 5;
 
+/// What an end because of a failed write leaves behind.
+const NOTHING_IS_LOST: &str = "Nothing of the epoch is visible, and all of it is read again";
+
 /// What one write has gone through so far.
 #[derive(Default)]
 pub(super) struct Recovery {
@@ -42,13 +45,16 @@ impl<W: Wire> Writer<W> {
         recovery: &mut Recovery,
         error: &AttemptError,
         epoch: u64,
+        parts: &[&PartitionEpoch],
     ) -> Result<(), String> {
         match error {
             AttemptError::Hopeless(reason) => {
                 self.parts.wire.abort();
-                return Err(format!(
-                    "{reason}. Nothing of the epoch is visible, and it is read again after a restart"
-                ));
+                return Err(format!("{reason}. {NOTHING_IS_LOST}"));
+            }
+            AttemptError::Record(refused) => {
+                self.parts.wire.abort();
+                return Err(format!("{}. {NOTHING_IS_LOST}", self.refuse(refused, parts)));
             }
             // Gone only at the very end of the process.
             AttemptError::Fenced(_) => drop(self.parts.intake.send(Command::Fenced)),
@@ -56,6 +62,7 @@ impl<W: Wire> Writer<W> {
             AttemptError::Unacknowledged(_) => recovery.unacknowledged += 1,
             AttemptError::Abortable(_) | AttemptError::Unknown(_) | AttemptError::Producer(_) => {}
         }
+        self.parts.stats.set_unwritten(Some(error.to_string()));
         let delay = recovery.delay();
         tracing::warn!(handler = %self.parts.handler, epoch, "an epoch was not committed: {error}; again in {delay:?}");
         self.parts.wire.pause(delay);

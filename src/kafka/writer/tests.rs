@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pawl_actors::claims::Claims;
-use pawl_actors::epoch::{AssignmentEpoch, Epoch, PartitionEpoch};
+use pawl_actors::effects::Emit;
+use pawl_actors::epoch::{AssignmentEpoch, Effect, Epoch, Letter, PartitionEpoch};
 use pawl_actors::ledger::Row;
-use pawl_actors::record::{NextOffset, Partition};
+use pawl_actors::record::{Millis, NextOffset, Offset, Partition};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::super::attempt::AttemptError;
+use super::super::attempt::{self, AttemptError};
 use super::super::claim::{ClaimJob, ClaimRequest, Claimed};
 use super::super::commit_metadata::CommitMetadata;
 use super::super::consumer::Command;
-use super::super::delivery::Delivered;
+use super::super::delivery::{Delivered, Refused, Tag};
 use super::super::held::Held;
 use super::super::wire::{OpenError, Wire};
 use super::recovery::{MAX_REFUSED_PRODUCERS, USURPED};
@@ -135,6 +136,8 @@ impl Stage {
             view,
             intake: tell,
             times: EpochCommitTimes::default(),
+            stats: Arc::default(),
+            refusals: Arc::default(),
             on_halt: Arc::new(|_| {}),
         };
         Stage { writer: Writer::new(parts), held, intake, _dir: dir }
@@ -377,6 +380,55 @@ fn what_no_retry_heals_ends_the_handler_with_the_reason() {
     assert!(reason.starts_with("billed[0] did not take a record: give the right"), "{reason}");
     assert!(reason.contains("Nothing of the epoch is visible"), "{reason}");
     assert_eq!(stage.asked(), "write 0, abort");
+}
+
+/// Partition 1, of whose records two emitted one each, and a third became a dead letter; before them an answer.
+fn eventful() -> Epoch {
+    let emit = |timestamp: Option<i64>| Emit {
+        topic: "billed".into(),
+        partition: None,
+        key: None,
+        value: None,
+        headers: Vec::new(),
+        timestamp: timestamp.map(Millis),
+    };
+    let effect = |of: Option<i64>, timestamp| Effect { of: of.map(Offset), emit: emit(timestamp) };
+    let mut own = share(7, 1);
+    own.emits = vec![effect(None, None), effect(Some(4), Some(1)), effect(Some(5), None)];
+    own.letters =
+        vec![Letter { emit: emit(None), offset: Offset(6), key: "ORD-1".into(), cause: "422".into() }];
+    Epoch { number: 7, partitions: vec![share(7, 0), own] }
+}
+
+/// What the writer says of a refused record, and of which records it remembers that.
+fn refused(tag: Tag, code: RDKafkaErrorCode, effects: &[usize]) -> (String, Option<u64>, Vec<i64>) {
+    let refused = Refused { topic: "billed".into(), partition: 3, tag, code };
+    let mut stage = Stage::failing([attempt::refused(&refused, code, effects.to_vec())]);
+    let reason = stage.write_with(eventful(), &channel().1).expect_err("it cannot go on");
+    let refusals = &stage.writer.parts.refusals;
+    let noted = |offset: &i64| refusals.effects.take(Partition(1), Offset(*offset)).is_some();
+    (reason, refusals.take(), (0..10).filter(noted).collect())
+}
+
+#[test]
+fn what_a_topic_refuses_is_told_with_the_record_that_it_is_of_and_remembered_if_that_record_is_the_cause() {
+    let (reason, told, noted) = refused(Tag::Effect(1), RDKafkaErrorCode::InvalidTimestamp, &[1, 2]);
+    assert!(reason.starts_with("billed[3] did not take what orders[1]@4 emitted (0 bytes)"), "{reason}");
+    assert!(reason.contains("message.timestamp.before.max.ms"), "{reason}");
+    assert_eq!((told, noted), (Some(1), vec![4]), "the other one has the time of this machine's clock");
+    let (_, told, noted) = refused(Tag::Effect(1), RDKafkaErrorCode::InvalidRecord, &[0, 1, 2]);
+    assert_eq!((told, noted), (Some(2), vec![4, 5]), "an answer to a command is of no record");
+}
+
+#[test]
+fn a_refused_letter_is_told_with_its_original_and_no_record_is_blamed_for_a_size() {
+    let (reason, told, noted) = refused(Tag::Numbered(0), RDKafkaErrorCode::MessageSizeTooLarge, &[]);
+    let part = "billed[3] did not take the dead letter of orders[1]@6 key \"ORD-1\" (422; 0 bytes)";
+    assert!(reason.starts_with(part) && reason.contains("raise max.message.bytes of billed"), "{reason}");
+    assert!(reason.contains("Nothing of the epoch is visible"), "{reason}");
+    assert_eq!((told, noted), (Some(0), Vec::new()));
+    let (_, told, _) = refused(Tag::Row, RDKafkaErrorCode::TopicAuthorizationFailed, &[]);
+    assert_eq!(told, None, "a missing right is not the record's");
 }
 
 #[test]

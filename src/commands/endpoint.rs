@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
-use crate::admin::keys::{KeyAnswer, KeysAnswer, NoAnswer};
+use crate::admin::keys::NoAnswer;
 
 /// Longer than the endpoint takes for its own longest answer.
 const TIMEOUT: Duration = Duration::from_secs(12);
@@ -31,7 +31,7 @@ pub enum EndpointError {
         /// What the connection gave.
         reason: String,
     },
-    /// Something listens there that does not know this handler, or is no Pawl.
+    /// Something listens there that does not know what was asked, or is no Pawl.
     #[error("{address} answers {status}: {reason}")]
     Refused {
         /// Where was asked.
@@ -43,10 +43,9 @@ pub enum EndpointError {
     },
 }
 
-/// An instance and a handler of it.
+/// An instance.
 pub struct Endpoint {
     address: String,
-    handler: String,
     client: Client<HttpConnector, Empty<Bytes>>,
     runtime: Runtime,
 }
@@ -66,10 +65,10 @@ impl Endpoint {
     ///
     /// # Errors
     /// When the process can start no thread.
-    pub fn new(address: String, handler: &str) -> std::io::Result<Endpoint> {
+    pub fn new(address: String) -> std::io::Result<Endpoint> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Endpoint { address, handler: handler.to_owned(), client, runtime })
+        Ok(Endpoint { address, client, runtime })
     }
 
     /// Where is asked.
@@ -77,34 +76,11 @@ impl Endpoint {
         &self.address
     }
 
-    /// A part of the list.
+    /// What it answers at a path.
     ///
     /// # Errors
     /// See [`EndpointError`].
-    pub fn list(
-        &self,
-        partition: Option<i32>,
-        prefix: &[u8],
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<KeysAnswer, EndpointError> {
-        let partition = partition.map_or(String::new(), |partition| format!("&partition={partition}"));
-        let after = after.map_or(String::new(), |after| format!("&after={after}"));
-        self.get(&format!("keys?limit={limit}&prefix={}{partition}{after}", encoded(prefix)))
-    }
-
-    /// All that is known of a key; `None` is the lane of records without a usable key.
-    ///
-    /// # Errors
-    /// See [`EndpointError`].
-    pub fn show(&self, key: Option<&[u8]>) -> Result<KeyAnswer, EndpointError> {
-        match key {
-            Some(key) => self.get(&format!("keys/{}", encoded(key))),
-            None => self.get("unkeyed"),
-        }
-    }
-
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EndpointError> {
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EndpointError> {
         let silent = |reason: String| EndpointError::Silent { address: self.address.clone(), reason };
         let refused = |status: StatusCode, reason: String| EndpointError::Refused {
             address: self.address.clone(),
@@ -112,9 +88,7 @@ impl Endpoint {
             reason,
         };
         let uri: Uri =
-            format!("http://{}/handlers/{}/{path}", self.address, encoded(self.handler.as_bytes()))
-                .parse()
-                .map_err(|error| silent(format!("{error}")))?;
+            format!("http://{}{path}", self.address).parse().map_err(|error| silent(format!("{error}")))?;
         let asking = async {
             let answer = self.client.get(uri).await.map_err(|error| silent(cause(&error)))?;
             let status = answer.status();
@@ -125,14 +99,18 @@ impl Endpoint {
         let (status, body) = asked.map_err(|_| silent(format!("no answer within {TIMEOUT:?}")))??;
         if status != StatusCode::OK {
             let said = serde_json::from_slice::<NoAnswer>(&body).map(|answer| answer.error);
-            return Err(refused(status, said.unwrap_or_else(|_| "it is no Pawl that knows of keys".into())));
+            return Err(refused(
+                status,
+                said.unwrap_or_else(|_| "it is no Pawl, or one that does not know this".into()),
+            ));
         }
         serde_json::from_slice(&body)
             .map_err(|error| refused(status, format!("not an answer of Pawl: {error}")))
     }
 }
 
-fn encoded(bytes: &[u8]) -> String {
+/// As it stands in a path.
+pub fn encoded(bytes: &[u8]) -> String {
     percent_encode(bytes, NON_ALPHANUMERIC).to_string()
 }
 
@@ -158,8 +136,8 @@ mod tests {
 
     #[test]
     fn nobody_there_is_told_by_its_cause() {
-        let endpoint = Endpoint::new("127.0.0.1:1".into(), "billing").expect("a runtime");
-        let error = endpoint.show(None).expect_err("nobody listens on port 1").to_string();
+        let endpoint = Endpoint::new("127.0.0.1:1".into()).expect("a runtime");
+        let error = endpoint.get::<()>("/ready").expect_err("nobody listens on port 1").to_string();
         assert!(error.contains("127.0.0.1:1") && error.to_lowercase().contains("refused"), "{error}");
     }
 }
