@@ -97,6 +97,7 @@ fn policy() -> Policy {
         max_epoch_bytes: 32 << 20,
         max_in_flight: usize::MAX,
         attempt_timeout: Duration::from_secs(1),
+        rewind_grace: Duration::from_secs(1),
         epoch_interval: Duration::ZERO,
         max_undecided: 1,
         idle_key_after: Duration::from_secs(3_600),
@@ -116,6 +117,7 @@ fn ownership(stats: Arc<PartitionStats>) -> Ownership {
         parked: Vec::new(),
         fresh: false,
         claims: Claims::default(),
+        low: 0,
         end: 0,
         stats,
     }

@@ -3,6 +3,7 @@
 mod asking;
 mod letters;
 mod looking;
+mod rewind;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ pub use asking::{
 };
 pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment};
 pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource, Top};
+pub use rewind::Rewind;
 
 /// Ordered, idempotent, per-key event processing on Kafka topics.
 ///
@@ -64,6 +66,8 @@ pub enum Command {
     /// Look at the keys of a handler, pause, resume, skip, release or erase one.
     #[command(subcommand)]
     Keys(Keys),
+    /// Have a handler's records handled once more, from an offset or a time on.
+    Rewind(Rewind),
     /// Watch a running instance: what watches over what, what was begun anew, and why.
     Top(Top),
     /// Create the topics of the settings.

@@ -21,6 +21,8 @@ pub enum Ask {
     Records(i64),
     /// The position after the last committed record.
     End,
+    /// The position after the last record, whether or not its transaction is decided.
+    High,
 }
 
 /// A question about a partition that is held.
@@ -49,7 +51,7 @@ pub enum Found {
         /// Whether there was nothing more at that time.
         at_end: bool,
     },
-    /// The position after the last committed record.
+    /// The position that was asked for.
     End(i64),
     /// The topic cannot be read.
     Failed(String),

@@ -94,6 +94,15 @@ pub enum What {
         /// Which key.
         key: KeyName,
     },
+    /// Has the partition's records handled once more, from an offset on.
+    Rewind {
+        /// From where: an offset of this partition.
+        to: i64,
+        /// Whether the keys' states are forgotten too.
+        reset: bool,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Which letters to hand to the handler again, and how fast.
@@ -320,6 +329,7 @@ mod tests {
             What::Pause { key: key(b""), create: true },
             What::Skip { key: key("ä".as_bytes()), offset: 7, reason: "why".into() },
             What::Erase { key: key(b"K") },
+            What::Rewind { to: 7, reset: true, reason: "why".into() },
         ] {
             let written = command(what.clone());
             assert_eq!(Command::read(&written.written()), Ok(written), "{what:?}");

@@ -53,6 +53,8 @@ pub struct Policy {
     pub max_in_flight: usize,
     /// One attempt may take this long.
     pub attempt_timeout: Duration,
+    /// Running calls get this long before a partition is rewound.
+    pub rewind_grace: Duration,
     /// Least time between two epochs.
     pub epoch_interval: Duration,
     /// Epochs that may be closed and not yet decided: more than one where a step that is under way takes

@@ -44,7 +44,7 @@ pub enum Moment {
     Ago(Duration),
 }
 
-fn moment(text: &str) -> Result<Moment, String> {
+pub(super) fn moment(text: &str) -> Result<Moment, String> {
     if let Ok(age) = humantime::parse_duration(text) {
         return Ok(Moment::Ago(age));
     }

@@ -90,6 +90,16 @@ impl Asked {
         &self.partitions
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks only whoever holds these of its partitions.
+    pub fn among(&mut self, partitions: Vec<i32>) {
+        self.partitions = partitions;
+    }
+
     /// Asks only whoever holds this partition.
     pub fn only(&mut self, partition: i32) {
         self.partitions = vec![partition];

@@ -10,6 +10,7 @@ mod endpoint;
 pub mod keys;
 mod progress;
 pub mod publish;
+pub mod rewind;
 pub mod run;
 mod sending;
 pub mod top;
@@ -108,6 +109,7 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
         Command::Keys(Keys::SkipGap(args)) => keys::asked::skip_gap(args),
         Command::Keys(Keys::Release(args)) => keys::asked::release(args),
         Command::Keys(Keys::Erase(args)) => keys::asked::erase(args),
+        Command::Rewind(args) => rewind::execute(args),
         Command::Top(args) => top::execute(args),
         Command::Topics(Topics::Create(args)) => topics::execute(args),
     }

@@ -119,6 +119,7 @@ impl AsideReader {
         }
         let done = match want.ask {
             Ask::End => self.end(partition).map(Found::End),
+            Ask::High => self.high(partition).map(Found::End),
             Ask::Records(from) => match self.begin(partition, from) {
                 Ok(()) => {
                     self.open.insert(partition, Open { want, records: Vec::new(), bytes: 0, next: from });
@@ -148,6 +149,16 @@ impl AsideReader {
         let ask = || consumer.fetch_watermarks(&topic, partition, CALL_TIMEOUT);
         let (_, end) = ask().or_else(|_| ask()).or_else(|_| ask())?;
         Ok(end)
+    }
+
+    /// The high watermark, which only a reader of uncommitted records is told; asked for again likewise.
+    fn high(&self, partition: i32) -> KafkaResult<i64> {
+        let mut config = self.parts.config.clone();
+        config.set("isolation.level", "read_uncommitted");
+        let client: BaseConsumer<LogContext> = config.create_with_context(LogContext::new("aside"))?;
+        let ask = || client.fetch_watermarks(&self.parts.topic, partition, CALL_TIMEOUT);
+        let (_, high) = ask().or_else(|_| ask()).or_else(|_| ask())?;
+        Ok(high)
     }
 
     fn begin(&mut self, partition: i32, from: i64) -> KafkaResult<()> {

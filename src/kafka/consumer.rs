@@ -44,7 +44,7 @@ pub enum Command {
         /// Under which assignment.
         assignment: AssignmentEpoch,
     },
-    /// An actor of a partition came to a bad end: make the partition one's own anew.
+    /// An actor of a partition came to a bad end, or it was rewound: make the partition one's own anew.
     Rebuild {
         /// Which partition.
         partition: Partition,

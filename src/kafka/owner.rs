@@ -93,6 +93,8 @@ struct Standing {
     committed: Option<i64>,
     /// Nobody committed it: a claim made it of `start`.
     resolved: bool,
+    /// Claim and epoch that committed it, if it was Pawl.
+    by: Option<(i64, u64)>,
     /// What was committed with it proves that there is a ledger.
     ledger: bool,
     /// How the claims of the partition ended, as the next one says it.
@@ -228,7 +230,8 @@ impl Owner {
         let ledger = metadata.is_some_and(|metadata| metadata.proves_a_ledger());
         let claims = metadata.unwrap_or_default().next_claims(clock::now());
         let (low, high) = self.parts.ends.stable(partition)?;
-        Ok(Standing { committed, resolved, ledger, claims, low, high })
+        let by = metadata.map(|metadata| (metadata.claim, metadata.epoch));
+        Ok(Standing { committed, resolved, by, ledger, claims, low, high })
     }
 
     fn claim(&self, claims: &[ClaimRequest]) -> Result<Vec<Claimed>, String> {
@@ -268,9 +271,10 @@ impl Owner {
         let (partition, assignment, intake) = (one.partition, one.assignment, self.parts.intake.clone());
         one.stats.end.set(standing.high);
         let parked = self.parts.view.parked_rows(partition.0).map_err(|error| error.to_string())?;
-        let (claims, end) = (standing.claims, standing.high);
+        let Standing { claims, low, high: end, .. } = standing;
+        let stats = one.stats;
         let ownership =
-            Ownership { partition, assignment, claim, row, parked, fresh, claims, end, stats: one.stats };
+            Ownership { partition, assignment, claim, row, parked, fresh, claims, low, end, stats };
         let window = self.parts.window.clone();
         let started = Box::new(move |actor| {
             window.begun(partition.0, &actor);
@@ -346,6 +350,17 @@ impl Owner {
             ));
         }
         match standing.committed.filter(|_| !standing.resolved) {
+            // Without transactions a rewind is written before the offset, which a claim may have committed again.
+            Some(committed)
+                if committed > row.watermark
+                    && !self.parts.transactional
+                    && standing.is_before_a_rewind(&row) =>
+            {
+                tracing::info!(
+                    handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0, committed,
+                    "going on at the ledger's {}, to which it was rewound", row.watermark
+                );
+            }
             Some(committed) if committed > row.watermark => {
                 tracing::warn!(
                     handler = %self.parts.handler, topic = %self.parts.topic, partition = partition.0,
@@ -405,6 +420,12 @@ impl Owner {
 }
 
 impl Standing {
+    /// Whether Pawl committed the offset, and did so before the last rewind: nobody has moved it.
+    fn is_before_a_rewind(&self, row: &PartitionRow) -> bool {
+        let before = |(claim, epoch)| epoch == 0 || (claim, epoch) < (row.claim, row.epoch);
+        !row.rewinds.is_empty() && self.by.is_some_and(before)
+    }
+
     /// Where to begin without a ledger.
     fn start(self, start: Start) -> i64 {
         self.committed.unwrap_or(match start {
@@ -416,14 +437,34 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
+    use pawl_actors::ledger::Rewind;
+
     use super::*;
 
     #[test]
     fn a_group_without_a_position_begins_where_the_settings_say() {
         let claims = Claims::default();
-        let standing = Standing { committed: None, resolved: true, ledger: false, claims, low: 5, high: 9 };
+        let standing =
+            Standing { committed: None, resolved: true, by: None, ledger: false, claims, low: 5, high: 9 };
         assert_eq!(standing.start(Start::Earliest), 5);
         assert_eq!(standing.start(Start::Latest), 9);
         assert_eq!(Standing { committed: Some(7), ..standing }.start(Start::Latest), 7);
+    }
+
+    #[test]
+    fn an_offset_from_before_a_rewind_was_moved_by_nobody() {
+        let claims = Claims::default();
+        let by =
+            |by| Standing { committed: Some(9), resolved: false, by, ledger: true, claims, low: 0, high: 9 };
+        let mut row = PartitionRow::new("id".into(), 5, 3, 0, [0; 16]);
+        row.epoch = 7;
+        assert!(!by(Some((3, 6))).is_before_a_rewind(&row), "there was none");
+        let rewind =
+            Rewind { number: 1, to: 5, reset: false, letters: 0, letters_id: String::new(), parked: 0 };
+        row.rewinds.push(rewind);
+        assert!(by(Some((3, 6))).is_before_a_rewind(&row));
+        assert!(by(Some((4, 0))).is_before_a_rewind(&row), "a claim has committed it again");
+        assert!(!by(Some((3, 8))).is_before_a_rewind(&row));
+        assert!(!by(None).is_before_a_rewind(&row), "somebody else's tool");
     }
 }

@@ -6,7 +6,7 @@ pub mod cursor;
 pub mod window;
 
 use bytes::Bytes;
-use pawl_actors::ledger::{Head, PartitionRow, RowError, lane_of};
+use pawl_actors::ledger::{Head, PartitionRow, Rewinds, RowError, lane_of};
 use pawl_actors::order::LaneLook;
 use serde::{Deserialize, Serialize};
 
@@ -130,9 +130,11 @@ impl KeyLine {
         row_key: &[u8],
         value: &[u8],
         row: Option<i64>,
+        rewinds: &Rewinds,
     ) -> Result<Option<KeyLine>, RowError> {
         let Some(key) = lane_of(row_key) else { return Ok(None) };
-        let head = Head::decode(value)?;
+        let mut head = Head::decode(value)?;
+        head.rewind(rewinds);
         Ok(Some(KeyLine::of(partition, key.map(Bytes::copy_from_slice), &head, row)))
     }
 
@@ -172,14 +174,18 @@ impl KeyLine {
 }
 
 impl KeyPage {
-    /// A page from stored rows, before any lane is asked. `row` is where the head lies in the changelog.
+    /// A page from stored rows, before any lane is asked. `row` is where the head lies in the changelog. A head
+    /// that is older than a rewind is brought up to date first.
     pub fn of(
         partition: i32,
         key: Option<Bytes>,
-        head: Option<Head>,
+        mut head: Option<Head>,
         row: Option<i64>,
         within: Option<&PartitionRow>,
     ) -> KeyPage {
+        if let (Some(head), Some(within)) = (&mut head, within) {
+            head.rewind(&within.rewinds);
+        }
         KeyPage {
             partition,
             head: head.as_ref().map(|head| KeyLine::of(partition, key.clone(), head, row)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix::{Addr, WeakAddr};
 use bytes::{Bytes, BytesMut};
-use pawl_actors::ledger::{HEAD_PREFIX, Head, PARTITION_KEY, PartitionRow, head_key};
+use pawl_actors::ledger::{HEAD_PREFIX, Head, PARTITION_KEY, PartitionRow, Rewinds, head_key};
 use pawl_actors::order::LaneLook;
 use pawl_actors::partition::{Look, PartitionActor};
 
@@ -87,6 +87,7 @@ impl Window {
         let Some(view) = self.view() else { return Ok(listed) };
         let mut pages = 0;
         for &partition in partitions {
+            let rewinds = within(&view, partition)?.map(|row| row.rewinds).unwrap_or_default();
             let mut after = match &wanted.after {
                 Some(cursor) if cursor.partition > partition => continue,
                 Some(cursor) if cursor.partition == partition => cursor.after.clone(),
@@ -94,7 +95,7 @@ impl Window {
                     listed.next = Some(Cursor::before(partition));
                     return Ok(listed);
                 }
-                _ => first(&view, partition, wanted, &mut listed)?,
+                _ => first(&view, partition, wanted, &rewinds, &mut listed)?,
             };
             loop {
                 let room = wanted.limit.saturating_sub(listed.keys.len());
@@ -104,7 +105,7 @@ impl Window {
                 }
                 pages += 1;
                 let page = view.page(partition, &after, room).map_err(|error| error.to_string())?;
-                let Some(next) = take(partition, wanted, page, &mut listed)? else { break };
+                let Some(next) = take(partition, wanted, page, &rewinds, &mut listed)? else { break };
                 after = next;
             }
         }
@@ -120,8 +121,7 @@ impl Window {
         let row = |key: &[u8]| view.row(partition, key).map_err(|error| error.to_string());
         let head = row(&head_key(key.map(|key| &key[..]), &mut BytesMut::new()))?;
         let head = head.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
-        let within = row(PARTITION_KEY)?.map(|row| PartitionRow::decode(&row)).transpose();
-        let within = within.map_err(|error| error.to_string())?;
+        let within = within(&view, partition)?;
         Ok(Some(KeyPage::of(partition, key.cloned(), head, None, within.as_ref())))
     }
 
@@ -140,15 +140,27 @@ impl Window {
     }
 }
 
+/// The row of a partition.
+fn within(view: &LocalView, partition: i32) -> Result<Option<PartitionRow>, String> {
+    let row = view.row(partition, PARTITION_KEY).map_err(|error| error.to_string())?;
+    row.map(|row| PartitionRow::decode(&row)).transpose().map_err(|error| error.to_string())
+}
+
 /// Where a partition's list begins. Pages begin after a key, so the one key that is the prefix itself
 /// is listed here.
-fn first(view: &LocalView, partition: i32, wanted: &Wanted, listed: &mut Listed) -> Result<Bytes, String> {
+fn first(
+    view: &LocalView,
+    partition: i32,
+    wanted: &Wanted,
+    rewinds: &Rewinds,
+    listed: &mut Listed,
+) -> Result<Bytes, String> {
     if wanted.prefix.is_empty() {
         return Ok(Bytes::from_static(PARTITION_KEY));
     }
     let row_key = head_key(Some(&wanted.prefix), &mut BytesMut::new());
     if let Some(value) = view.row(partition, &row_key).map_err(|error| error.to_string())? {
-        listed.keys.extend(line(partition, &row_key, &value)?);
+        listed.keys.extend(line(partition, &row_key, &value, rewinds)?);
     }
     Ok(row_key)
 }
@@ -158,13 +170,14 @@ fn take(
     partition: i32,
     wanted: &Wanted,
     page: crate::store::Page,
+    rewinds: &Rewinds,
     listed: &mut Listed,
 ) -> Result<Option<Bytes>, String> {
     for (row_key, value) in &page.rows {
         if !wanted.prefix.is_empty() && !begins_with(row_key, &wanted.prefix) {
             return Ok(None);
         }
-        listed.keys.extend(line(partition, row_key, value)?);
+        listed.keys.extend(line(partition, row_key, value, rewinds)?);
     }
     Ok(page.next.filter(|next| wanted.prefix.is_empty() || begins_with(next, &wanted.prefix)))
 }
@@ -174,8 +187,9 @@ pub fn begins_with(row_key: &[u8], prefix: &[u8]) -> bool {
     row_key.split_first().is_some_and(|(first, key)| *first == HEAD_PREFIX && key.starts_with(prefix))
 }
 
-fn line(partition: i32, row_key: &[u8], value: &[u8]) -> Result<Option<KeyLine>, String> {
-    KeyLine::read(partition, row_key, value, None).map_err(|error| format!("partition {partition}: {error}"))
+fn line(partition: i32, row_key: &[u8], value: &[u8], rewinds: &Rewinds) -> Result<Option<KeyLine>, String> {
+    KeyLine::read(partition, row_key, value, None, rewinds)
+        .map_err(|error| format!("partition {partition}: {error}"))
 }
 
 #[cfg(test)]

@@ -411,6 +411,7 @@ impl Blueprint<'_> {
             max_epoch_bytes: MAX_EPOCH_BYTES,
             max_in_flight: max_in_flight as usize,
             attempt_timeout,
+            rewind_grace: settings.membership.revoke_grace,
             epoch_interval,
             max_undecided,
             idle_key_after: settings.idle_key_after,

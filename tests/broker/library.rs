@@ -18,18 +18,18 @@ use crate::support::{self, Broker, Out, process};
 
 #[path = "../../examples/handler.rs"]
 #[allow(dead_code, reason = "its main is the example's own")]
-mod example;
+pub mod example;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A run in a thread of this process.
-struct Run {
+pub struct Run {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<Result<(), RunError>>,
 }
 
 impl Run {
-    fn start(broker: &Broker, input: &str, group: &str, more: &str, handler: impl Handler) -> Run {
+    pub fn start(broker: &Broker, input: &str, group: &str, more: &str, handler: impl Handler) -> Run {
         let store = process::scratch("store").display().to_string();
         let text = support::settings(broker, input, group, more)
             .replace("[store]\n", &format!("[admin]\nlisten = \"off\"\n[store]\ndir = {store:?}\n"));
@@ -46,7 +46,7 @@ impl Run {
         Run { stop, thread }
     }
 
-    fn stop(self) {
+    pub fn stop(self) {
         self.stop.send(()).expect("it still runs");
         self.thread.join().expect("no panic").unwrap_or_else(|error| panic!("{error}"));
     }

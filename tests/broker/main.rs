@@ -23,6 +23,7 @@ mod publish;
 mod quarantine;
 mod restore;
 mod retries;
+mod rewind;
 mod sequence;
 mod shutdown;
 mod spring;

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Parking, Quarantine, RecentIds, Row, RowError, SECOND, Sequence, VERSION, head_key};
+use super::{Parking, Quarantine, RecentIds, Row, RowError, SECOND, Sequence, THIRD, VERSION, head_key};
 use crate::effects::StateChange;
 use crate::record::Offset;
 
@@ -24,9 +24,15 @@ pub struct Head {
     pub paused: bool,
     /// Its place in the producers' numbering, where records are ordered by that.
     pub sequence: Option<Box<Sequence>>,
+    /// Number of the last rewind of its partition that it knows.
+    pub rewound: u64,
 }
 
-/// Version 2 has parking, quarantine, pause and sequence behind it.
+/// What version 2 knows beside.
+type Later = (Option<Parking>, Option<Quarantine>, bool, Option<Sequence>);
+
+/// Version 2 has [`Later`] behind it, version 3 also the number of the last rewind, and that of the first letter
+/// which the books know.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     taken: i64,
@@ -47,6 +53,7 @@ impl Default for Head {
             quarantine: None,
             paused: false,
             sequence: None,
+            rewound: 0,
         }
     }
 }
@@ -57,12 +64,16 @@ impl Head {
     /// # Errors
     /// When the version is unknown or the bytes are not a head.
     pub fn decode(value: &[u8]) -> Result<Self, RowError> {
-        let (version, body) = super::version("head", SECOND, value)?;
-        type Second<'a> = (Stored<'a>, Option<Parking>, Option<Quarantine>, bool, Option<Sequence>);
-        let (stored, parking, quarantine, paused, sequence): Second<'_> = match version {
-            VERSION => (super::body("head", body)?, None, None, false, None),
+        let (version, body) = super::version("head", THIRD, value)?;
+        let (stored, later, (rewound, before)): (Stored<'_>, Later, (u64, u64)) = match version {
+            VERSION => (super::body("head", body)?, (None, None, false, None), (0, 0)),
+            SECOND => {
+                let (stored, later) = super::body("head", body)?;
+                (stored, later, (0, 0))
+            }
             _ => super::body("head", body)?,
         };
+        let (parking, quarantine, paused, sequence) = later;
         let ids = RecentIds::from_stored(stored.ids.to_vec()).map_err(|reason| RowError::Damaged {
             row: "head",
             bytes: value.len(),
@@ -73,9 +84,10 @@ impl Head {
             ids,
             state: stored.state.map(Bytes::copy_from_slice),
             parking: parking.map(Box::new),
-            quarantine: quarantine.map(Box::new),
+            quarantine: quarantine.map(|quarantine| Box::new(Quarantine { before, ..quarantine })),
             paused,
             sequence: sequence.map(Box::new),
+            rewound,
         })
     }
 
@@ -83,11 +95,14 @@ impl Head {
     pub fn row(&self, lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
         let stored = Stored { taken: self.taken.0, ids: self.ids.stored(), state: self.state.as_deref() };
         let key = head_key(lane, out);
-        let value = match (&self.parking, &self.quarantine, self.paused, &self.sequence) {
-            (None, None, false, None) => super::encode(VERSION, &stored, out),
-            (parking, quarantine, paused, sequence) => {
-                super::encode(SECOND, &(stored, parking, quarantine, paused, sequence), out)
+        let later = (&self.parking, &self.quarantine, self.paused, &self.sequence);
+        let value = match later {
+            _ if self.rewound > 0 => {
+                let before = self.quarantine.as_ref().map_or(0, |quarantine| quarantine.before);
+                super::encode(THIRD, &(stored, later, (self.rewound, before)), out)
             }
+            (None, None, false, None) => super::encode(VERSION, &stored, out),
+            later => super::encode(SECOND, &(stored, later), out),
         };
         Row { key, value: Some(value) }
     }
@@ -136,6 +151,7 @@ mod tests {
             parked in proptest::option::of((any::<u64>(), 1u32..99, any::<i64>(), ".{0,90}")),
             cause in proptest::option::of(".{0,90}"),
             paused in any::<bool>(),
+            rewound in prop_oneof![Just(0u64), any::<u64>()],
         ) {
             let parking = parked.map(|(first, attempt, due, cause)| {
                 let (next, since) = (first.saturating_add(7), due / 2);
@@ -149,7 +165,11 @@ mod tests {
                 quarantine: cause.map(|cause| Box::new(Quarantine::begin(Offset(taken), &cause))),
                 paused,
                 sequence: paused.then(|| Box::new(Sequence { next: taken, early: vec![7], gap_since: 1, skipped: vec![(1, 2)], condemned: Some(3) })),
+                rewound,
             };
+            if let Some(quarantine) = head.quarantine.as_mut().filter(|_| rewound > 0) {
+                quarantine.before = 3;
+            }
             for id in &ids {
                 head.ids.push(IdHasher::new([1; 16]).hash(id, None, 1_000), 64);
             }
@@ -185,17 +205,24 @@ mod tests {
         let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 4, 3][..], b"503\0\0\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]), "version 2");
 
-        let quarantine = Quarantine { first: 5, next: 7, offset: 300, replay: Some(1), cause: "422".into() };
+        let quarantine =
+            Quarantine { first: 5, next: 7, offset: 300, replay: Some(1), cause: "422".into(), before: 0 };
         let head = Head { taken: Offset(301), quarantine: Some(Box::new(quarantine)), ..Head::default() };
         let row = head.row(Some(b"K"), &mut BytesMut::new());
         let value = [&[2, 0xda, 4, 0, 0, 0, 1, 5, 7, 0xd8, 4, 1, 2, 3][..], b"422\0\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]));
+
+        let mut head = Head { rewound: 300, ..head };
+        head.quarantine.as_mut().expect("it is in one").before = 7;
+        let row = head.row(Some(b"K"), &mut BytesMut::new());
+        let value = [&[3], &value[1..], &[0xac, 2, 7]].concat();
+        assert_eq!(row.value.as_deref(), Some(&value[..]), "version 3");
     }
 
     #[test]
     fn a_newer_version_is_named_and_refused() {
         let error = Head::decode(&[9, 0, 0]).expect_err("version 9");
-        assert_eq!(error, RowError::UnknownVersion { row: "head", found: 9, known: 2 });
+        assert_eq!(error, RowError::UnknownVersion { row: "head", found: 9, known: 3 });
         assert!(error.to_string().contains("version 9"), "{error}");
     }
 

@@ -19,6 +19,7 @@ mod ids;
 mod parked;
 mod partition;
 mod quarantine;
+mod rewind;
 mod sequence;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -29,8 +30,9 @@ pub use parked::{
     BEFORE_PARKED, Parking, decode_parked, early_number, is_early, parked_at, parked_key, parked_row,
     parked_tombstone,
 };
-pub use partition::{Books, ClaimRow, Named, PartitionRow, Place, ReplayCounts, ReplayRow, Rewind};
+pub use partition::{Books, ClaimRow, Named, PartitionRow, Place, ReplayCounts, ReplayRow};
 pub use quarantine::Quarantine;
+pub use rewind::{Rewind, Rewinds};
 pub use sequence::Sequence;
 
 /// Key of the claim row.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{CLAIM_KEY, PARTITION_KEY, Row, RowError, SECOND, THIRD, VERSION};
+use super::{CLAIM_KEY, PARTITION_KEY, Rewinds, Row, RowError, SECOND, THIRD, VERSION};
 
 /// Running totals of a partition. They balance at every epoch commit: each received record is
 /// accounted for exactly once.
@@ -95,8 +95,8 @@ pub struct PartitionRow {
     pub starting: Option<Place>,
     /// In careful mode: records during which a process ended.
     pub named: Vec<Named>,
-    /// How the partition was rewound, oldest first.
-    pub rewinds: Vec<Rewind>,
+    /// How the partition was rewound.
+    pub rewinds: Rewinds,
 }
 
 /// A record that is at the handler, or was.
@@ -115,17 +115,6 @@ pub struct Named {
     pub place: Place,
     /// How many.
     pub crashes: u32,
-}
-
-/// The partition was rewound: what a head that is older knows of the records from there on does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rewind {
-    /// The first is 1, and each has the next one.
-    pub number: u64,
-    /// To where.
-    pub to: i64,
-    /// Whether the keys' states were reset.
-    pub reset: bool,
 }
 
 /// A replay that is under way, so that the next owner goes on with it.
@@ -193,7 +182,7 @@ struct Later {
 struct Last {
     starting: Option<Place>,
     named: Vec<Named>,
-    rewinds: Vec<Rewind>,
+    rewinds: Rewinds,
 }
 
 impl PartitionRow {
@@ -215,7 +204,7 @@ impl PartitionRow {
             replay: None,
             starting: None,
             named: Vec::new(),
-            rewinds: Vec::new(),
+            rewinds: Rewinds::default(),
         }
     }
 
@@ -332,7 +321,14 @@ impl ClaimRow {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Rewind;
     use super::*;
+
+    fn rewound() -> Rewinds {
+        let mut rewinds = Rewinds::default();
+        rewinds.push(Rewind { number: 1, to: 5, reset: true, letters: 7, letters_id: "d".into(), parked: 2 });
+        rewinds
+    }
 
     #[test]
     fn a_partition_row_is_read_back_as_written() {
@@ -351,7 +347,7 @@ mod tests {
             replay: None,
             starting: None,
             named: Vec::new(),
-            rewinds: Vec::new(),
+            rewinds: Rewinds::default(),
         };
         let stored = row.row(&mut BytesMut::new());
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
@@ -364,9 +360,12 @@ mod tests {
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
         assert!(row.books.balance());
         let place = Place { letter: true, offset: 9 };
-        let rewinds = vec![Rewind { number: 1, to: 5, reset: true }];
-        let row =
-            PartitionRow { starting: Some(place), named: vec![Named { place, crashes: 2 }], rewinds, ..row };
+        let row = PartitionRow {
+            starting: Some(place),
+            named: vec![Named { place, crashes: 2 }],
+            rewinds: rewound(),
+            ..row
+        };
         let stored = row.row(&mut BytesMut::new());
         assert_eq!(PartitionRow::decode(&stored.value.expect("a value")), Ok(row.clone()));
         assert!(!Books { received: 1, ..Books::default() }.balance());
@@ -396,9 +395,10 @@ mod tests {
         assert_eq!(stored.value.as_deref(), Some(&expected[..]), "version 2");
 
         row.starting = Some(Place { letter: false, offset: 300 });
-        row.rewinds = vec![Rewind { number: 1, to: 5, reset: true }];
+        row.rewinds = rewound();
         let stored = row.row(&mut BytesMut::new());
-        let expected = [&[3], &expected[1..], &[1, 0, 0xd8, 4, 0, 1, 1, 10, 1]].concat();
+        let last = [1, 0, 0xd8, 4, 0, 1, 1, 10, 1, 14, 1, b'd', 2];
+        let expected = [&[3], &expected[1..], &last].concat();
         assert_eq!(stored.value.as_deref(), Some(&expected[..]), "version 3");
     }
 

@@ -20,12 +20,16 @@ pub struct Quarantine {
     pub replay: Option<i64>,
     /// What its last attempt said, for people; at most 256 bytes.
     pub cause: String,
+    /// Letters below this number belong to older books: the partition was rewound since, to behind the record
+    /// that began it. Heads have it beside the rest, in a later version.
+    #[serde(skip)]
+    pub before: u64,
 }
 
 impl Quarantine {
     /// Begins with a record that failed for good.
     pub fn begin(offset: Offset, cause: &str) -> Self {
-        Quarantine { first: 0, next: 0, offset: offset.0, replay: None, cause: bounded(cause).to_owned() }
+        Quarantine { offset: offset.0, cause: bounded(cause).to_owned(), ..Quarantine::default() }
     }
 
     /// How many dead letters nobody has dealt with.

@@ -24,6 +24,7 @@ use crate::outcome::Failure;
 use crate::partition::Receipt;
 use crate::record::{NextOffset, Offset, Record};
 
+pub use self::ordered::Discarded;
 pub use self::waiting::Shelved;
 
 /// What is known of a record beyond this process.
@@ -184,6 +185,18 @@ impl Lane {
             changed: false,
             carried_by: 0,
         }
+    }
+
+    /// The head is up to date with this rewind of its partition.
+    pub fn knows_rewind(&mut self, number: u64) {
+        self.head.rewound = number;
+    }
+
+    /// How many of its parked rows hold records below an offset.
+    pub fn rows_below(&self, offset: i64) -> u64 {
+        let all = self.current.iter().chain(&self.queue);
+        let is_row = |taken: &&Taken| matches!(taken.hold, Hold::Row { .. });
+        all.filter(is_row).filter(|taken| taken.record.offset.0 < offset).count() as u64
     }
 
     /// Takes a record in: it begins at once if the lane is free and `may_begin`, else it queues.

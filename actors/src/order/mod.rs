@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use crate::record::key_text;
 
 pub use actor::OrderActor;
-pub use lane::{Hold, Lane, Shelved, Taken, Turn};
+pub use lane::{Discarded, Hold, Lane, Shelved, Taken, Turn};
 pub use look::{Doing, LaneLook};
 pub use mail::{Begin, Drive, FollowOn, GiveBack, Go, Judged, Shelve, Stop, Take, Wake};
 pub use shelf::cover;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::lane_key::{KeyBounds, lane_key, undecodable};
 use super::live::{Live, LiveKeys};
 use super::replaying::Beginning;
+use super::rewinding::Rewinding;
 use super::state::Opened;
 use super::{Condemned, Ownership, PartitionState, Receipt, Shelf, restoring};
 use crate::clock;
@@ -68,7 +69,7 @@ const ROW_OVERHEAD: usize = 1_024;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often a draining partition looks whether it is done; a drain waits for handlers and for a
 /// commit, so this is small against what it waits for.
-const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(2);
+pub(super) const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(2);
 
 /// See the module's documentation.
 pub struct PartitionActor {
@@ -82,6 +83,8 @@ pub struct PartitionActor {
     halted: bool,
     /// A replay whose end is not known yet.
     pub(super) beginning: Option<Beginning>,
+    /// A rewind that is under way.
+    pub(super) rewinding: Option<Rewinding>,
     /// Whether letters were asked for.
     pub(super) reading: bool,
     /// The timers of a replay.
@@ -113,6 +116,7 @@ impl PartitionActor {
                 draining: None,
                 halted: false,
                 beginning: None,
+                rewinding: None,
                 reading: false,
                 pumping: None,
             };
@@ -160,6 +164,11 @@ impl PartitionActor {
     /// A key's lane and its actor.
     pub(super) fn lane(&mut self, key: Option<&[u8]>) -> Result<(Rc<LaneCell>, Addr<OrderActor>), String> {
         self.enlivened(key).map(|live| (live.cell.clone(), live.actor.clone()))
+    }
+
+    /// Whether the partition is being given up.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.is_some()
     }
 
     pub(super) fn halted(&self) -> bool {
@@ -215,18 +224,29 @@ impl PartitionActor {
         })
     }
 
-    /// What the ledger knows of a key, as of the last committed epoch.
-    pub(super) fn stored_head(&self, key: Option<&[u8]>) -> Result<Option<Head>, String> {
+    /// What the ledger knows of a key, as of the last committed epoch. A head that is older than a rewind comes
+    /// with the offset from which on records in its parked rows do not count.
+    pub(super) fn stored_head(&self, key: Option<&[u8]>) -> Result<Option<(Head, Option<i64>)>, String> {
         let row_key = head_key(key, &mut BytesMut::new());
         let stored = self.pipeline.view.get(self.state.borrow().partition(), &row_key);
         let stored =
             stored.map_err(|error| format!("the local view of the ledger cannot be read: {error}"))?;
-        stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())
+        let stored = stored.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
+        Ok(stored.map(|mut head| {
+            let rows_below = head.rewind(self.state.borrow().rewinds());
+            (head, rows_below)
+        }))
     }
 
     /// Starts the order actor of a key with what the ledger knows of it.
     fn wake(&self, key: Option<&[u8]>) -> Result<Woken, String> {
-        let head = self.stored_head(key)?;
+        let head = self.stored_head(key)?.map(|(mut head, rows_below)| {
+            if rows_below.is_some() {
+                // What was left of its rows had it woken when the partition was taken.
+                head.keep_parked(0);
+            }
+            head
+        });
         if let Some(parking) = head.as_ref().and_then(|head| head.parking.as_ref()) {
             return Err(restoring::rows_are_missing(key, parking, 0));
         }
@@ -250,6 +270,7 @@ impl PartitionActor {
     /// Gives a lane its order actor.
     pub(super) fn enliven(&self, lane: Lane) -> Live {
         let cell = Rc::new(LaneCell::new(lane));
+        cell.lane.borrow_mut().knows_rewind(self.state.borrow().rewinds().number());
         let actor = OrderActor::start(cell.clone(), self.state.clone(), self.pipeline.clone());
         Live { cell, actor, used: self.sweep }
     }
@@ -335,7 +356,9 @@ impl PartitionActor {
             if self.live.get_mut(key).is_some() {
                 continue;
             }
-            if is_dead(&value, watermark, oldest_ms)? && self.is_dead_still(&row_key, watermark, oldest_ms)? {
+            if self.is_dead(&value, watermark, oldest_ms)?
+                && self.is_dead_still(&row_key, watermark, oldest_ms)?
+            {
                 self.state.borrow_mut().write_row(Head::tombstone(key, &mut BytesMut::new()));
                 self.pipeline.open.borrow_mut().touch(&self.state);
             }
@@ -347,9 +370,15 @@ impl PartitionActor {
     fn is_dead_still(&self, row_key: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, String> {
         let newest = self.pipeline.view.get(self.state.borrow().partition(), row_key);
         match newest.map_err(|error| error.to_string())? {
-            Some(row) => is_dead(&row, watermark, oldest_ms),
+            Some(row) => self.is_dead(&row, watermark, oldest_ms),
             None => Ok(false),
         }
+    }
+
+    fn is_dead(&self, row: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, String> {
+        let mut head = Head::decode(row).map_err(|error| error.to_string())?;
+        head.rewind(self.state.borrow().rewinds());
+        Ok(Lane::new(None, Some(head)).has_dead_row(watermark, oldest_ms))
     }
 
     fn committed_watermark(&self) -> NextOffset {
@@ -404,11 +433,6 @@ fn tell_careful(pipeline: &Pipeline, state: &PartitionState) {
     }
 }
 
-fn is_dead(row: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, String> {
-    let head = Head::decode(row).map_err(|error| error.to_string())?;
-    Ok(Lane::new(None, Some(head)).has_dead_row(watermark, oldest_ms))
-}
-
 impl Drop for PartitionActor {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -423,7 +447,7 @@ impl Actor for PartitionActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(SWEEP_EVERY, |partition, _| {
-            if partition.draining.is_none() && !partition.halted {
+            if partition.draining.is_none() && partition.rewinding.is_none() && !partition.halted {
                 partition.sweep();
             }
         });
@@ -434,7 +458,11 @@ impl Handler<Records> for PartitionActor {
     type Result = ();
 
     fn handle(&mut self, message: Records, _: &mut Self::Context) {
-        if self.draining.is_some() || self.halted || message.assignment != self.state.borrow().assignment() {
+        if self.draining.is_some()
+            || self.rewinding.is_some()
+            || self.halted
+            || message.assignment != self.state.borrow().assignment()
+        {
             return;
         }
         let now = clock::now();

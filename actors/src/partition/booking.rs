@@ -7,8 +7,9 @@ use super::state::{PartitionState, Receipt, Shelf, Tally};
 use crate::effects::Emit;
 use crate::epoch::{Effect, Letter};
 use crate::ledger::{Books, ReplayRow, Row, early_number, parked_tombstone};
-use crate::order::{Hold, Shelved, Taken};
+use crate::order::{Discarded, Hold, Shelved, Taken};
 use crate::policy::ParkingBounds;
+use crate::record::Offset;
 
 impl PartitionState {
     /// A record whose result was durable already: counted nowhere.
@@ -48,15 +49,15 @@ impl PartitionState {
     }
 
     /// Dead letters were given up by an operator.
-    pub fn discarded(&mut self, letters: u64) {
-        self.share.tally.books.discarded += letters;
-        self.share.tally.redeemed += letters;
+    pub fn discarded(&mut self, letters: Discarded) {
+        self.share.tally.books.discarded += letters.booked;
+        self.share.tally.redeemed += letters.booked;
     }
 
     /// Dead letters are gone from their topic.
-    pub fn lost_letters(&mut self, letters: u64) {
-        self.share.tally.books.lost_letters += letters;
-        self.share.tally.redeemed += letters;
+    pub fn lost_letters(&mut self, letters: Discarded) {
+        self.share.tally.books.lost_letters += letters.booked;
+        self.share.tally.redeemed += letters.booked;
     }
 
     /// A command was carried out, or refused: commands are read from `next` on, and this is the answer.
@@ -113,6 +114,11 @@ impl PartitionState {
     /// Offset of the first record that the books know.
     pub fn began(&self) -> i64 {
         self.row.began
+    }
+
+    /// Whether a dead letter of the own group belongs to older books.
+    pub fn letter_is_older(&self, letter: i64, original: Offset, letters_id: &str) -> bool {
+        self.row.rewinds.letter_is_older(letter, original.0, self.row.began, letters_id)
     }
 
     /// All letters of a key are dealt with.

@@ -75,19 +75,30 @@ impl PartitionActor {
             Command::read(value)
         };
         let (id, outcome) = match read {
+            Ok(Command { id, by, what: what @ What::Rewind { to, reset, .. }, .. }) => {
+                let refused = self.begin_rewind(&id, record.offset, (to, reset), ctx);
+                self.tell_command(record.offset, &format!("{by} asked for {what:?}: "), refused.as_ref());
+                // Its position is committed by the epoch that rewinds.
+                let Some(refused) = refused else { return };
+                (id, Some(refused))
+            }
             Ok(command) => {
                 let outcome = self.obey(&command, record.offset, value, ctx);
                 let by = &command.by;
-                self.tell_command(record.offset, &format!("{by} asked for {:?}: ", command.what), &outcome);
+                self.tell_command(
+                    record.offset,
+                    &format!("{by} asked for {:?}: ", command.what),
+                    outcome.as_ref(),
+                );
                 (command.id, outcome)
             }
             Err(CommandError::Refused { id, why }) => {
                 let outcome = Some(Outcome::refused(why));
-                self.tell_command(record.offset, "", &outcome);
+                self.tell_command(record.offset, "", outcome.as_ref());
                 (id, outcome)
             }
             Err(error @ CommandError::Nameless(_)) => {
-                self.tell_command(record.offset, "", &Some(Outcome::refused(error.to_string())));
+                self.tell_command(record.offset, "", Some(&Outcome::refused(error.to_string())));
                 self.state.borrow_mut().commanded(next, None);
                 return self.pipeline.open.borrow_mut().touch(&self.state);
             }
@@ -97,7 +108,7 @@ impl PartitionActor {
         self.pipeline.open.borrow_mut().touch(&self.state);
     }
 
-    fn tell_command(&self, at: Offset, asked: &str, outcome: &Option<Outcome>) {
+    pub(super) fn tell_command(&self, at: Offset, asked: &str, outcome: Option<&Outcome>) {
         let (handler, partition) = (&self.pipeline.source.handler, self.state.borrow().partition());
         let topic = &self.pipeline.policy.command_topic;
         match outcome {
@@ -143,6 +154,7 @@ impl PartitionActor {
             What::Skip { key, offset, reason: _ } => self.skip(key, Offset(*offset)),
             What::SkipGap { key, to, reason: _ } => self.skip_gap(key, *to),
             What::Erase { key } => self.erase(key),
+            What::Rewind { .. } => Err(Outcome::refused("a rewind is no matter of a lane")),
         };
         Some(carried_out.unwrap_or_else(|refused| refused))
     }
@@ -155,7 +167,7 @@ impl PartitionActor {
     }
 
     /// Has the lane's change written, and its next record begun.
-    fn changed(&self, cell: &Rc<LaneCell>, actor: &Addr<OrderActor>) {
+    pub(super) fn changed(&self, cell: &Rc<LaneCell>, actor: &Addr<OrderActor>) {
         if cell.lane.borrow().is_sequenced() {
             cover(cell, &self.state);
         }
@@ -181,13 +193,14 @@ impl PartitionActor {
         }
         self.refuse_in_replay(key, &cell)?;
         let discarded = cell.lane.borrow_mut().discard(through.map_or(u64::MAX, |(_, number)| number));
-        if discarded == 0 {
+        if discarded.letters == 0 {
             return Err(Outcome::nothing("the letter was dealt with before".into()));
         }
         self.state.borrow_mut().discarded(discarded);
         self.changed(&cell, &actor);
         let left = cell.lane.borrow().quarantine().map_or(0, |quarantine| quarantine.letters());
         let then = if left == 0 { "the key goes on".to_owned() } else { format!("{left} are left") };
+        let discarded = discarded.letters;
         Ok(Outcome::done(format!("{discarded} letters of key {key} are given up; {then}")))
     }
 

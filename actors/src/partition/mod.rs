@@ -10,6 +10,7 @@ mod live;
 mod replay;
 mod replaying;
 mod restoring;
+mod rewinding;
 mod state;
 
 pub use actor::{Abandon, Drain, Look, PartitionActor, Records};

@@ -34,6 +34,11 @@ pub enum Choice {
     },
     /// So many letters of the key before it are gone from the topic.
     Gap(u64),
+    /// It is the next of its key, but its record came again since, and is dealt with otherwise.
+    Superseded {
+        /// Its number.
+        number: u64,
+    },
 }
 
 /// What is known of a letter's key.
@@ -45,6 +50,8 @@ pub struct Standing<'a> {
     pub may_join: bool,
     /// Whether the letter has a mark.
     pub marked: bool,
+    /// Whether the partition was rewound since, to before the letter's record.
+    pub superseded: bool,
 }
 
 /// A letter that was handed to a lane.
@@ -232,7 +239,12 @@ impl Replay {
         known: Standing<'_>,
         own: bool,
     ) -> Choice {
+        let superseded = own && known.superseded;
         match (told.place.filter(|_| own), known.quarantine) {
+            (Some((began, number)), Some(quarantine)) if began == quarantine.offset && superseded => {
+                self.choose_superseded(key, letter, told, number, quarantine, known.may_join)
+            }
+            (None, _) if superseded => Choice::PassOver,
             (Some((began, number)), Some(quarantine)) if began == quarantine.offset => {
                 self.choose_numbered(key, letter, told, number, quarantine, known.may_join)
             }
@@ -293,6 +305,42 @@ impl Replay {
         }
         self.seen.insert(key.clone());
         Choice::PassOver
+    }
+
+    /// A letter whose record came again. Of a quarantine that began before the rewind it has its number, and its
+    /// turn; another one that began with the same record since has numbers of its own.
+    fn choose_superseded(
+        &mut self,
+        key: &Key,
+        letter: &Record,
+        told: &Told,
+        number: u64,
+        quarantine: &Quarantine,
+        may_join: bool,
+    ) -> Choice {
+        if number >= quarantine.before {
+            return Choice::PassOver;
+        }
+        let joined = self.joined.get(key).copied();
+        match self.choose_numbered(key, letter, told, number, quarantine, may_join) {
+            Choice::Hand { .. } if self.is_dry() => Choice::PassOver,
+            Choice::Hand { .. } => {
+                // Until it is known to be dealt with it may be looked at again.
+                match joined {
+                    Some(joined) => drop(self.joined.insert(key.clone(), joined)),
+                    None => drop(self.joined.remove(key)),
+                }
+                Choice::Superseded { number }
+            }
+            other => other,
+        }
+    }
+
+    /// The next letter of the key is dealt with.
+    pub fn step_over(&mut self, key: &Key) {
+        if let Some((_, next)) = self.joined.get_mut(key) {
+            *next += 1;
+        }
     }
 
     /// Whether the filter is about the key, whatever its letters say.

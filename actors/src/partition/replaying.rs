@@ -7,14 +7,14 @@ use std::time::Duration;
 use actix::{AsyncContext, Context, Handler, Message};
 use bytes::{Bytes, BytesMut};
 
-use super::PartitionActor;
 use super::commands::Outcome;
 use super::replay::{Choice, Replay, Standing};
+use super::{PartitionActor, PartitionState};
 use crate::aside::{Aside, Ask, Found, Want};
 use crate::command::{Command, Progress, Replay as Request, What};
 use crate::dead_letter::{Told, original};
 use crate::ledger::{ReplayRow, mark_key, marks};
-use crate::order::{Drive, Hold, LaneCell, Taken};
+use crate::order::{Discarded, Drive, Hold, LaneCell, Taken};
 use crate::record::{Offset, Record, key_text};
 use crate::watermark::Ticket;
 
@@ -253,16 +253,20 @@ impl PartitionActor {
             // Whether its lane is free is known when it has handled what is under way to it.
             return Ok(Offered::Later);
         }
-        let choice = self.choose(&key, letter, &told, cell.as_ref(), own)?;
+        let choice = self.choose(&key, letter, (&told, taken.record.offset), cell.as_ref(), own)?;
         let dry = self.state.borrow().replay.as_ref().is_none_or(Replay::is_dry);
         match choice {
             Choice::Hand { number, joins } if !dry => {
                 taken.hold = Hold::Letter { offset: letter.offset.0, number };
                 // What lies before the books was never received by them.
-                let foreign = !own || taken.record.offset.0 < self.state.borrow().began();
+                let id = &self.pipeline.policy.dead_letter_topic_id;
+                let older =
+                    |state: &PartitionState| state.letter_is_older(letter.offset.0, taken.record.offset, id);
+                let foreign = !own || older(&self.state.borrow());
                 self.hand(letter, key.as_ref(), ticket, taken, Handing { joins, foreign })?;
             }
             Choice::Hand { .. } => self.replay(|replay| replay.count(ticket)),
+            Choice::Superseded { number } => return self.step_over(&key, ticket, number),
             Choice::Gap(missing) => return self.gap(letter, &key, ticket, missing, &told, taken),
             Choice::PassOver => {
                 self.replay(|replay| replay.pass_over(ticket));
@@ -280,24 +284,29 @@ impl PartitionActor {
         &self,
         key: &Option<Bytes>,
         letter: &Record,
-        told: &Told,
+        (told, original): (&Told, Offset),
         cell: Option<&Rc<LaneCell>>,
         own: bool,
     ) -> Result<Choice, String> {
         let marked = self.is_marked(letter.offset.0)?;
         let head = if cell.is_some() { None } else { self.stored_head(key.as_deref())? };
         let mut state = self.state.borrow_mut();
+        let id = &self.pipeline.policy.dead_letter_topic_id;
+        let superseded = state.rewinds().supersede(letter.offset.0, original.0, id);
         let Some(replay) = &mut state.replay else { return Ok(Choice::PassOver) };
         Ok(match cell {
             Some(cell) => {
                 let lane = cell.lane.borrow();
-                let known = Standing { quarantine: lane.quarantine(), may_join: lane.may_join(), marked };
+                let known =
+                    Standing { quarantine: lane.quarantine(), may_join: lane.may_join(), marked, superseded };
                 replay.choose(key, letter, told, known, own)
             }
             None => {
-                let quarantine = head.as_ref().and_then(|head| head.quarantine.as_deref());
-                let may_join = head.as_ref().is_some_and(|head| !head.paused);
-                replay.choose(key, letter, told, Standing { quarantine, may_join, marked }, own)
+                let head = head.as_ref().map(|(head, _)| head);
+                let quarantine = head.and_then(|head| head.quarantine.as_deref());
+                let may_join = head.is_some_and(|head| !head.paused);
+                let known = Standing { quarantine, may_join, marked, superseded };
+                replay.choose(key, letter, told, known, own)
             }
         })
     }
@@ -357,10 +366,10 @@ impl PartitionActor {
                 return Ok(Offered::Later);
             }
             let free = cell.lane.borrow().may_join();
-            let lost = if free { cell.lane.borrow_mut().discard(number - 1) } else { 0 };
-            if lost > 0 {
+            let lost = if free { cell.lane.borrow_mut().discard(number - 1) } else { Discarded::default() };
+            if lost.letters > 0 {
                 self.state.borrow_mut().lost_letters(lost);
-                self.replay(|replay| replay.gap(key, letter, lost, Some((began, number))));
+                self.replay(|replay| replay.gap(key, letter, lost.letters, Some((began, number))));
                 taken.hold = Hold::Letter { offset: letter.offset.0, number: Some(number) };
                 self.hand(letter, key.as_ref(), ticket, taken, Handing { joins: true, foreign: false })?;
                 return Ok(Offered::Taken);
@@ -371,6 +380,25 @@ impl PartitionActor {
             replay.pass_over(ticket);
         });
         self.leave(key);
+        Ok(Offered::Taken)
+    }
+
+    /// The record of the key's next letter came again since: the letter is dealt with.
+    fn step_over(&mut self, key: &Option<Bytes>, ticket: Ticket, number: u64) -> Result<Offered, String> {
+        let (cell, actor) = self.lane(key.as_deref())?;
+        if cell.lane.borrow().has_letters() {
+            // Those before it come first.
+            return Ok(Offered::Later);
+        }
+        cell.lane.borrow_mut().discard(number);
+        self.replay(|replay| {
+            replay.step_over(key);
+            replay.pass_over(ticket);
+        });
+        if cell.lane.borrow().quarantine().is_none() {
+            self.replay(|replay| replay.leave(key));
+        }
+        self.changed(&cell, &actor);
         Ok(Offered::Taken)
     }
 

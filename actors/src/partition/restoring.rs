@@ -21,6 +21,8 @@ struct StoredLane {
     records: VecDeque<Taken>,
     /// Those that came before the ones before them in sequence.
     early: Vec<Taken>,
+    /// Whether the head names rows that a rewind took away.
+    changed: bool,
 }
 
 /// The rows of a lane, by number.
@@ -54,7 +56,12 @@ impl PartitionActor {
 
     /// What the head of a lane says, and the records of all the rows that it names; `None`: it names none.
     fn read_lane(&self, key: Option<&[u8]>, mut rows: Rows) -> Result<Option<StoredLane>, String> {
-        let mut head = self.stored_head(key)?;
+        let stored = self.stored_head(key)?;
+        let rows_below = stored.as_ref().and_then(|(_, rows_below)| *rows_below);
+        let mut head = stored.map(|(head, _)| head);
+        if let (Some(head), Some(offset)) = (&mut head, rows_below) {
+            Self::rewind_rows(head, &rows, offset)?;
+        }
         let range = head.as_ref().and_then(|head| head.parking.as_ref());
         let range = range.map_or(0..0, |parking| parking.first..parking.next);
         let sequence = head.as_ref().and_then(|head| head.sequence.as_ref());
@@ -72,13 +79,14 @@ impl PartitionActor {
         if there != early.len() {
             return Err(early_rows_are_missing(key, early.len(), there));
         }
-        let waits = |head: &mut Head| head.parking.is_some() || !early.is_empty();
+        let changed = rows_below.is_some();
+        let waits = |head: &mut Head| changed || head.parking.is_some() || !early.is_empty();
         let Some(head) = head.take_if(waits) else { return Ok(None) };
         let parking = head.parking.clone().unwrap_or_default();
         if (rows.len() - there) as u64 != parking.records() {
             return Err(rows_are_missing(key, &parking, rows.len() - there));
         }
-        let mut stored = StoredLane { head, records: VecDeque::new(), early: Vec::new() };
+        let mut stored = StoredLane { head, records: VecDeque::new(), early: Vec::new(), changed };
         for (number, value) in rows {
             let taken = self.read(number, &value)?;
             if is_early(number) { stored.early.push(taken) } else { stored.records.push_back(taken) }
@@ -86,8 +94,22 @@ impl PartitionActor {
         Ok(Some(stored))
     }
 
+    /// Of the rows that a head names those of records below an offset count. They are its first ones: a record is
+    /// parked only after all earlier ones of its key.
+    fn rewind_rows(head: &mut Head, rows: &Rows, offset: i64) -> Result<(), String> {
+        let Some(parking) = &head.parking else { return Ok(()) };
+        let mut kept = 0;
+        for value in rows.range(parking.first..parking.next).map(|(_, value)| value) {
+            let record = decode_parked(value).map_err(|error| error.to_string())?;
+            kept += u64::from(record.offset.0 < offset);
+        }
+        head.keep_parked(kept);
+        Ok(())
+    }
+
     /// Starts the order actor of a lane, and has it woken when its attempt is due.
-    fn resume(&mut self, key: Option<Rc<[u8]>>, StoredLane { head, records, early }: StoredLane) {
+    fn resume(&mut self, key: Option<Rc<[u8]>>, stored: StoredLane) {
+        let StoredLane { head, records, early, changed } = stored;
         let due = head.parking.as_ref().map(|parking| (parking.attempt, parking.left(clock::now())));
         let offset = records.front().map(|taken| taken.record.offset);
         let lane = if records.is_empty() {
@@ -96,6 +118,10 @@ impl PartitionActor {
             Lane::parked(key.clone(), head, records)
         };
         let live = self.enliven(self.sequenced(lane, early));
+        if changed && live.cell.lane.borrow_mut().mark_changed() {
+            self.state.borrow_mut().changed(live.cell.clone());
+            self.pipeline.open.borrow_mut().touch(&self.state);
+        }
         // What came early may have its turn now, or waits for a number whose time is running.
         live.actor.do_send(Drive);
         if let (Some(offset), Some((attempt, left))) = (offset, due) {

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::claims::Claims;
 use crate::epoch::{AssignmentEpoch, Effect, Letter, PartitionEpoch};
-use crate::ledger::{Books, IdHasher, PartitionRow, Place, Row};
+use crate::ledger::{Books, IdHasher, PartitionRow, Place, Rewind, Rewinds, Row};
 use crate::order::LaneCell;
 use crate::pipeline::Pipeline;
 use crate::record::{Millis, NextOffset, Partition, Record};
@@ -50,6 +50,8 @@ pub struct Ownership {
     pub fresh: bool,
     /// How the claims before this one ended.
     pub claims: Claims,
+    /// The first offset that the input had when it was claimed.
+    pub low: i64,
     /// The end of the input when it was claimed.
     pub end: i64,
     /// What others observe.
@@ -76,6 +78,7 @@ pub struct PartitionState {
     /// Epochs that carry it and are not yet decided.
     undecided: usize,
     claims: Claims,
+    low: i64,
     /// Whether the next epoch is this owner's last.
     pub(super) released: bool,
     /// One record at a time, while that is so.
@@ -164,7 +167,7 @@ pub struct Settlement {
 impl PartitionState {
     /// Begins at the restored watermark.
     pub fn new(ownership: Ownership) -> Self {
-        let Ownership { partition, assignment, claim, claims, mut row, stats, .. } = ownership;
+        let Ownership { partition, assignment, claim, claims, low, mut row, stats, .. } = ownership;
         if row.claim != claim {
             row.claim = claim;
             row.epoch = 0;
@@ -185,6 +188,7 @@ impl PartitionState {
             replay: None,
             undecided: 0,
             claims,
+            low,
             released: false,
             care: None,
             condemned: Vec::new(),
@@ -210,6 +214,26 @@ impl PartitionState {
     /// What others observe of it.
     pub fn stats(&self) -> &Arc<PartitionStats> {
         &self.stats
+    }
+
+    /// How the partition was rewound.
+    pub fn rewinds(&self) -> &Rewinds {
+        &self.row.rewinds
+    }
+
+    /// The first offset that the input had when it was claimed.
+    pub fn low(&self) -> i64 {
+        self.low
+    }
+
+    /// The next epoch says that the partition goes on from an earlier offset, with new books. Nothing of it may be
+    /// under way.
+    pub(super) fn rewind(&mut self, rewind: Rewind) {
+        let (to, parked) = (rewind.to, rewind.parked);
+        self.row.rewinds.push(rewind);
+        self.row.books = Books { received: parked, parked, ..Books::default() };
+        self.row.began = to;
+        self.watermark = Watermark::new(NextOffset(to));
     }
 
     /// Hashes event ids with this partition's secret.

@@ -11,11 +11,11 @@ use pawl_actors::record::{Record, last_header};
 
 use crate::house::*;
 
-fn quarantining() -> Policy {
+pub fn quarantining() -> Policy {
     Policy { then: Then::Quarantine, ..policy() }
 }
 
-fn key(text: &str) -> KeyName {
+pub fn key(text: &str) -> KeyName {
     KeyName(Some(Bytes::copy_from_slice(text.as_bytes())))
 }
 
@@ -43,13 +43,13 @@ impl House {
         commands.push(Record { value, headers: Vec::new(), ..record(offset, None, "") });
     }
 
-    fn head(&self, key: &str) -> Option<Head> {
+    pub fn head(&self, key: &str) -> Option<Head> {
         let row_key = head_key(Some(key.as_bytes()), &mut BytesMut::new());
         self.rows.0.lock().unwrap().get(&row_key).map(|row| Head::decode(row).unwrap())
     }
 
     /// The next owner, on what this one has committed.
-    async fn next_owner(self, script: Script, policy: Policy) -> House {
+    pub async fn next_owner(self, script: Script, policy: Policy) -> House {
         let (rows, commands) = (self.rows.clone(), self.asides.commands.lock().unwrap().clone());
         self.partition.do_send(Abandon);
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -61,7 +61,7 @@ impl House {
 }
 
 /// The last answer to a command.
-fn answer(id: &str) -> Reply {
+pub fn answer(id: &str) -> Reply {
     let answers = emitted()
         .into_iter()
         .filter(|emit| last_header(&emit.headers, ANSWER).is_some_and(|of| of == id.as_bytes()));
@@ -70,7 +70,7 @@ fn answer(id: &str) -> Reply {
     serde_json::from_slice(&last.value.expect("a value")).expect("an answer")
 }
 
-fn said(id: &str) -> (Progress, String) {
+pub fn said(id: &str) -> (Progress, String) {
     let answer = answer(id);
     (answer.progress, answer.message)
 }

@@ -190,6 +190,8 @@ pub struct Asides {
     pub commands: Arc<Mutex<Vec<Record>>>,
     /// Letters that were removed from their topic.
     pub gone: Arc<Mutex<Vec<i64>>>,
+    /// Whether their topic cannot be read.
+    pub unreadable: Arc<AtomicBool>,
 }
 
 impl Asides {
@@ -202,7 +204,10 @@ impl Asides {
                 Aside::Letters => letter_topic(),
             };
             match want.ask {
-                Ask::End => (want.reply)(Found::End(all.len() as i64)),
+                _ if want.topic == Aside::Letters && self.unreadable.load(Ordering::Relaxed) => {
+                    (want.reply)(Found::Failed("no right".into()));
+                }
+                Ask::End | Ask::High => (want.reply)(Found::End(all.len() as i64)),
                 Ask::Records(from) => {
                     let gone = self.gone.lock().unwrap();
                     let after: Vec<Record> =
@@ -277,6 +282,7 @@ pub fn policy() -> Policy {
         max_epoch_bytes: 1_000_000,
         max_in_flight: 100,
         attempt_timeout: Duration::from_secs(5),
+        rewind_grace: Duration::from_secs(5),
         epoch_interval: Duration::from_millis(5),
         max_undecided: 1,
         idle_key_after: Duration::from_secs(60),
@@ -422,6 +428,7 @@ async fn own(
         parked: rows.parked(),
         fresh: false,
         claims,
+        low: 0,
         end: 3,
         stats,
     };

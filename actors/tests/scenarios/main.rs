@@ -8,6 +8,7 @@ mod house;
 mod parking;
 mod quarantine;
 mod retries;
+mod rewind;
 mod sequence;
 
 use std::sync::atomic::Ordering;

@@ -118,7 +118,9 @@ impl<'a> Gathering<'a> {
     ) -> Result<PerPartition<Ledger>, Failure> {
         let reader = TopicReader::new(self.kafka, changelog, "audit");
         let bounds = self.bounds(&reader, changelog, partitions, true, open)?;
-        rows::read(&reader, changelog, &bounds, sorting)
+        let letters = self.admin.describe(&self.handler.dead_letter_topic())?;
+        let letters_id = letters.map(|found| found.id.unwrap_or(found.name)).unwrap_or_default();
+        rows::read(&reader, changelog, &bounds, &letters_id, sorting)
     }
 
     /// The letters of each partition, and the first that is left; nothing where there is no such topic.
@@ -152,7 +154,7 @@ impl<'a> Gathering<'a> {
 
     /// Where a letter's original lies; `None` for a letter of another group.
     fn origin(&self, message: &BorrowedMessage<'_>, group: &str) -> Option<Origin> {
-        let headers = headers::read(message, bytes::Bytes::copy_from_slice);
+        let (headers, letter) = (headers::read(message, bytes::Bytes::copy_from_slice), message.offset());
         let last = |name: &str| last_header(&headers, name).map(|value| &value[..]);
         let of = last(header::GROUP).or_else(|| last(header::ORIGINAL_CONSUMER_GROUP));
         if of != Some(group.as_bytes()) {
@@ -161,7 +163,7 @@ impl<'a> Gathering<'a> {
         let long = |name: &str| last(name).and_then(|it| it.try_into().ok()).map(i64::from_be_bytes);
         // The originals are those of an earlier pass then.
         if let Some(offset) = long(header::OFFSET) {
-            return Some(Origin { here: true, offset });
+            return Some(Origin { letter, here: true, offset });
         }
         let partition =
             last(header::ORIGINAL_PARTITION).and_then(|it| it.try_into().ok()).map(i32::from_be_bytes);
@@ -169,7 +171,7 @@ impl<'a> Gathering<'a> {
         let here = last(header::ORIGINAL_TOPIC) == Some(self.handler.topic.as_bytes())
             && partition == Some(message.partition())
             && offset.is_some();
-        Some(Origin { here, offset: offset.unwrap_or(-1) })
+        Some(Origin { letter, here, offset: offset.unwrap_or(-1) })
     }
 
     fn input(

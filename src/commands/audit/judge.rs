@@ -45,12 +45,18 @@ fn balance(facts: &Facts, one: &PartitionFacts, books: &Books) -> Finding {
 fn received(facts: &Facts, one: &PartitionFacts, row: &PartitionRow) -> Finding {
     let at = Finding::at(facts, one, Check::Received);
     let (input, received) = (&one.input, row.books.received);
+    // Beside what lies in the input from there on.
+    let carried = row.rewinds.last().map_or(0, |last| last.parked);
     let counted = input.below + input.ahead;
     let removed = (input.low - row.began).max(0).unsigned_abs().saturating_sub(row.books.removed_offsets);
-    let least = counted.saturating_sub(row.books.skipped_offsets);
-    let most = if input.compacted { u64::MAX } else { counted.saturating_add(removed) };
+    let least = (counted + carried).saturating_sub(row.books.skipped_offsets);
+    let most = if input.compacted { u64::MAX } else { (counted + carried).saturating_add(removed) };
+    let kept = match carried {
+        0 => String::new(),
+        records => format!(", {records} were parked when the partition was rewound"),
+    };
     let holds = format!(
-        "the input holds {counted} records of the books: {} from {} up to the watermark {}, {} finished ahead of it",
+        "the input holds {counted} records of the books: {} from {} up to the watermark {}, {} finished ahead of it{kept}",
         input.below,
         row.began.max(input.low),
         row.watermark,

@@ -35,6 +35,7 @@ pub fn read(
     reader: &TopicReader,
     topic: &str,
     bounds: &BTreeMap<i32, Bounds>,
+    letters_id: &str,
     sorting: &Sorting,
 ) -> Result<BTreeMap<i32, Ledger>, Failure> {
     let mut ledgers: BTreeMap<i32, Ledger> =
@@ -54,7 +55,7 @@ pub fn read(
         .collect();
     pass(reader, topic, rest, &mut ledgers, |ledger, message| ledger.last(message))?;
     for (partition, ledger) in &mut ledgers {
-        ledger.taken = ledger.row.as_ref().map(|(_, row)| Taken::new(*partition, row));
+        ledger.taken = ledger.row.as_ref().map(|(_, row)| Taken::new(*partition, row, letters_id));
     }
     let all = ledgers.keys().map(|partition| range(*partition, 0)).collect();
     pass(reader, topic, all, &mut ledgers, |ledger, message| ledger.key(message, sorting))?;

@@ -6,11 +6,13 @@
 //! something at or above the watermark (at most `intake.max_finished_ahead` and what is in work), and
 //! 8 bytes for each dead letter, and the keys of parked rows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use pawl_actors::ledger::{Head, PartitionRow, RowError, early_number, lane_of, parked_at, parked_key};
+use pawl_actors::ledger::{
+    Head, PartitionRow, Rewinds, RowError, decode_parked, early_number, lane_of, parked_at, parked_key,
+};
 use pawl_actors::partition::{KeyBounds, lane_key};
 use pawl_actors::record::Record;
 use pawl_actors::selector::{Reader, Selector};
@@ -38,27 +40,33 @@ pub struct Taken {
     watermark: i64,
     /// Taken offsets at or above the watermark, by lane.
     ahead: HashMap<Option<Bytes>, i64>,
-    /// The parked rows that heads name.
-    named: HashMap<Option<Bytes>, Range<u64>>,
+    /// How the partition was rewound.
+    rewinds: Rewinds,
+    /// Id of the dead-letter topic.
+    letters_id: String,
+    /// The parked rows that heads name, and the offset from which on their records do not count.
+    named: HashMap<Option<Bytes>, (Range<u64>, Option<i64>)>,
     /// Numbers of records that wait in rows for those before them in sequence, likewise.
     early: HashMap<Option<Bytes>, Vec<i64>>,
-    /// The parked rows that are there.
-    rows: HashSet<Bytes>,
+    /// The parked rows that are there, and the offsets of their records.
+    rows: HashMap<Bytes, i64>,
     heads: Heads,
 }
 
 impl Taken {
     /// Before the keys' rows are read.
-    pub fn new(partition: i32, row: &PartitionRow) -> Taken {
+    pub fn new(partition: i32, row: &PartitionRow, letters_id: &str) -> Taken {
         let PartitionRow { began, watermark, .. } = *row;
         Taken {
             partition,
             began,
             watermark,
             ahead: HashMap::new(),
+            rewinds: row.rewinds.clone(),
+            letters_id: letters_id.to_owned(),
             named: HashMap::new(),
             early: HashMap::new(),
-            rows: HashSet::new(),
+            rows: HashMap::new(),
             heads: Heads::default(),
         }
     }
@@ -70,10 +78,14 @@ impl Taken {
     pub fn row(&mut self, key: &[u8], value: Option<&[u8]>, sorting: &Sorting) -> Result<(), RowError> {
         if parked_at(key).is_some() {
             let key = Bytes::copy_from_slice(key);
-            let _ = if value.is_some() { self.rows.insert(key) } else { self.rows.remove(&key) };
+            match value.map(decode_parked).transpose()? {
+                Some(record) => drop(self.rows.insert(key, record.offset.0)),
+                None => drop(self.rows.remove(&key)),
+            }
         }
         let Some(lane) = lane_of(key) else { return Ok(()) };
-        let head = value.map(Head::decode).transpose()?;
+        let mut head = value.map(Head::decode).transpose()?;
+        let rows_below = head.as_mut().and_then(|head| head.rewind(&self.rewinds));
         let taken = head.as_ref().map(|head| head.taken.0);
         if let (Some(taken), Some(key)) = (taken, lane) {
             let shown = || Raw(Bytes::copy_from_slice(key)).shown();
@@ -94,8 +106,12 @@ impl Taken {
             None => drop(self.early.remove(&lane)),
         }
         match head.and_then(|head| head.parking) {
-            Some(parking) => drop(self.named.insert(lane.clone(), parking.first..parking.next)),
-            None => drop(self.named.remove(&lane)),
+            Some(parking) => {
+                self.named.insert(lane.clone(), (parking.first..parking.next, rows_below));
+            }
+            None => {
+                self.named.remove(&lane);
+            }
         }
         match taken.filter(|taken| *taken >= self.watermark) {
             Some(taken) => drop(self.ahead.insert(lane, taken)),
@@ -108,16 +124,22 @@ impl Taken {
     pub fn heads(&self) -> Heads {
         let mut heads = self.heads.clone();
         let mut out = BytesMut::new();
-        for (lane, range) in &self.named {
-            heads.parked += range.end - range.start;
-            let mut there = |number| self.rows.contains(&parked_key(lane.as_deref(), number, &mut out));
-            heads.unparked +=
-                range.end - range.start - range.clone().filter(|&number| there(number)).count() as u64;
+        for (lane, (range, rows_below)) in &self.named {
+            let rows = range.clone().map(|number| parked_key(lane.as_deref(), number, &mut out));
+            let (mut named, mut there) = (0, 0);
+            for row in rows.map(|key| self.rows.get(&key)) {
+                let counts = row.is_none_or(|offset| rows_below.is_none_or(|below| *offset < below));
+                // Of a row that is gone it is not known whether it would count.
+                named += u64::from(counts && (row.is_some() || rows_below.is_none()));
+                there += u64::from(counts && row.is_some());
+            }
+            heads.parked += named;
+            heads.unparked += named - there;
         }
         for (lane, early) in &self.early {
             let row =
                 |number: &i64, out: &mut BytesMut| parked_key(lane.as_deref(), early_number(*number), out);
-            let there = early.iter().filter(|number| self.rows.contains(&row(number, &mut out))).count();
+            let there = early.iter().filter(|number| self.rows.contains_key(&row(number, &mut out))).count();
             heads.parked += early.len() as u64;
             heads.unparked += (early.len() - there) as u64;
         }
@@ -148,6 +170,8 @@ impl Taken {
 /// Where a letter of the group says that its original lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
+    /// Where the letter lies.
+    pub letter: i64,
     /// Whether it is this partition of the input topic.
     pub here: bool,
     /// The offset.
@@ -173,9 +197,10 @@ impl LetterTally {
         sorting: &Sorting,
     ) {
         let counts = &mut self.counts;
+        let Taken { rewinds, began, letters_id, .. } = taken;
         if !origin.here {
             counts.elsewhere += 1;
-        } else if origin.offset < taken.began {
+        } else if rewinds.letter_is_older(origin.letter, origin.offset, *began, letters_id) {
             counts.before += 1;
         } else if taken.has(origin.offset, record, sorting) {
             counts.tied += 1;
@@ -275,7 +300,7 @@ mod tests {
     fn taken(heads: &[(Option<&str>, Option<i64>)], sorting: &Sorting) -> Taken {
         let mut row = PartitionRow::new("id".into(), 10, 1, 0, [0; 16]);
         row.watermark = 20;
-        let (mut taken, mut out) = (Taken::new(0, &row), BytesMut::new());
+        let (mut taken, mut out) = (Taken::new(0, &row, "dlt"), BytesMut::new());
         for (key, offset) in heads {
             let key = key.map(str::as_bytes);
             let row = match offset {
@@ -355,7 +380,7 @@ mod tests {
         let taken = taken(&[(Some("a"), Some(25))], &sorting);
         let mut letters = LetterTally::default();
         let mut take = |here, offset| {
-            letters.letter(Origin { here, offset }, || record(Some("a"), ""), &taken, &sorting);
+            letters.letter(Origin { letter: 0, here, offset }, || record(Some("a"), ""), &taken, &sorting);
         };
         for offset in [9, 12, 15, 15, 25, 26, 40] {
             take(true, offset);
@@ -385,7 +410,7 @@ mod tests {
         let sorting = sorting("record");
         let taken = taken(&[], &sorting);
         let mut letters = LetterTally::default();
-        letters.letter(Origin { here: true, offset: 12 }, || record(None, ""), &taken, &sorting);
+        letters.letter(Origin { letter: 0, here: true, offset: 12 }, || record(None, ""), &taken, &sorting);
         letters.close();
         assert_eq!(letters.finish(13, 0).missing, 0);
     }

@@ -40,7 +40,7 @@ pub fn is_about(filter: &Filter, found: &Found) -> bool {
         && filter.fits(letter, &told)
 }
 
-fn millis(moment: Moment, now: SystemTime) -> i64 {
+pub fn millis(moment: Moment, now: SystemTime) -> i64 {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     match moment {
         Moment::At(millis) => millis,

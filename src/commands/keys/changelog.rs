@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pawl_actors::ledger::{Head, PARTITION_KEY, PartitionRow, RowError, head_key};
+use pawl_actors::ledger::{Head, PARTITION_KEY, PartitionRow, Rewinds, RowError, head_key};
 use pawl_actors::selector::Selector;
 use rdkafka::message::Message;
 
@@ -18,6 +18,8 @@ use crate::kafka::topic_reader::{Range, TopicReader};
 use crate::looking::{KeyLine, KeyPage};
 use crate::settings::{HandlerSettings, Kafka};
 
+/// Offsets before the end in which a partition's row is looked for first.
+const TAIL: i64 = 10_000;
 /// Keys that one pass over a partition holds at least: some 20 MB. A list that asks for more holds
 /// as many as it asks for.
 const MIN_BOUND: usize = 100_000;
@@ -75,11 +77,13 @@ impl Changelog {
     ) -> Result<(Vec<KeyLine>, bool), Failure> {
         let mut keys = Vec::new();
         for range in self.ranges(&self.partitions(partition)?)? {
+            let rewinds = self.rewinds(range)?;
             let mut from = Some(Bytes::new());
             // One more than is asked for tells whether there are more.
             while let Some(begin) = from.filter(|_| keys.len() <= limit) {
                 let bound = (limit + 1).max(MIN_BOUND).max(bound);
-                let mut fold = Fold::new(range.partition, prefix.clone(), begin, bound);
+                let fold = Fold::new(range.partition, prefix.clone(), begin, bound);
+                let mut fold = fold.rewound(rewinds.clone());
                 self.read(&[range], |_, offset, key, value| fold.take(key, value, offset))?;
                 let (lines, next) = fold.finish();
                 keys.extend(lines.filter(&wanted).take(limit + 1 - keys.len()));
@@ -126,6 +130,24 @@ impl Changelog {
         pages.collect::<Result<_, _>>().map_err(|error| self.unreadable(&error))
     }
 
+    /// How a partition was rewound. Every epoch ends with its row, so that most often lies near the end.
+    fn rewinds(&self, range: Range) -> Result<Rewinds, Failure> {
+        let tail = range.to.map(|to| Range { from: Some((to - TAIL).max(range.from.unwrap_or(0))), ..range });
+        for range in tail.into_iter().chain([range]) {
+            let mut last = None;
+            self.read(&[range], |_, _, key, value| {
+                if key == PARTITION_KEY {
+                    last = value.map(PartitionRow::decode).transpose()?;
+                }
+                Ok(())
+            })?;
+            if let Some(row) = last {
+                return Ok(row.rewinds);
+            }
+        }
+        Ok(Rewinds::default())
+    }
+
     fn partitions(&self, only: Option<i32>) -> Result<Vec<i32>, Failure> {
         match only {
             None => Ok((0..self.partitions).collect()),
@@ -139,7 +161,7 @@ impl Changelog {
         let bounds = self.reader.bounds(partitions, Duration::ZERO, || {})?;
         Ok(bounds
             .into_iter()
-            .map(|(partition, bounds)| Range { partition, from: None, to: Some(bounds.stable) })
+            .map(|(partition, bounds)| Range { partition, from: Some(bounds.low), to: Some(bounds.stable) })
             .collect())
     }
 

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use pawl_actors::ledger::{RowError, lane_of};
+use pawl_actors::ledger::{Rewinds, RowError, lane_of};
 
 use crate::looking::KeyLine;
 use crate::looking::window::begins_with;
@@ -21,6 +21,8 @@ pub struct Fold {
     /// Keys below are not looked at: an earlier pass had them.
     from: Bytes,
     bound: usize,
+    /// How the partition was rewound.
+    rewinds: Rewinds,
     /// By row key; `None`: it was removed.
     keys: BTreeMap<Bytes, Option<KeyLine>>,
     horizon: Option<Bytes>,
@@ -30,7 +32,13 @@ impl Fold {
     /// Of the keys of a partition that begin with `prefix` and whose row keys are not below `from`,
     /// the first `bound`, at least 1.
     pub fn new(partition: i32, prefix: Bytes, from: Bytes, bound: usize) -> Fold {
-        Fold { partition, prefix, from, bound: bound.max(1), keys: BTreeMap::new(), horizon: None }
+        let (bound, rewinds) = (bound.max(1), Rewinds::default());
+        Fold { partition, prefix, from, bound, rewinds, keys: BTreeMap::new(), horizon: None }
+    }
+
+    /// Of a partition that was rewound like this.
+    pub fn rewound(self, rewinds: Rewinds) -> Fold {
+        Fold { rewinds, ..self }
     }
 
     /// Takes the next row.
@@ -46,7 +54,7 @@ impl Fold {
             return Ok(());
         }
         let line = match value {
-            Some(value) => KeyLine::read(self.partition, key, value, Some(offset))?,
+            Some(value) => KeyLine::read(self.partition, key, value, Some(offset), &self.rewinds)?,
             None => None,
         };
         match self.keys.get_mut(key) {

@@ -62,8 +62,8 @@ impl Intake {
         }
     }
 
-    /// One of a partition's actors came to a bad end, and nothing of its open epoch is written: the partition is
-    /// claimed and restored once more, without a word to the group. While it is given up there is no need to.
+    /// One of a partition's actors came to a bad end, and nothing of its open epoch is written; or it was rewound, and
+    /// everything is. The partition is claimed and restored once more, without a word to the group. While it is given up there is no need to.
     pub(super) fn rebuild(&mut self, partition: Partition, assignment: AssignmentEpoch) {
         let Some(taking) = self.takings.current(partition, assignment) else { return };
         if let Some(actor) = &taking.actor {

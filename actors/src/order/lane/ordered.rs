@@ -5,6 +5,15 @@ use crate::ledger::{Parking, RecentIds};
 use crate::outcome::code;
 use crate::record::{Millis, Offset};
 
+/// Letters of a quarantine that were given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Discarded {
+    /// How many.
+    pub letters: u64,
+    /// How many of them the books know: others are from before the partition was rewound.
+    pub booked: u64,
+}
+
 impl Lane {
     /// Whether anything is known of the key.
     pub fn is_known(&self) -> bool {
@@ -70,15 +79,17 @@ impl Lane {
         Some(done)
     }
 
-    /// Gives up the first letters of the quarantine, up to the one of this number; how many it were. 0 if there
-    /// is none, or while the lane works on them.
-    pub fn discard(&mut self, through: u64) -> u64 {
+    /// Gives up the first letters of the quarantine, up to the one of this number. None if there is none, or
+    /// while the lane works on them.
+    pub fn discard(&mut self, through: u64) -> Discarded {
         let Some(quarantine) = self.head.quarantine.as_deref().filter(|_| self.letters == 0) else {
-            return 0;
+            return Discarded::default();
         };
-        let discarded = (through.saturating_add(1)).min(quarantine.next).saturating_sub(quarantine.first);
-        self.letters_are_dealt_with(discarded);
-        discarded
+        let next = through.saturating_add(1).min(quarantine.next);
+        let letters = next.saturating_sub(quarantine.first);
+        let booked = next.saturating_sub(quarantine.first.max(quarantine.before));
+        self.letters_are_dealt_with(letters);
+        Discarded { letters, booked }
     }
 
     /// Forgets state and event ids; `false` while the key has records or letters that nobody has dealt with.
