@@ -108,7 +108,7 @@ impl PartitionActor {
         self.pipeline.open.borrow_mut().touch(&self.state);
     }
 
-    pub(super) fn tell_command(&self, at: Offset, asked: &str, outcome: Option<&Outcome>) {
+    fn tell_command(&self, at: Offset, asked: &str, outcome: Option<&Outcome>) {
         let (handler, partition) = (&self.pipeline.source.handler, self.state.borrow().partition());
         let topic = &self.pipeline.policy.command_topic;
         match outcome {

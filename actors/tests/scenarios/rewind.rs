@@ -93,6 +93,25 @@ fn records_from_an_offset_on_are_handled_again_and_states_are_kept_or_reset() {
 }
 
 #[test]
+fn a_key_that_is_new_after_a_rewind_loses_nothing_by_it() {
+    scenario(|| async {
+        let script = Script::default();
+        let mut house = House::new(script.clone(), Rows::default(), policy()).await;
+        let topic = [record(0, Some("A"), "a1")];
+        house.take(topic.clone());
+        house.pass(SOON).await;
+        house.rewound(to(0), &topic).await;
+        house.take([record(1, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        assert_eq!(house.head("B").expect("it has an id").rewound, 1);
+        let house = house.next_owner(script, policy()).await;
+        house.take([record(2, Some("B"), "b1")]);
+        house.pass(SOON).await;
+        assert_eq!((house.books().received, house.books().duplicates), (3, 1));
+    });
+}
+
+#[test]
 fn what_is_parked_from_before_waits_on_and_what_lies_behind_comes_again() {
     scenario(|| async {
         let script = Script::default();

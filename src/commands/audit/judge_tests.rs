@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pawl_actors::ledger::Rewind;
+
 use super::super::facts::{Claim, Heads, Input, Output, Position};
 use super::super::finding::Level;
 use super::*;
@@ -301,4 +303,18 @@ fn parked_records_are_held_against_the_rows_that_keep_them() {
     check(&without_output(at_least_once(parked(3, 2, 0))), &[(Level::Note, Check::Parked, differ)]);
     let gone = "a retry of 3 records, but the changelog has no row for 1 of them";
     check(&without_output(parked(3, 3, 1)), &[(Level::Error, Check::Parked, gone)]);
+}
+
+#[test]
+fn records_that_were_parked_when_the_partition_was_rewound_are_received_beside_the_input() {
+    let rewound = |parked: u64| {
+        broken(|one| {
+            let row = row(one);
+            let letters_id = "dlt".into();
+            row.rewinds.push(Rewind { number: 1, to: 100, reset: false, letters: 9, letters_id, parked });
+            (row.books.received, row.books.skipped) = (99, 2);
+        })
+    };
+    check(&rewound(2), &[]);
+    check(&rewound(1), &[(Level::Error, Check::Received, "1 were parked when the partition was rewound")]);
 }

@@ -275,7 +275,7 @@ impl InputTally {
 
 #[cfg(test)]
 mod tests {
-    use pawl_actors::ledger::{Parking, parked_row, parked_tombstone};
+    use pawl_actors::ledger::{Parking, Rewind, parked_row, parked_tombstone};
     use pawl_actors::record::{Millis, Offset, TimestampType};
 
     use super::*;
@@ -413,5 +413,39 @@ mod tests {
         letters.letter(Origin { letter: 0, here: true, offset: 12 }, || record(None, ""), &taken, &sorting);
         letters.close();
         assert_eq!(letters.finish(13, 0).missing, 0);
+    }
+
+    #[test]
+    fn what_is_older_than_a_rewind_counts_only_as_far_as_it_still_does() {
+        let sorting = sorting("record");
+        let mut row = PartitionRow::new("id".into(), 20, 1, 0, [0; 16]);
+        row.watermark = 20;
+        let letters_id = String::from("dlt");
+        row.rewinds.push(Rewind { number: 1, to: 20, reset: true, letters: 5, letters_id, parked: 1 });
+        let (mut taken, mut out) = (Taken::new(0, &row, "dlt"), BytesMut::new());
+        let parking = Parking { next: 2, ..Parking::default() };
+        let older = Head { taken: Offset(30), parking: Some(Box::new(parking)), ..Head::default() };
+        let newer = Head { taken: Offset(25), rewound: 1, ..Head::default() };
+        let parked = |number, offset| {
+            let record = Record { offset: Offset(offset), ..record(Some("a"), "1") };
+            parked_row(Some(b"a"), number, &record, &mut BytesMut::new())
+        };
+        let heads = [older.row(Some(b"a"), &mut out), newer.row(Some(b"b"), &mut out)];
+        for row in heads.into_iter().chain([parked(0, 19), parked(1, 21)]) {
+            taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
+        }
+        let has = |offset, key| taken.has(offset, || record(Some(key), ""), &sorting);
+        assert!(!has(21, "a") && has(25, "b") && !has(26, "b"));
+        let heads = taken.heads();
+        assert_eq!((heads.parked, heads.unparked), (1, 0), "the second row is no matter any more");
+        assert_eq!(heads.highest, Some((25, "b".into())));
+        let mut letters = LetterTally::default();
+        for (letter, offset) in [(4, 25), (5, 25), (6, 12)] {
+            let origin = Origin { letter, here: true, offset };
+            letters.letter(origin, || record(Some("b"), ""), &taken, &sorting);
+        }
+        letters.close();
+        let letters = letters.finish(20, 0);
+        assert_eq!((letters.before, letters.tied), (1, 2), "that of a record that was parked is among them");
     }
 }
