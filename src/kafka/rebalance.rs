@@ -67,13 +67,15 @@ impl IntakeContext {
         self.rebalances.lock().expect("no holder panics").pop_front()
     }
 
-    /// Takes the partitions. The position is a placeholder that the restored watermark replaces; the
-    /// end, because that is never out of range.
+    /// Takes the partitions, paused: the position is a placeholder that the restored watermark replaces. It is a
+    /// number and not the end, for which librdkafka would have to ask: a question that is overtaken by the next
+    /// assignment is asked again half a second later, and its answer undoes a seek that came in between, so
+    /// that records would be skipped. Should anything be fetched all the same, it lies below the watermark.
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &[Partition]) {
         let mut placed = TopicPartitionList::new();
         for partition in partitions {
-            let added = placed.add_partition_offset(&self.topic, partition.0, KafkaOffset::End);
-            added.expect("the end is a valid position");
+            let added = placed.add_partition_offset(&self.topic, partition.0, KafkaOffset::Offset(0));
+            added.expect("a number is a valid position");
         }
         let taken = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&placed),
@@ -81,6 +83,9 @@ impl IntakeContext {
         };
         if let Err(error) = taken {
             tracing::error!(%error, "the assigned partitions could not be taken");
+        }
+        if let Err(error) = consumer.pause(&self.list(partitions)) {
+            tracing::warn!(%error, "the assigned partitions are fetched before they are owned");
         }
     }
 

@@ -21,9 +21,6 @@ pub struct Taking {
     pub actor: Option<Addr<PartitionActor>>,
     /// Where intake begins; `None` once it has begun.
     pub begin_at: Option<NextOffset>,
-    /// Whether the consumer stands somewhere in it. Before that a seek could be undone: librdkafka asks
-    /// for the placeholder's offset, and asks again if a seek comes in between.
-    pub located: bool,
     /// How often a seek was refused.
     pub refused_seeks: u32,
     /// Whether the consumer was told not to fetch it.
@@ -37,16 +34,15 @@ pub struct Taking {
 }
 
 impl Taking {
-    /// Just assigned.
+    /// Just assigned; not fetched before its ledger is restored.
     pub fn new(assignment: AssignmentEpoch, stats: Arc<PartitionStats>) -> Self {
         Taking {
             assignment,
             stats,
             actor: None,
             begin_at: None,
-            located: false,
             refused_seeks: 0,
-            paused: false,
+            paused: true,
             leaving: false,
             at_end: false,
             batch: Vec::new(),
@@ -84,9 +80,9 @@ impl Takings {
         self.0.iter().filter(|(_, taking)| is(taking)).map(|(&partition, _)| partition).collect()
     }
 
-    /// Restored, located, and not begun: which, and where to begin.
+    /// Restored, and not begun: which, and where to begin.
     pub fn to_begin(&self) -> Vec<(Partition, NextOffset)> {
-        let ready = self.0.iter().filter(|(_, taking)| taking.located && !taking.leaving);
+        let ready = self.0.iter().filter(|(_, taking)| !taking.leaving);
         ready.filter_map(|(&partition, taking)| Some((partition, taking.begin_at?))).collect()
     }
 

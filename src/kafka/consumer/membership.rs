@@ -72,11 +72,10 @@ impl Intake {
         if taking.leaving {
             return self.release(partition);
         }
-        let (paused, located) = (taking.paused, taking.located);
+        self.set_paused(&[partition], true);
         self.parts.stats.released(partition);
         let one = self.assign(partition);
-        let taking = Taking { paused, located, ..Taking::new(one.assignment, one.stats.clone()) };
-        self.takings.0.insert(partition, taking);
+        self.takings.0.insert(partition, Taking::new(one.assignment, one.stats.clone()));
         self.own(vec![one]);
     }
 
@@ -123,10 +122,7 @@ impl Intake {
     }
 
     pub(super) fn release(&mut self, partition: Partition) {
-        // A pause outlives its assignment, and nobody would end it in the next.
-        if self.takings.0.get(&partition).is_some_and(|taking| taking.paused) {
-            self.set_paused(&[partition], false);
-        }
+        // A pause outlives its assignment; the next one begins with one, and ends it.
         self.takings.0.remove(&partition);
         self.parts.held.release(partition);
         self.parts.stats.released(partition);

@@ -44,10 +44,6 @@ impl Intake {
                 self.leave_to_rejoin("a partition cannot be read from where it must for a minute");
             }
         }
-        // What is not yet restored need not be fetched meanwhile.
-        let early =
-            self.takings.which(|one| one.located && !one.paused && !one.leaving && one.actor.is_none());
-        self.set_paused(&early, true);
     }
 
     fn seek(&mut self, partition: Partition, next: NextOffset) -> Result<(), KafkaError> {
@@ -94,7 +90,6 @@ impl Intake {
 
     fn read(&mut self, message: &BorrowedMessage<'_>) {
         let Some(taking) = self.takings.0.get_mut(&Partition(message.partition())) else { return };
-        taking.located = true;
         // Before the ledger is restored nothing counts: the intake begins with a seek. Afterwards
         // nothing may be dropped, not even from a partition that was just paused. What comes while it
         // is given up is read again by whoever takes it next.
@@ -110,8 +105,7 @@ impl Intake {
         match error {
             KafkaError::PartitionEOF(partition) => {
                 if let Some(taking) = self.takings.0.get_mut(&Partition(*partition)) {
-                    taking.located = true;
-                    taking.at_end = true;
+                    taking.at_end = taking.is_open();
                 }
             }
             KafkaError::MessageConsumptionFatal(code) => {
