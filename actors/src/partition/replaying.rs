@@ -248,7 +248,13 @@ impl PartitionActor {
             return Ok(Offered::Taken);
         }
         let (key, mut taken) = self.sort(record, Hold::Letter { offset: letter.offset.0, number: None });
-        let cell = self.live.get_mut(key.as_deref()).map(|live| live.cell.clone());
+        let live = self.live.get_mut(key.as_deref());
+        if let Some(live) = live.as_ref().filter(|live| live.cell.lane.borrow().is_followed(None)) {
+            // What has gathered to follow goes first.
+            live.actor.do_send(Drive);
+            return Ok(Offered::Later);
+        }
+        let cell = live.map(|live| live.cell.clone());
         if cell.as_ref().is_some_and(|cell| cell.pending.get() > 0) {
             // Whether its lane is free is known when it has handled what is under way to it.
             return Ok(Offered::Later);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pawl_actors::command::{KeyName, What};
+use pawl_actors::command::{KeyName, Replay, What};
 use pawl_actors::dead_letter::header;
 use pawl_actors::ledger::{Head, head_key};
 use pawl_actors::outcome::{Failure, code};
@@ -193,5 +193,29 @@ fn what_gathers_when_a_partition_is_given_up_is_left_to_the_next_owner() {
         house.pass(SOON).await;
         assert!(drained.load(Ordering::Relaxed), "nobody waits for it");
         assert_eq!((letters(), house.partition_row().watermark), (vec![Offset(0)], 1));
+    });
+}
+
+#[test]
+fn a_replay_does_not_wait_for_what_gathers_and_brings_it_back_too() {
+    scenario(|| async {
+        let script = Script::default();
+        script.plan("a1", [refused()]);
+        let gather = Duration::from_secs(10);
+        let policy = Policy { then: Then::Quarantine, followers_gather: gather, ..policy() };
+        let house = House::new(script, Rows::default(), policy).await;
+        house.take([record(0, Some("A"), "a1")]);
+        house.pass(SOON).await;
+        house.take([record(1, Some("A"), "a2"), record(2, Some("A"), "a3")]);
+        house.pass(SOON).await;
+        assert_eq!(letters(), [Offset(0)]);
+        house.ask(What::Replay(Replay::default()));
+        house.pass(Duration::from_secs(1)).await;
+        assert_eq!(house.script.calls(), ["a1#1", "a1#1", "a2#1", "a3#1"]);
+        house.take([record(3, Some("A"), "a4")]);
+        house.pass(SOON).await;
+        assert_eq!(house.script.calls().last().map(String::as_str), Some("a4#1"), "the key is live");
+        let books = house.partition_row().books;
+        assert_eq!((books.received, books.applied, books.dead_lettered, books.replayed), (4, 4, 0, 3));
     });
 }
