@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Parking, Quarantine, RecentIds, Row, RowError, SECOND, Sequence, THIRD, VERSION, head_key};
+use super::{LaneKey, Parking, Quarantine, RecentIds, Row, RowError, SECOND, Sequence, THIRD, VERSION, head_key};
 use crate::effects::StateChange;
 use crate::record::Offset;
 
@@ -92,7 +92,7 @@ impl Head {
     }
 
     /// The row that holds this head.
-    pub fn row(&self, lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
+    pub fn row<'a>(&self, lane: impl Into<LaneKey<&'a [u8]>>, out: &mut BytesMut) -> Row {
         let stored = Stored { taken: self.taken.0, ids: self.ids.stored(), state: self.state.as_deref() };
         let key = head_key(lane, out);
         let later = (&self.parking, &self.quarantine, self.paused, &self.sequence);
@@ -108,7 +108,7 @@ impl Head {
     }
 
     /// The row that removes this head.
-    pub fn tombstone(lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
+    pub fn tombstone(lane: LaneKey<&[u8]>, out: &mut BytesMut) -> Row {
         Row { key: head_key(lane, out), value: None }
     }
 
@@ -175,7 +175,7 @@ mod tests {
             }
             let row = head.row(key.as_deref(), &mut BytesMut::new());
             prop_assert_eq!(Head::decode(&row.value.expect("a value")).expect("decodes"), head);
-            prop_assert_eq!(super::super::lane_of(&row.key), Some(key.as_deref()));
+            prop_assert_eq!(super::super::lane_of(&row.key), Some(LaneKey::from(key.as_deref())));
         }
 
         #[test]
