@@ -159,6 +159,11 @@ impl KeyName {
     pub fn lane(&self) -> LaneKey<&[u8]> {
         self.0.as_deref()
     }
+
+    /// Whether letters of a lane are meant by this name: without a key are all those of lanes that have none.
+    pub fn means(&self, lane: &LaneKey<Bytes>) -> bool {
+        self.0 == *lane || (self.0 == LaneKey::Unusable && !lane.is_key())
+    }
 }
 
 impl std::fmt::Display for KeyName {

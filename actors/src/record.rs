@@ -176,10 +176,10 @@ mod tests {
 
     #[test]
     fn a_key_is_shown_on_one_line_and_told_from_none() {
-        assert_eq!(key_text(Some(b"ORD-1")), "ORD-1");
-        assert_eq!(key_text(Some(b"a\nb\x1b[2J")), r"a\nb\u{1b}[2J");
-        assert_eq!(key_text(Some(b"\xff\x00")), "0xff00");
-        assert_eq!(key_text(Some(b"null")), "null");
+        assert_eq!(key_text(Some(&b"ORD-1"[..])), "ORD-1");
+        assert_eq!(key_text(Some(&b"a\nb\x1b[2J"[..])), r"a\nb\u{1b}[2J");
+        assert_eq!(key_text(Some(&b"\xff\x00"[..])), "0xff00");
+        assert_eq!(key_text(Some(&b"null"[..])), "null");
         assert_eq!(key_text(None), "(no key)");
     }
 }

@@ -138,12 +138,13 @@ mod tests {
         ) {
             let head = |lane: &LaneKey<Bytes>| head_key(lane.as_deref(), &mut BytesMut::new());
             let row = |lane: &LaneKey<Bytes>, number| parked_key(lane.as_deref(), number, &mut BytesMut::new());
-            prop_assert_eq!(lane_of(&head(&a)), Some(a.as_deref()));
-            prop_assert_eq!(parked_at(&row(&a, n)), Some((a.as_deref(), n)));
-            prop_assert_eq!(head(&a) == head(&b), a == b);
-            prop_assert_eq!(row(&a, m) == row(&b, n), (&a, m) == (&b, n));
-            prop_assert_eq!((parked_at(&head(&a)), lane_of(&row(&a, n))), (None, None), "a head is no parked row");
-            prop_assert!(&head(&a)[..] <= BEFORE_PARKED && &row(&a, n)[..] > BEFORE_PARKED);
+            let (head_of_a, row_of_a) = (head(&a), row(&a, m));
+            prop_assert_eq!(lane_of(&head_of_a), Some(a.as_deref()));
+            prop_assert_eq!(parked_at(&row_of_a), Some((a.as_deref(), m)));
+            prop_assert_eq!(head_of_a == head(&b), a == b);
+            prop_assert_eq!(row_of_a == row(&b, n), (&a, m) == (&b, n));
+            prop_assert_eq!((parked_at(&head_of_a), lane_of(&row_of_a)), (None, None), "a head is no parked row");
+            prop_assert!(&head_of_a[..] <= BEFORE_PARKED && &row_of_a[..] > BEFORE_PARKED);
         }
     }
 

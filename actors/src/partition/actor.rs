@@ -216,8 +216,10 @@ impl PartitionActor {
 
     /// Where numbers order records, each may need a row: why this one cannot have one.
     fn unshelvable(&self, key: LaneKey<&[u8]>, record: &Record) -> Option<Failure> {
-        let (bytes, takes) =
-            (record.size() + key.key().map_or(0, <[u8]>::len) + ROW_OVERHEAD, self.pipeline.policy.max_row_bytes);
+        let (bytes, takes) = (
+            record.size() + key.key().map_or(0, <[u8]>::len) + ROW_OVERHEAD,
+            self.pipeline.policy.max_row_bytes,
+        );
         (bytes > takes).then(|| {
             let message = format!("the record's row would have {bytes} bytes, the changelog takes {takes}");
             Failure::permanent(code::TOO_LARGE, message)

@@ -89,10 +89,12 @@ mod tests {
 
     fn lane(record: &Record, selector: &str, null_key: NullKey) -> Result<LaneKey<Bytes>, &'static str> {
         let selector = selector.parse().expect("a selector");
-        lane_key(&mut Reader::new(record), &selector, null_key, BOUNDS).map_err(|failure| match failure.code {
-            code if code == code::NULL_KEY => "null",
-            code if code == code::UNDECODABLE => "undecodable",
-            other => panic!("{other}"),
+        lane_key(&mut Reader::new(record), &selector, null_key, BOUNDS).map_err(|failure| {
+            match failure.code {
+                code if code == code::NULL_KEY => "null",
+                code if code == code::UNDECODABLE => "undecodable",
+                other => panic!("{other}"),
+            }
         })
     }
 
@@ -114,7 +116,10 @@ mod tests {
     fn what_lacks_the_place_of_its_key_has_a_null_key_whatever_its_own_key_is() {
         let there = Header { name: Bytes::from_static(b"k"), value: Some(Bytes::from_static(b"K")) };
         let null = Header { name: Bytes::from_static(b"k"), value: None };
-        assert_eq!(lane(&record(3, Some(b"R"), vec![there]), HEADER, spread(2)), Ok(LaneKey::Key("K".into())));
+        assert_eq!(
+            lane(&record(3, Some(b"R"), vec![there]), HEADER, spread(2)),
+            Ok(LaneKey::Key("K".into()))
+        );
         assert_eq!(lane(&record(3, Some(b"R"), vec![null]), HEADER, spread(2)), Ok(LaneKey::NoKey(1)));
         assert_eq!(lane(&record(3, Some(b"R"), Vec::new()), HEADER, spread(2)), Ok(LaneKey::NoKey(1)));
     }

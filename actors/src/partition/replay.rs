@@ -345,7 +345,7 @@ impl Replay {
 
     /// Whether the filter is about the key, whatever its letters say.
     fn names(&self, key: &Key) -> bool {
-        self.request.filter.key.as_ref().is_none_or(|only| only.0 == *key)
+        self.request.filter.key.as_ref().is_none_or(|only| only.means(key))
     }
 
     fn is_chosen(&self, key: &Key, letter: &Record, told: &Told) -> bool {

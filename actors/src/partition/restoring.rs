@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::PartitionActor;
 use crate::clock;
-use crate::ledger::{Head, LaneKey, Parking, decode_parked, early_number, is_early, parked_at, parked_tombstone};
+use crate::ledger::{
+    Head, LaneKey, Parking, decode_parked, early_number, is_early, parked_at, parked_tombstone,
+};
 use crate::order::{Drive, Hold, Lane, Taken};
 use crate::record::key_text;
 use crate::supervisor::Resume;
