@@ -342,6 +342,27 @@ mod tests {
     }
 
     #[test]
+    fn records_without_a_key_are_in_the_books_where_their_lane_has_taken_them() {
+        let lanes = std::num::NonZeroU16::new(4).expect("not 0");
+        let sorting = Sorting { null_key: NullKey::Spread(lanes), ..sorting("record") };
+        let mut taken = taken(&[(None, Some(40))], &sorting);
+        let parking = Parking { first: 0, next: 1, ..Parking::default() };
+        let head = Head { taken: Offset(26), parking: Some(Box::new(parking)), ..Head::default() };
+        let mut out = BytesMut::new();
+        let keyless = |offset| Record { offset: Offset(offset), ..record(None, "") };
+        for row in
+            [head.row(LaneKey::NoKey(2), &mut out), parked_row(LaneKey::NoKey(2), 0, &keyless(26), &mut out)]
+        {
+            taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
+        }
+        let has = |offset| taken.has(offset, || keyless(offset), &sorting);
+        assert_eq!((has(22), has(26), has(30)), (true, true, false), "the lane has taken 26");
+        assert_eq!((has(23), has(24), has(25)), (false, false, false), "other lanes have taken nothing");
+        let heads = taken.heads();
+        assert_eq!((heads.parked, heads.unparked, heads.misplaced), (1, 0, None), "no partitioner placed it");
+    }
+
+    #[test]
     fn parked_rows_are_counted_by_the_heads_that_name_them() {
         let sorting = sorting("record");
         let mut taken = taken(&[(Some("b"), Some(25))], &sorting);
