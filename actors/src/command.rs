@@ -150,7 +150,8 @@ impl Filter {
 }
 
 /// A lane as JSON holds it: its key as a text, `{"hex": "..."}` where it is none, `{"lane": 3}` for one of those that
-/// records without a key are spread over, `null` for the lane of records without a usable key.
+/// records without a key are spread over, `{"no_key": true}` for the lane of records without a usable key. That was
+/// `null` once, and is read so still.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyName(pub LaneKey<Bytes>);
 
@@ -181,13 +182,15 @@ enum KeyForm {
     Text(String),
     Bytes { hex: String },
     NoKey { lane: u16 },
+    Unusable { no_key: bool },
     None,
 }
 
 impl Serialize for KeyName {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let form = match &self.0 {
-            LaneKey::Unusable => KeyForm::None,
+            // Where a key may be left out, `null` says that it is.
+            LaneKey::Unusable => KeyForm::Unusable { no_key: true },
             LaneKey::NoKey(lane) => KeyForm::NoKey { lane: *lane },
             LaneKey::Key(key) => match std::str::from_utf8(key) {
                 Ok(text) => KeyForm::Text(text.to_owned()),
@@ -201,7 +204,8 @@ impl Serialize for KeyName {
 impl<'de> Deserialize<'de> for KeyName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(KeyName(match KeyForm::deserialize(deserializer)? {
-            KeyForm::None => LaneKey::Unusable,
+            KeyForm::None | KeyForm::Unusable { no_key: true } => LaneKey::Unusable,
+            KeyForm::Unusable { no_key: false } => return Err(serde::de::Error::custom("no_key is true")),
             KeyForm::NoKey { lane } => LaneKey::NoKey(lane),
             KeyForm::Text(text) => LaneKey::Key(Bytes::from(text)),
             KeyForm::Bytes { hex } => {
@@ -329,8 +333,10 @@ mod tests {
     fn a_command_is_read_as_it_was_written() {
         let key = |key: &'static [u8]| KeyName(LaneKey::Key(Bytes::from_static(key)));
         let filter = Filter { key: Some(key(b"\xff\0")), since: Some(5), ..Filter::default() };
+        let keyless = Filter { key: Some(KeyName(LaneKey::Unusable)), ..Filter::default() };
         for what in [
             What::Replay(Replay { filter, rate: Some(2.5), dry_run: true, accept_lost: true }),
+            What::Replay(Replay { filter: keyless, ..Replay::default() }),
             What::StopReplay {},
             What::Discard { key: key(b"K"), through: Some((5, 1)), reason: "junk".into() },
             What::Release { key: KeyName(LaneKey::Unusable), reason: String::new() },
@@ -357,6 +363,11 @@ mod tests {
         assert_eq!(command(what).written(), json);
         let minimal = br#"{"version":1,"id":"i","by":"","command":"replay","filter":{},"rate":null}"#;
         assert_eq!(Command::read(minimal).expect("valid").what, What::Replay(Replay::default()));
+        let older = br#"{"version":1,"id":"i","by":"","command":"erase","key":null}"#;
+        assert_eq!(
+            Command::read(older).expect("valid").what,
+            What::Erase { key: KeyName(LaneKey::Unusable) }
+        );
     }
 
     #[test]

@@ -145,21 +145,27 @@ fn a_state_belongs_to_a_key_and_is_refused_where_there_is_none() {
 fn letters_are_replayed_in_the_lanes_of_their_originals() {
     scenario(|| async {
         let script = Script::default();
-        for event in ["n1", "n2", "n5"] {
+        for event in ["n1", "n2", "n5", "keyed"] {
             script.plan(event, [refused()]);
         }
         let house = House::new(script, Rows::default(), spreading()).await;
         house.take(keyless(0, &["n0", "n1", "n2", "n3", "n4", "n5"]));
+        house.take([record(6, Some("K"), "keyed")]);
         house.pass(SOON).await;
         let house = house.next_owner(Script::default(), spreading()).await;
         let filter = Filter { key: Some(KeyName(LaneKey::Unusable)), ..Filter::default() };
-        house.ask(What::Replay(Replay { filter, ..Replay::default() }));
+        let id = house.ask(What::Replay(Replay { filter, ..Replay::default() }));
         house.pass(Duration::from_secs(1)).await;
         let mut calls = house.script.calls();
         calls.sort();
-        assert_eq!(calls, ["n1#1", "n2#1", "n5#1"], "those without a key are those of all such lanes");
+        assert_eq!(
+            calls,
+            ["n1#1", "n2#1", "n5#1"],
+            "{:?}: those without a key are those of all such lanes",
+            said(&id)
+        );
         let books = house.partition_row().books;
-        assert_eq!((books.received, books.applied, books.dead_lettered, books.replayed), (6, 6, 0, 3));
+        assert_eq!((books.received, books.applied, books.dead_lettered, books.replayed), (7, 6, 1, 3));
         assert!(head(&house.rows, LaneKey::NoKey(1)).expect("it has ids").ids.len() == 2, "n1 and n5");
         assert_eq!(head(&house.rows, LaneKey::Unusable), None);
     });
