@@ -18,7 +18,7 @@ use pawl_actors::handler::Source;
 use pawl_actors::ledger::PartitionRow;
 use pawl_actors::partition::{Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
-use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy, RestartPolicy, Then};
+use pawl_actors::policy::{NullKey, Overflow, ParkingBounds, ParkingPolicy, Policy, RestartPolicy, Then};
 use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
 use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
@@ -66,6 +66,7 @@ fn record(n: u64, keys: u64) -> Record {
 fn policy() -> Policy {
     Policy {
         key: Selector::Record,
+        null_key: NullKey::Reject,
         event_id: Some(Selector::Header("ce_id".into())),
         recent_ids: 64,
         recent_ids_age: Duration::from_secs(7 * 86_400),

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::record;
-
 use crate::dead_letter::Told;
-use crate::record::Record;
+use crate::ledger::LaneKey;
+use crate::record::{self, Record};
 
 /// The version of commands and answers that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -150,22 +149,29 @@ impl Filter {
     }
 }
 
-/// A key as JSON holds it: a text, `{"hex": "..."}` where it is none, `null` for the lane without key.
+/// A lane as JSON holds it: its key as a text, `{"hex": "..."}` where it is none, `{"lane": 3}` for one of those that
+/// records without a key are spread over, `{"no_key": true}` for the lane of records without a usable key. That was
+/// `null` once, and is read so still.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyName(pub Option<Bytes>);
+pub struct KeyName(pub LaneKey<Bytes>);
 
 impl KeyName {
-    /// The key's bytes; `None` is the lane without key.
-    pub fn bytes(&self) -> Option<&[u8]> {
+    /// The lane.
+    pub fn lane(&self) -> LaneKey<&[u8]> {
         self.0.as_deref()
+    }
+
+    /// Whether letters of a lane are meant by this name: without a key are all those of lanes that have none.
+    pub fn means(&self, lane: &LaneKey<Bytes>) -> bool {
+        self.0 == *lane || (self.0 == LaneKey::Unusable && !lane.is_key())
     }
 }
 
 impl std::fmt::Display for KeyName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            None => f.write_str("(no key)"),
-            Some(key) => write!(f, "\"{}\"", record::key_text(Some(key))),
+        match self.lane() {
+            lane @ LaneKey::Key(_) => write!(f, "\"{lane}\""),
+            lane => write!(f, "{lane}"),
         }
     }
 }
@@ -175,14 +181,18 @@ impl std::fmt::Display for KeyName {
 enum KeyForm {
     Text(String),
     Bytes { hex: String },
+    NoKey { lane: u16 },
+    Unusable { no_key: bool },
     None,
 }
 
 impl Serialize for KeyName {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let form = match &self.0 {
-            None => KeyForm::None,
-            Some(key) => match std::str::from_utf8(key) {
+            // Where a key may be left out, `null` says that it is.
+            LaneKey::Unusable => KeyForm::Unusable { no_key: true },
+            LaneKey::NoKey(lane) => KeyForm::NoKey { lane: *lane },
+            LaneKey::Key(key) => match std::str::from_utf8(key) {
                 Ok(text) => KeyForm::Text(text.to_owned()),
                 Err(_) => KeyForm::Bytes { hex: record::hex(key) },
             },
@@ -194,12 +204,14 @@ impl Serialize for KeyName {
 impl<'de> Deserialize<'de> for KeyName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(KeyName(match KeyForm::deserialize(deserializer)? {
-            KeyForm::None => None,
-            KeyForm::Text(text) => Some(Bytes::from(text)),
+            KeyForm::None | KeyForm::Unusable { no_key: true } => LaneKey::Unusable,
+            KeyForm::Unusable { no_key: false } => return Err(serde::de::Error::custom("no_key is true")),
+            KeyForm::NoKey { lane } => LaneKey::NoKey(lane),
+            KeyForm::Text(text) => LaneKey::Key(Bytes::from(text)),
             KeyForm::Bytes { hex } => {
                 let digit = |n: usize| hex.get(n..n + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
                 let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(digit).collect();
-                Some(bytes.ok_or_else(|| serde::de::Error::custom("not hex digits"))?.into())
+                LaneKey::Key(bytes.ok_or_else(|| serde::de::Error::custom("not hex digits"))?.into())
             }
         }))
     }
@@ -319,13 +331,16 @@ mod tests {
 
     #[test]
     fn a_command_is_read_as_it_was_written() {
-        let key = |key: &'static [u8]| KeyName(Some(Bytes::from_static(key)));
+        let key = |key: &'static [u8]| KeyName(LaneKey::Key(Bytes::from_static(key)));
         let filter = Filter { key: Some(key(b"\xff\0")), since: Some(5), ..Filter::default() };
+        let keyless = Filter { key: Some(KeyName(LaneKey::Unusable)), ..Filter::default() };
         for what in [
             What::Replay(Replay { filter, rate: Some(2.5), dry_run: true, accept_lost: true }),
+            What::Replay(Replay { filter: keyless, ..Replay::default() }),
             What::StopReplay {},
             What::Discard { key: key(b"K"), through: Some((5, 1)), reason: "junk".into() },
-            What::Release { key: KeyName(None), reason: String::new() },
+            What::Release { key: KeyName(LaneKey::Unusable), reason: String::new() },
+            What::Resume { key: KeyName(LaneKey::NoKey(3)) },
             What::Pause { key: key(b""), create: true },
             What::Skip { key: key("ä".as_bytes()), offset: 7, reason: "why".into() },
             What::Erase { key: key(b"K") },
@@ -340,7 +355,7 @@ mod tests {
     #[test]
     fn the_written_form_never_changes() {
         let what = What::Discard {
-            key: KeyName(Some(Bytes::from_static(b"\xff"))),
+            key: KeyName(LaneKey::Key(Bytes::from_static(b"\xff"))),
             through: None,
             reason: "r".into(),
         };
@@ -348,6 +363,11 @@ mod tests {
         assert_eq!(command(what).written(), json);
         let minimal = br#"{"version":1,"id":"i","by":"","command":"replay","filter":{},"rate":null}"#;
         assert_eq!(Command::read(minimal).expect("valid").what, What::Replay(Replay::default()));
+        let older = br#"{"version":1,"id":"i","by":"","command":"erase","key":null}"#;
+        assert_eq!(
+            Command::read(older).expect("valid").what,
+            What::Erase { key: KeyName(LaneKey::Unusable) }
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The settings of a handler as far as actors need them: plain values, already validated.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use crate::supervisor::{BreakerPolicy, RetryPolicies};
 pub struct Policy {
     /// Where a record's lane key lies.
     pub key: Selector,
+    /// What becomes of a record that has none.
+    pub null_key: NullKey,
     /// Where its event id lies, if producers' duplicates are to be recognised.
     pub event_id: Option<Selector>,
     /// Event ids remembered for each key; 0 remembers none.
@@ -69,6 +72,15 @@ pub struct Policy {
     pub mailbox_capacity: usize,
     /// Heads that the sweep for dead rows looks at in a second, for each partition.
     pub sweep_rows_per_second: usize,
+}
+
+/// What becomes of a record without a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NullKey {
+    /// It becomes a dead letter.
+    Reject,
+    /// It goes to one of so many lanes, by its offset.
+    Spread(NonZeroU16),
 }
 
 /// How often a part that came to a bad end is begun anew, before its handler is given up.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::record::Record;
+use crate::record::{Offset, Record};
 
 /// A place in a record, as the settings write it: `record`, `header:NAME` or `json:/pointer`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,11 @@ impl<'a> Reader<'a> {
     /// Starts on a record.
     pub fn new(record: &'a Record) -> Self {
         Reader { record, json: None }
+    }
+
+    /// Where the record lies.
+    pub fn offset(&self) -> Offset {
+        self.record.offset
     }
 
     /// The bytes at a place; `None` where the place is empty (no key, no such header, no such

@@ -11,6 +11,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use pawl_actors::ledger::LaneKey;
 use pawl_actors::stats::PartitionPhase;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
@@ -78,12 +79,22 @@ pub(super) async fn list(State(process): State<Arc<Process>>, uri: Uri) -> Respo
 /// `GET /handlers/{name}/keys/{key}`.
 pub(super) async fn show(State(process): State<Arc<Process>>, uri: Uri) -> Response {
     let key = uri.path().splitn(5, '/').nth(4).map(decoded).unwrap_or_default();
-    answer(show_key(&process, &uri, Some(key)).await)
+    answer(show_key(&process, &uri, LaneKey::Key(key)).await)
 }
 
 /// `GET /handlers/{name}/unkeyed`: the lane of records without a usable key.
 pub(super) async fn show_unkeyed(State(process): State<Arc<Process>>, uri: Uri) -> Response {
-    answer(show_key(&process, &uri, None).await)
+    answer(show_key(&process, &uri, LaneKey::Unusable).await)
+}
+
+/// `GET /handlers/{name}/unkeyed/{lane}`: one of the lanes that records without a key are spread over.
+pub(super) async fn show_spread(State(process): State<Arc<Process>>, uri: Uri) -> Response {
+    let lane = uri.path().splitn(5, '/').nth(4).and_then(|lane| lane.parse().ok());
+    let shown = match lane {
+        Some(lane) => show_key(&process, &uri, LaneKey::NoKey(lane)).await,
+        None => Err(bad("lanes of records without a key are numbers from 0 on".into())),
+    };
+    answer(shown)
 }
 
 fn answer(answer: Result<impl Serialize, Refused>) -> Response {
@@ -105,13 +116,13 @@ async fn list_keys(process: &Process, uri: &Uri) -> Result<KeysAnswer, Refused> 
     Ok(KeysAnswer { partitions, keys: listed.keys, next })
 }
 
-async fn show_key(process: &Process, uri: &Uri, key: Option<Bytes>) -> Result<KeyAnswer, Refused> {
+async fn show_key(process: &Process, uri: &Uri, key: LaneKey<Bytes>) -> Result<KeyAnswer, Refused> {
     let view = handler(process, uri)?;
     let partitions = held(view);
     let asked: Vec<i32> = partitions_with_keys(&partitions).collect();
     let wanted = key.clone();
     let pages = blocking(view, move |window| {
-        let pages = asked.iter().map(|partition| window.page(*partition, wanted.as_ref()));
+        let pages = asked.iter().map(|partition| window.page(*partition, &wanted));
         pages.collect::<Result<Vec<_>, _>>()
     });
     // At once, so that actors that do not answer are waited for together.

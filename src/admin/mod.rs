@@ -143,6 +143,7 @@ fn routes(process: Arc<Process>) -> Router {
         .route("/handlers/{name}/keys/", get(keys::show))
         .route("/handlers/{name}/keys/{key}", get(keys::show))
         .route("/handlers/{name}/unkeyed", get(keys::show_unkeyed))
+        .route("/handlers/{name}/unkeyed/{lane}", get(keys::show_spread))
         .with_state(process)
 }
 

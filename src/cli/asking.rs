@@ -37,9 +37,12 @@ pub struct OneKey {
     /// The key, as hex digits.
     #[arg(long, value_name = "HEX", group = "which", value_parser = bytes_of_hex)]
     pub key_hex: Option<Bytes>,
-    /// The lane of records whose key is null or cannot be read.
+    /// The lane of records whose key cannot be used, or is null where null keys are rejected.
     #[arg(long, group = "which")]
     pub no_key: bool,
+    /// One of the lanes that null keys are spread over, by its number from 0 on.
+    #[arg(long, value_name = "LANE", group = "which")]
+    pub no_key_lane: Option<u16>,
 }
 
 /// `pawl keys pause`, `resume`, `erase`.

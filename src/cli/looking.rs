@@ -145,6 +145,7 @@ Examples:
   pawl keys show ORD-4711
   pawl keys show --key-hex ff00a1
   pawl keys show --no-key                 the lane of records without a usable key
+  pawl keys show --no-key-lane 3          one of those that null keys are spread over
 
 In the changelog a key is looked for in the partition where Java's partitioner puts it, then in the
 others; in an instance, in all partitions that it holds. Exit code 1 if nothing is known of it.")]
@@ -155,9 +156,12 @@ pub struct KeysShow {
     /// The key, as hex digits.
     #[arg(long, value_name = "HEX", group = "which", value_parser = bytes_of_hex)]
     pub key_hex: Option<Bytes>,
-    /// The lane of records whose key is null or cannot be read.
+    /// The lane of records whose key cannot be used, or is null where null keys are rejected.
     #[arg(long, group = "which")]
     pub no_key: bool,
+    /// One of the lanes that null keys are spread over, by its number from 0 on.
+    #[arg(long, value_name = "LANE", group = "which")]
+    pub no_key_lane: Option<u16>,
     #[command(flatten)]
     pub source: KeysSource,
 }

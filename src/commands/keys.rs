@@ -11,6 +11,7 @@ mod instance;
 mod report;
 
 use bytes::Bytes;
+use pawl_actors::ledger::LaneKey;
 
 use self::changelog::Changelog;
 use self::instance::Instance;
@@ -68,14 +69,14 @@ pub fn list(args: &KeysList) -> Result<Exit, Failure> {
 pub fn show(args: &KeysShow) -> Result<Exit, Failure> {
     let settings = settings(&args.source.settings)?;
     let (name, handler) = handler(&settings, args.source.handler.as_ref())?;
-    let key = wanted(args);
+    let key = lane(&args.key, &args.key_hex, args.no_key_lane);
     let instance =
-        asked(&args.source, &settings, name, |endpoint| show_instance(endpoint, args, key.as_ref()));
+        asked(&args.source, &settings, name, |endpoint| show_instance(endpoint, args, key.as_deref()));
     let found = match instance? {
         Some(found) => found,
         None => {
             let changelog = Changelog::open(&settings.kafka, name, handler)?;
-            let keys = changelog.show(args.source.partition, key.as_ref())?;
+            let keys = changelog.show(args.source.partition, &key)?;
             Found { keys, more: false, source: changelog.source() }
         }
     };
@@ -97,11 +98,13 @@ fn prefix(args: &KeysList) -> Bytes {
     args.prefix.clone().unwrap_or_default().into()
 }
 
-/// `None`: the lane of records without a usable key.
-fn wanted(args: &KeysShow) -> Option<Bytes> {
-    match (&args.key, &args.key_hex) {
-        (Some(text), _) => Some(text.clone().into()),
-        (None, hex) => hex.clone(),
+/// The lane that a person means.
+fn lane(key: &Option<String>, hex: &Option<Bytes>, no_key_lane: Option<u16>) -> LaneKey<Bytes> {
+    let key = key.clone().map(Bytes::from).or_else(|| hex.clone());
+    match (key, no_key_lane) {
+        (Some(key), _) => LaneKey::Key(key),
+        (None, Some(lane)) => LaneKey::NoKey(lane),
+        (None, None) => LaneKey::Unusable,
     }
 }
 
@@ -168,9 +171,9 @@ fn list_instance(endpoint: &Instance, args: &KeysList) -> Result<Option<Found<Ke
 fn show_instance(
     endpoint: &Instance,
     args: &KeysShow,
-    key: Option<&Bytes>,
+    key: LaneKey<&[u8]>,
 ) -> Result<Option<Found<KeyPage>>, EndpointError> {
-    let answer = endpoint.show(key.map(|key| &key[..]))?;
+    let answer = endpoint.show(key)?;
     if !knows_keys(&answer.partitions, args.source.partition) {
         return Ok(None);
     }
@@ -207,9 +210,12 @@ fn summary(found: &Found<KeyLine>) -> String {
     }
 }
 
-fn nothing(key: Option<Bytes>, source: &str) -> String {
-    let key = key
-        .map_or("of records without a usable key".into(), |key| format!("of the key {}", Raw(key).shown()));
+fn nothing(key: LaneKey<Bytes>, source: &str) -> String {
+    let key = match key {
+        LaneKey::Unusable => "of records without a usable key".into(),
+        LaneKey::NoKey(lane) => format!("of lane {lane} of records without a key"),
+        LaneKey::Key(key) => format!("of the key {}", Raw(key).shown()),
+    };
     format!(
         "nothing is known {key} in {source}: no record of it was ever finished there, or what was left no state, no \
          recent event id and nothing above the watermark; pawl keys list shows what is known"

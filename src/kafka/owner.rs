@@ -344,7 +344,7 @@ impl Owner {
         }
         if row.fingerprint != self.parts.fingerprint {
             return Err(format!(
-                "partition {partition}: the ledger was written with other settings for key or event_id. Under the new \
+                "partition {partition}: the ledger was written with other settings for key, null_key, event_id or sequence. Under the new \
                  ones records belong to other lanes and nothing of it would be recognised: set them back, or begin \
                  with a new group"
             ));

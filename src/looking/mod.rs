@@ -6,7 +6,7 @@ pub mod cursor;
 pub mod window;
 
 use bytes::Bytes;
-use pawl_actors::ledger::{Head, PartitionRow, Rewinds, RowError, lane_of};
+use pawl_actors::ledger::{Head, LaneKey, PartitionRow, Rewinds, RowError, lane_of};
 use pawl_actors::order::LaneLook;
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +17,11 @@ use crate::shown::Raw;
 pub struct KeyLine {
     /// The input partition.
     pub partition: i32,
-    /// `None`: the lane of records without a usable key.
+    /// `None`: a lane of records without a key, or without a usable one.
     pub key: Option<Raw>,
+    /// Which of those that null keys are spread over; `None`: none of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub null_key_lane: Option<u16>,
     /// The highest offset whose result is durable.
     pub taken: i64,
     /// How many event ids are remembered.
@@ -90,8 +93,11 @@ pub struct Numbered {
 pub struct KeyPage {
     /// The input partition.
     pub partition: i32,
-    /// `None`: the lane of records without a usable key.
+    /// `None`: a lane of records without a key, or without a usable one.
     pub key: Option<Raw>,
+    /// Which of those that null keys are spread over; `None`: none of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub null_key_lane: Option<u16>,
     /// What its row says; `None`: there is no row.
     pub head: Option<KeyLine>,
     /// Its state.
@@ -103,6 +109,13 @@ pub struct KeyPage {
     /// Why the lane is not known, where one could be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lane_unknown: Option<String>,
+}
+
+fn null_key_lane<B>(key: &LaneKey<B>) -> Option<u16> {
+    match key {
+        LaneKey::NoKey(lane) => Some(*lane),
+        LaneKey::Unusable | LaneKey::Key(_) => None,
+    }
 }
 
 /// What a key is measured against.
@@ -139,11 +152,12 @@ impl KeyLine {
     }
 
     /// A line from a head.
-    pub fn of(partition: i32, key: Option<Bytes>, head: &Head, row: Option<i64>) -> KeyLine {
+    pub fn of(partition: i32, key: LaneKey<Bytes>, head: &Head, row: Option<i64>) -> KeyLine {
         let seen = head.ids.seen_ms();
         KeyLine {
             partition,
-            key: key.map(Raw),
+            null_key_lane: null_key_lane(&key),
+            key: key.key().map(Raw),
             taken: head.taken.0,
             recent_ids: head.ids.len(),
             oldest_id: seen.map(|(oldest, _)| oldest),
@@ -178,7 +192,7 @@ impl KeyPage {
     /// that is older than a rewind is brought up to date first.
     pub fn of(
         partition: i32,
-        key: Option<Bytes>,
+        key: LaneKey<Bytes>,
         mut head: Option<Head>,
         row: Option<i64>,
         within: Option<&PartitionRow>,
@@ -189,7 +203,8 @@ impl KeyPage {
         KeyPage {
             partition,
             head: head.as_ref().map(|head| KeyLine::of(partition, key.clone(), head, row)),
-            key: key.map(Raw),
+            null_key_lane: null_key_lane(&key),
+            key: key.key().map(Raw),
             state: head.and_then(|head| head.state).map(Raw),
             within: within.map(Within::from),
             lane: None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix::{Addr, WeakAddr};
 use bytes::{Bytes, BytesMut};
-use pawl_actors::ledger::{HEAD_PREFIX, Head, PARTITION_KEY, PartitionRow, Rewinds, head_key};
+use pawl_actors::ledger::{HEAD_PREFIX, Head, LaneKey, PARTITION_KEY, PartitionRow, Rewinds, head_key};
 use pawl_actors::order::LaneLook;
 use pawl_actors::partition::{Look, PartitionActor};
 
@@ -37,7 +37,7 @@ pub struct Window {
 pub struct Wanted {
     /// Where to go on.
     pub after: Option<Cursor>,
-    /// What keys begin with; empty: any, and the lane of records without a usable key too.
+    /// What keys begin with; empty: any, and lanes of records without a key, or without a usable one.
     pub prefix: Bytes,
     /// How many, at most; at least 1.
     pub limit: usize,
@@ -116,20 +116,20 @@ impl Window {
     ///
     /// # Errors
     /// When the view or a row cannot be read.
-    pub fn page(&self, partition: i32, key: Option<&Bytes>) -> Result<Option<KeyPage>, String> {
+    pub fn page(&self, partition: i32, key: &LaneKey<Bytes>) -> Result<Option<KeyPage>, String> {
         let Some(view) = self.view() else { return Ok(None) };
         let row = |key: &[u8]| view.row(partition, key).map_err(|error| error.to_string());
-        let head = row(&head_key(key.map(|key| &key[..]), &mut BytesMut::new()))?;
+        let head = row(&head_key(key.as_deref(), &mut BytesMut::new()))?;
         let head = head.map(|row| Head::decode(&row)).transpose().map_err(|error| error.to_string())?;
         let within = within(&view, partition)?;
-        Ok(Some(KeyPage::of(partition, key.cloned(), head, None, within.as_ref())))
+        Ok(Some(KeyPage::of(partition, key.clone(), head, None, within.as_ref())))
     }
 
     /// What goes on in a key's lane; `None`: it has none now.
     ///
     /// # Errors
     /// Says why nobody could tell.
-    pub async fn lane(&self, partition: i32, key: Option<Bytes>) -> Result<Option<LaneLook>, String> {
+    pub async fn lane(&self, partition: i32, key: LaneKey<Bytes>) -> Result<Option<LaneLook>, String> {
         let actor = self.actors.lock().expect("no holder panics").get(&partition).and_then(WeakAddr::upgrade);
         let Some(actor) = actor else { return Ok(None) };
         match tokio::time::timeout(LANE_PATIENCE, actor.send(Look { key })).await {
@@ -158,7 +158,7 @@ fn first(
     if wanted.prefix.is_empty() {
         return Ok(Bytes::from_static(PARTITION_KEY));
     }
-    let row_key = head_key(Some(&wanted.prefix), &mut BytesMut::new());
+    let row_key = head_key(LaneKey::Key(&wanted.prefix[..]), &mut BytesMut::new());
     if let Some(value) = view.row(partition, &row_key).map_err(|error| error.to_string())? {
         listed.keys.extend(line(partition, &row_key, &value, rewinds)?);
     }
@@ -270,13 +270,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let window = window(dir.path(), [&["a"], &[]]);
         let page = |key: Option<&'static [u8]>| {
-            let key = key.map(Bytes::from_static);
-            window.page(0, key.as_ref()).expect("readable").expect("it runs")
+            window.page(0, &key.map(Bytes::from_static).into()).expect("readable").expect("it runs")
         };
         assert_eq!(page(Some(b"a")).head.map(|head| head.taken), Some(7));
         assert_eq!(page(None).head.map(|head| head.key), Some(None), "the lane of records without a key");
         let unknown = page(Some(b"zz"));
         assert_eq!((unknown.head, unknown.within.map(|within| within.watermark)), (None, Some(9)));
-        assert_eq!(Window::default().page(0, None), Ok(None), "before the handler runs");
+        assert_eq!(Window::default().page(0, &LaneKey::Unusable), Ok(None), "before the handler runs");
     }
 }

@@ -367,6 +367,7 @@ impl Blueprint<'_> {
         };
         Policy {
             key: settings.key.clone(),
+            null_key: settings.null_key,
             event_id: settings.event_id.clone(),
             recent_ids: settings.recent_ids as usize,
             recent_ids_age: settings.recent_ids_age,

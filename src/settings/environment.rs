@@ -135,7 +135,7 @@ fn resolve(levels: &[String], file: &Node) -> Option<(KeyPath, &'static Shape)> 
             _ => None,
         });
         let name = match shape {
-            Shape::Table(keys) => keys.contains_key(level).then(|| level.clone())?,
+            Shape::Table(keys) | Shape::NullKey(keys) => keys.contains_key(level).then(|| level.clone())?,
             Shape::Names(values) => match (written, &**values) {
                 (Some(written), _) => written.clone(),
                 // librdkafka's properties have dots and no underscores.
@@ -145,7 +145,7 @@ fn resolve(levels: &[String], file: &Node) -> Option<(KeyPath, &'static Shape)> 
             _ => return None,
         };
         shape = match shape {
-            Shape::Table(keys) => &keys[&name],
+            Shape::Table(keys) | Shape::NullKey(keys) => &keys[&name],
             Shape::Names(values) => values,
             _ => return None,
         };
@@ -169,8 +169,12 @@ fn names(file: &Node) -> Vec<String> {
         let table =
             node.and_then(|node| if let Data::Table(table) = &node.data { Some(table) } else { None });
         let level = |key: &str| format!("{name}{LEVEL}{}", spelled(key).to_ascii_uppercase());
+        if let Shape::NullKey(_) = shape {
+            // Also a word.
+            names.push(name.to_owned());
+        }
         match shape {
-            Shape::Table(keys) => keys.iter().for_each(|(key, shape)| {
+            Shape::Table(keys) | Shape::NullKey(keys) => keys.iter().for_each(|(key, shape)| {
                 push(shape, table.and_then(|table| table.get(key)), &level(key), names);
             }),
             Shape::Names(shape) => table.into_iter().flatten().for_each(|(key, node)| {

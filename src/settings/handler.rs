@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use pawl_actors::policy::NullKey;
 use pawl_actors::selector::Selector;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use super::{Breaker, ByteSize, Careful, Gap, Parking, Replay, Retry, Supervision, duration, selector};
+use super::{
+    Breaker, ByteSize, Careful, Gap, Parking, Replay, Retry, Supervision, duration, null_key, selector,
+};
 
 /// One handler: an input topic, its group, and what happens to each record. Exactly one of http,
 /// forward and program says what its records are handed to.
@@ -31,6 +34,12 @@ pub struct HandlerSettings {
     #[serde(with = "selector")]
     #[schemars(schema_with = "selector::schema")]
     pub key: Selector,
+    /// What becomes of a record that has no key, or nothing at the place of its key. One of "reject" (it becomes a
+    /// dead letter) and { spread = 16 }: it goes to one of so many lanes of its partition, by its offset. Not with
+    /// sequence. To change it later needs a drained partition and an explicit word. Default: reject.
+    #[serde(with = "null_key")]
+    #[schemars(schema_with = "null_key::schema")]
+    pub null_key: NullKey,
     /// What marks a producer's duplicate: a record whose key has seen this id is not handed on again.
     /// Written like key. To change it later needs a drained partition and an explicit word. Default:
     /// none, only redelivered offsets are recognised.
@@ -271,6 +280,7 @@ impl Default for HandlerSettings {
             group: None,
             guarantee: Guarantee::default(),
             key: Selector::Record,
+            null_key: NullKey::Reject,
             event_id: None,
             sequence: None,
             first_sequence: 1,
@@ -358,8 +368,8 @@ impl HandlerSettings {
         format!("{}-commands", self.group(name))
     }
 
-    /// A stable number for the settings that decide which ledger a record belongs to (`key`, `event_id` and
-    /// `sequence`). It is stored in the partition row, and a partition whose row has another one is not
+    /// A stable number for the settings that decide which ledger a record belongs to (`key`, `null_key`,
+    /// `event_id` and `sequence`). It is stored in the partition row, and a partition whose row has another one is not
     /// taken in: the text that is hashed, SipHash-1-3 and its key must therefore never change. A
     /// later setting that decides identity adds a line only where it is set.
     pub fn identity_fingerprint(&self) -> u64 {
@@ -369,6 +379,9 @@ impl HandlerSettings {
         if let Some(sequence) = &self.sequence {
             push_selector(&mut text, "sequence", Some(sequence));
             text.push_str(&format!("first_sequence {}\n", self.first_sequence));
+        }
+        if let NullKey::Spread(lanes) = self.null_key {
+            text.push_str(&format!("null_key spread {lanes}\n"));
         }
         SipHasher13::new_with_keys(FINGERPRINT_KEY.0, FINGERPRINT_KEY.1).hash(text.as_bytes())
     }
@@ -423,6 +436,18 @@ mod tests {
         check("record", Some("header:ce_id"), 0x7928_cc4f_1da1_541c);
         check("header:ce_id", Some("record"), 0x86c8_f6fc_790d_36e5);
         check("json:/order/id", Some("json:/id"), 0xce7d_d2fa_7653_b75a);
+    }
+
+    #[test]
+    fn where_null_keys_are_spread_their_lanes_decide_identity() {
+        let lanes = |lanes| NullKey::Spread(std::num::NonZeroU16::new(lanes).expect("not 0"));
+        let check = |null_key, expected: u64| {
+            let handler = HandlerSettings { null_key, ..Default::default() };
+            assert_eq!(handler.identity_fingerprint(), expected, "{null_key:?}");
+        };
+        check(NullKey::Reject, 0x3eda_20ab_0df0_7931);
+        check(lanes(1), 18_039_881_930_791_471_632);
+        check(lanes(16), 4_555_895_828_096_941_394);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use pawl_actors::policy::NullKey;
 use pawl_actors::supervisor::Attempts;
 
 use super::key_path::KeyPath;
@@ -143,7 +144,7 @@ fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
     use Limit::{Size, Time, Whole};
     let HandlerSettings { parking, replay, intake, .. } = handler;
     let (in_parking, in_replay, in_intake) = (base.name("parking"), base.name("replay"), base.name("intake"));
-    vec![
+    let mut limits = vec![
         (base.name("recent_ids"), Whole([handler.recent_ids.into(), 0, 10_000])),
         (base.name("first_sequence"), Whole([handler.first_sequence.into(), 0, 1_000_000])),
         (base.name("gap").name("timeout"), Time([handler.gap.timeout, 10 * MILLI, 30 * DAY])),
@@ -177,7 +178,11 @@ fn handler(base: &KeyPath, handler: &HandlerSettings) -> Vec<(KeyPath, Limit)> {
         (in_intake.name("max_records"), Whole([intake.max_records.into(), 1, 10_000_000])),
         (in_intake.name("max_bytes"), Size([intake.max_bytes, ByteSize::mib(1), ByteSize::gib(16)])),
         (in_intake.name("max_finished_ahead"), Whole([intake.max_finished_ahead.into(), 1, 100_000_000])),
-    ]
+    ];
+    if let NullKey::Spread(lanes) = handler.null_key {
+        limits.push((base.name("null_key").name("spread"), Whole([lanes.get().into(), 1, 1024])));
+    }
+    limits
 }
 
 /// The base policy in the form of one that is for a code: both have the same bounds.

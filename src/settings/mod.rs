@@ -15,6 +15,7 @@ mod kafka;
 mod key_path;
 mod limits;
 mod listen;
+mod null_key;
 mod problem;
 mod process;
 mod retry;

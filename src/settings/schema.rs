@@ -4,8 +4,10 @@
 //! `UPDATE_SCHEMA=1 cargo test -p pawl --lib settings::schema` writes it anew.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
+use pawl_actors::policy::NullKey;
 use pawl_actors::supervisor::Attempts;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -54,6 +56,7 @@ fn every_setting() -> Settings {
     };
     let on = BTreeMap::from([(ANY_NAME.to_owned(), on)]);
     let handler = HandlerSettings {
+        null_key: NullKey::Spread(NonZeroU16::MIN),
         retry: Retry { max_elapsed: time, on, ..Retry::default() },
         http: Some(Http::default()),
         program: Some(Program::default()),

@@ -14,7 +14,7 @@ use super::document::{Data, Node};
 use super::key_path::KeyPath;
 use super::limits;
 use super::problem::{Complaint, Origin, Problem, Source, nearest, quoted_list};
-use super::{ByteSize, attempts, byte_size, duration, listen, schema, selector};
+use super::{ByteSize, attempts, byte_size, duration, listen, null_key, schema, selector};
 
 /// The form of one setting or table.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub(super) enum Shape {
     Size,
     Selector,
     Listen,
+    /// "reject", or a table with these keys.
+    NullKey(BTreeMap<String, Shape>),
 }
 
 /// The shape of all settings.
@@ -57,7 +59,8 @@ impl Shape {
         let title = schema["title"].as_str().unwrap_or_default();
         let within = |key: &str, otherwise: f64| schema[key].as_f64().unwrap_or(otherwise);
         if let Some(properties) = schema["properties"].as_object() {
-            return Shape::Table(properties.iter().map(|(k, v)| (k.clone(), Shape::of(v))).collect());
+            let keys = properties.iter().map(|(k, v)| (k.clone(), Shape::of(v))).collect();
+            return if title == null_key::TITLE { Shape::NullKey(keys) } else { Shape::Table(keys) };
         }
         if schema["additionalProperties"].is_object() {
             return Shape::Names(Box::new(Shape::of(&schema["additionalProperties"])));
@@ -94,6 +97,8 @@ impl Shape {
         };
         match (self, data) {
             (Shape::Table(_) | Shape::Names(_), Data::Table(_)) => Ok(()),
+            (Shape::NullKey(_), Data::Table(keys)) if !keys.is_empty() => Ok(()),
+            (Shape::NullKey(_), Data::Text(text)) if text == null_key::REJECT => Ok(()),
             (Shape::List(_), Data::List(_)) => Ok(()),
             (Shape::Text, Data::Text(_)) | (Shape::Truth, Data::Truth(_)) => Ok(()),
             (Shape::Scalar, Data::Text(_) | Data::Whole(_) | Data::Real(_) | Data::Truth(_)) => Ok(()),
@@ -141,6 +146,7 @@ impl Shape {
             Shape::Duration => "a duration such as \"200ms\", \"5s\" or \"7d\"".into(),
             Shape::Size => "a size such as \"64KiB\", \"10MB\" or a whole number of bytes".into(),
             Shape::Selector => "\"record\", \"header:NAME\" or \"json:/pointer\"".into(),
+            Shape::NullKey(_) => format!("\"{}\" or {{ spread = 16 }}", null_key::REJECT),
             Shape::Listen => "an IP address and a port, as in \"127.0.0.1:9464\", or \"off\"".into(),
         }
     }
@@ -205,7 +211,7 @@ impl Walk<'_> {
             return false;
         }
         match (shape, &mut node.data) {
-            (Shape::Table(known), Data::Table(table)) => {
+            (Shape::Table(known) | Shape::NullKey(known), Data::Table(table)) => {
                 let present: BTreeSet<String> = table.keys().cloned().collect();
                 table.retain(|name, child| match known.get(name) {
                     Some(shape) => self.keeps(shape, child, &path.name(name)),
@@ -214,7 +220,8 @@ impl Walk<'_> {
                         false
                     }
                 });
-                true
+                // Without its key it would be no value at all.
+                !matches!(shape, Shape::NullKey(_)) || !table.is_empty()
             }
             (Shape::Names(shape), Data::Table(table)) => {
                 table.retain(|name, child| self.keeps(shape, child, &path.name(name)));

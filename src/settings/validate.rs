@@ -8,6 +8,7 @@ mod retries;
 use std::collections::BTreeMap;
 
 use hyper::Uri;
+use pawl_actors::policy::NullKey;
 use pawl_actors::selector::Selector;
 use rdkafka::ClientConfig;
 use tracing_subscriber::EnvFilter;
@@ -180,7 +181,18 @@ fn within_handler(base: &KeyPath, name: &str, handler: &HandlerSettings) -> Vec<
         ));
     }
     found.extend(retries::problems(&base.name("retry"), &handler.retry, handler.http.is_some()));
+    found.extend(without_order(base, handler));
     found
+}
+
+/// Numbers are a key's: records without one have no order that they could be given in.
+fn without_order(base: &KeyPath, handler: &HandlerSettings) -> Option<Problem> {
+    let spread = matches!(handler.null_key, NullKey::Spread(_)) && handler.sequence.is_some();
+    spread.then(|| {
+        let subject =
+            format!("{base} spreads records without a key, and orders records by their key's numbers");
+        Problem::new(&base.name("null_key"), subject, "write null_key = \"reject\", or leave out sequence")
+    })
 }
 
 /// Pairs of handlers that share what each must have for itself: that, the first and the second.

@@ -237,7 +237,9 @@ fn offsets_that_somebody_moved_and_keys_beyond_the_end_are_found() {
     assert_told(&worked.pawl, &["error group: group offset 12 lies above the watermark 10"]);
     clients::commit(broker, &worked.group, &worked.topic, 0, 10);
     assert_told(&worked.pawl, &[]);
-    worked.write_row(Head { taken: Offset(99), ..Head::default() }.row(Some(b"GOOD"), &mut BytesMut::new()));
+    worked.write_row(
+        Head { taken: Offset(99), ..Head::default() }.row(Some(&b"GOOD"[..]), &mut BytesMut::new()),
+    );
     // A key's row counts once a partition row follows it, as in every epoch.
     assert_told(&worked.pawl, &[]);
     worked.change_row(|_| {});

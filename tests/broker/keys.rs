@@ -167,13 +167,13 @@ fn keys_that_are_not_text_and_records_without_a_key_are_shown_from_the_changelog
     let (changelog, settings) = handler(broker, 1);
     let mut out = BytesMut::new();
     let rows = [
-        head(7, Some(b"{\"paid\":true}")).row(Some(b"ORD-1"), &mut out),
-        head(8, Some(b"\x00\xff")).row(Some(b"\xff\x00"), &mut out),
+        head(7, Some(b"{\"paid\":true}")).row(Some(&b"ORD-1"[..]), &mut out),
+        head(8, Some(b"\x00\xff")).row(Some(&b"\xff\x00"[..]), &mut out),
         head(9, None).row(None, &mut out),
-        head(3, None).row(Some(b"GONE"), &mut out),
-        head(12, None).row(Some(b"ORD-1"), &mut out),
-        Head::tombstone(Some(b"GONE"), &mut out),
-        head(14, Some(b"{\"paid\":true}")).row(Some(b"ORD-1"), &mut out),
+        head(3, None).row(Some(&b"GONE"[..]), &mut out),
+        head(12, None).row(Some(&b"ORD-1"[..]), &mut out),
+        Head::tombstone(Some(&b"GONE"[..]).into(), &mut out),
+        head(14, Some(b"{\"paid\":true}")).row(Some(&b"ORD-1"[..]), &mut out),
         PartitionRow::new("id".into(), 10, 0, 0, [0; 16]).row(&mut out),
     ];
     support::produce(broker, &changelog, rows.map(|row| stored(row).at(0)));
@@ -200,7 +200,7 @@ fn a_key_that_a_producer_placed_elsewhere_is_found_where_it_is() {
     let (changelog, settings) = handler(broker, 3);
     let expected = pawl::kafka::partitioner::java_partition(b"ORD-1", 3);
     let elsewhere = (expected + 1) % 3;
-    let row = stored(head(5, None).row(Some(b"ORD-1"), &mut BytesMut::new()));
+    let row = stored(head(5, None).row(Some(&b"ORD-1"[..]), &mut BytesMut::new()));
     support::produce(broker, &changelog, [row.at(elsewhere)]);
     let shown = command(&["keys", "show", "ORD-1", "--json", "--config", &settings], b"");
     assert_eq!(shown.json()["partition"], elsewhere, "{shown:?}");

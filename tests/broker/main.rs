@@ -16,6 +16,7 @@ mod growth;
 mod keys;
 mod letters;
 mod library;
+mod null_keys;
 mod orders;
 mod outage;
 mod ownership;

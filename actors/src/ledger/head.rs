@@ -3,7 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Parking, Quarantine, RecentIds, Row, RowError, SECOND, Sequence, THIRD, VERSION, head_key};
+use super::{
+    LaneKey, Parking, Quarantine, RecentIds, Row, RowError, SECOND, Sequence, THIRD, VERSION, head_key,
+};
 use crate::effects::StateChange;
 use crate::record::Offset;
 
@@ -92,7 +94,7 @@ impl Head {
     }
 
     /// The row that holds this head.
-    pub fn row(&self, lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
+    pub fn row<'a>(&self, lane: impl Into<LaneKey<&'a [u8]>>, out: &mut BytesMut) -> Row {
         let stored = Stored { taken: self.taken.0, ids: self.ids.stored(), state: self.state.as_deref() };
         let key = head_key(lane, out);
         let later = (&self.parking, &self.quarantine, self.paused, &self.sequence);
@@ -108,7 +110,7 @@ impl Head {
     }
 
     /// The row that removes this head.
-    pub fn tombstone(lane: Option<&[u8]>, out: &mut BytesMut) -> Row {
+    pub fn tombstone(lane: LaneKey<&[u8]>, out: &mut BytesMut) -> Row {
         Row { key: head_key(lane, out), value: None }
     }
 
@@ -175,7 +177,7 @@ mod tests {
             }
             let row = head.row(key.as_deref(), &mut BytesMut::new());
             prop_assert_eq!(Head::decode(&row.value.expect("a value")).expect("decodes"), head);
-            prop_assert_eq!(super::super::lane_of(&row.key), Some(key.as_deref()));
+            prop_assert_eq!(super::super::lane_of(&row.key), Some(LaneKey::from(key.as_deref())));
         }
 
         #[test]
@@ -189,7 +191,7 @@ mod tests {
     fn the_stored_bytes_of_a_head_never_change() {
         let mut head = Head { taken: Offset(300), state: Some(Bytes::from_static(b"ab")), ..Head::default() };
         head.ids.push(IdHasher::new([1; 16]).hash(b"e1", Some(b"v"), 7_000), 64);
-        let row = head.row(Some(b"K"), &mut BytesMut::new());
+        let row = head.row(LaneKey::Key(&b"K"[..]), &mut BytesMut::new());
         let id = head.ids.stored();
         assert_eq!(&row.key[..], b"\x02K");
         assert_eq!(
@@ -201,20 +203,20 @@ mod tests {
         let parking =
             Parking { first: 5, next: 7, attempt: 3, due: 1, delay: 300, since: 2, cause: "503".into() };
         let head = Head { taken: Offset(300), parking: Some(Box::new(parking)), ..Head::default() };
-        let row = head.row(Some(b"K"), &mut BytesMut::new());
+        let row = head.row(LaneKey::Key(&b"K"[..]), &mut BytesMut::new());
         let value = [&[2, 0xd8, 4, 0, 0, 1, 5, 7, 3, 2, 0xac, 2, 4, 3][..], b"503\0\0\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]), "version 2");
 
         let quarantine =
             Quarantine { first: 5, next: 7, offset: 300, replay: Some(1), cause: "422".into(), before: 0 };
         let head = Head { taken: Offset(301), quarantine: Some(Box::new(quarantine)), ..Head::default() };
-        let row = head.row(Some(b"K"), &mut BytesMut::new());
+        let row = head.row(LaneKey::Key(&b"K"[..]), &mut BytesMut::new());
         let value = [&[2, 0xda, 4, 0, 0, 0, 1, 5, 7, 0xd8, 4, 1, 2, 3][..], b"422\0\0"].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]));
 
         let mut head = Head { rewound: 300, ..head };
         head.quarantine.as_mut().expect("it is in one").before = 7;
-        let row = head.row(Some(b"K"), &mut BytesMut::new());
+        let row = head.row(LaneKey::Key(&b"K"[..]), &mut BytesMut::new());
         let value = [&[3], &value[1..], &[0xac, 2, 7]].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]), "version 3");
     }

@@ -6,8 +6,10 @@
 //! | partition | `01` | one a partition | the one truth about the partition: watermark, books, identity |
 //! | head | `02` + record key | one a key | taken offset, recent event ids, state, parked rows, quarantine |
 //! | head without key | `03` | at most one a partition | the lane of records whose key is null or unreadable |
+//! | head of a lane without key | `03` + lane | as many as null keys are spread over | taken offset, recent event ids, parked rows |
 //! | parked | `04` + record key + number | one a parked record | a record that waits for a retry, or, with the highest bit of the number set, for those before it in sequence |
 //! | parked without key | `05` + number | one a parked record | the same in the lane without key |
+//! | parked in a lane without key | `05` + lane + number | one a parked record | the same in one of these lanes |
 //! | mark | `06` + letter's offset | one a replayed letter without a number | it was dealt with |
 //!
 //! Every value begins with its row version. A version that this build does not know stops the
@@ -16,6 +18,7 @@
 
 mod head;
 mod ids;
+mod lane_key;
 mod parked;
 mod partition;
 mod quarantine;
@@ -24,8 +27,11 @@ mod sequence;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use lane_key::Prefixes;
+
 pub use head::Head;
 pub use ids::{IdHasher, IdMatch, RecentId, RecentIds};
+pub use lane_key::LaneKey;
 pub use parked::{
     BEFORE_PARKED, Parking, decode_parked, early_number, is_early, parked_at, parked_key, parked_row,
     parked_tombstone,
@@ -41,8 +47,8 @@ pub const CLAIM_KEY: &[u8] = &[0];
 pub const PARTITION_KEY: &[u8] = &[1];
 /// First byte of a head's key; the record key follows.
 pub const HEAD_PREFIX: u8 = 2;
-/// Key of the head of the lane that takes records without a usable key.
-pub const UNKEYED_HEAD_KEY: &[u8] = &[3];
+/// First bytes of heads' keys.
+const HEADS: Prefixes = Prefixes { keyed: HEAD_PREFIX, unkeyed: 3 };
 
 /// First byte of a mark's key; the offset of the letter follows, 8 bytes, big-endian.
 const MARK_PREFIX: u8 = 6;
@@ -144,26 +150,15 @@ fn decode<'a, T: serde::Deserialize<'a>>(row: &'static str, value: &'a [u8]) -> 
     body(row, version(row, VERSION, value)?.1)
 }
 
-/// The changelog key of a lane's head; `None` is the lane of records without a usable key.
-pub fn head_key(lane: Option<&[u8]>, out: &mut BytesMut) -> Bytes {
-    match lane {
-        None => Bytes::from_static(UNKEYED_HEAD_KEY),
-        Some(key) => {
-            out.put_u8(HEAD_PREFIX);
-            out.put_slice(key);
-            out.split().freeze()
-        }
-    }
+/// The changelog key of a lane's head.
+pub fn head_key<'a>(lane: impl Into<LaneKey<&'a [u8]>>, out: &mut BytesMut) -> Bytes {
+    lane.into().put(&HEADS, out);
+    out.split().freeze()
 }
 
-/// The lane whose head lies under a row key: `None` for a row that is no head, `Some(None)` for the
-/// lane of records without a usable key.
-pub fn lane_of(row_key: &[u8]) -> Option<Option<&[u8]>> {
-    match row_key.split_first() {
-        Some((&HEAD_PREFIX, key)) => Some(Some(key)),
-        _ if row_key == UNKEYED_HEAD_KEY => Some(None),
-        _ => None,
-    }
+/// The lane whose head lies under a row key: `None` for a row that is no head.
+pub fn lane_of(row_key: &[u8]) -> Option<LaneKey<&[u8]>> {
+    LaneKey::get(&HEADS, row_key)
 }
 
 /// The changelog key of a letter's mark.

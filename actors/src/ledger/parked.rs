@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Row, RowError};
+use super::lane_key::Prefixes;
+use super::{LaneKey, Row, RowError};
 use crate::record::{Header, Millis, Offset, Record, TimestampType};
 
 /// First byte of a parked row's key; the record key and the row's number follow.
 const KEYED_PREFIX: u8 = 4;
-/// First byte of a parked row's key in the lane of records without a usable key; the number follows.
-const UNKEYED_PREFIX: u8 = 5;
+/// First bytes of parked rows' keys.
+const PREFIXES: Prefixes = Prefixes { keyed: KEYED_PREFIX, unkeyed: 5 };
 /// Row keys of parked rows are greater than this one, all others are not.
 pub const BEFORE_PARKED: &[u8] = &[KEYED_PREFIX];
 /// Bytes of a row's number, at the end of its key.
@@ -126,32 +127,20 @@ pub fn is_early(number: u64) -> bool {
 }
 
 /// The changelog key of a parked row.
-pub fn parked_key(lane: Option<&[u8]>, number: u64, out: &mut BytesMut) -> Bytes {
-    match lane {
-        None => out.put_u8(UNKEYED_PREFIX),
-        Some(key) => {
-            out.put_u8(KEYED_PREFIX);
-            out.put_slice(key);
-        }
-    }
+pub fn parked_key<'a>(lane: impl Into<LaneKey<&'a [u8]>>, number: u64, out: &mut BytesMut) -> Bytes {
+    lane.into().put(&PREFIXES, out);
     out.put_u64(number);
     out.split().freeze()
 }
 
 /// The lane and the number that a row key stands for; `None` for a row that is not a parked one.
-pub fn parked_at(row_key: &[u8]) -> Option<(Option<&[u8]>, u64)> {
-    let (&first, rest) = row_key.split_first()?;
-    let (key, number) = rest.split_at_checked(rest.len().checked_sub(NUMBER)?)?;
-    let number = u64::from_be_bytes(number.try_into().expect("eight bytes"));
-    match first {
-        KEYED_PREFIX => Some((Some(key), number)),
-        UNKEYED_PREFIX if key.is_empty() => Some((None, number)),
-        _ => None,
-    }
+pub fn parked_at(row_key: &[u8]) -> Option<(LaneKey<&[u8]>, u64)> {
+    let (lane, number) = row_key.split_last_chunk::<NUMBER>()?;
+    Some((LaneKey::get(&PREFIXES, lane)?, u64::from_be_bytes(*number)))
 }
 
 /// The row that holds a record.
-pub fn parked_row(lane: Option<&[u8]>, number: u64, record: &Record, out: &mut BytesMut) -> Row {
+pub fn parked_row(lane: LaneKey<&[u8]>, number: u64, record: &Record, out: &mut BytesMut) -> Row {
     let stored = Stored {
         offset: record.offset.0,
         timestamp: record.timestamp.0,
@@ -172,7 +161,7 @@ pub fn parked_row(lane: Option<&[u8]>, number: u64, record: &Record, out: &mut B
 }
 
 /// The row that removes a parked record.
-pub fn parked_tombstone(lane: Option<&[u8]>, number: u64, out: &mut BytesMut) -> Row {
+pub fn parked_tombstone(lane: LaneKey<&[u8]>, number: u64, out: &mut BytesMut) -> Row {
     Row { key: parked_key(lane, number, out), value: None }
 }
 
@@ -229,6 +218,7 @@ mod tests {
                 value,
                 headers: headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
             };
+            let lane = LaneKey::from(lane);
             let row = parked_row(lane.as_deref(), number, &record, &mut BytesMut::new());
             prop_assert_eq!(decode_parked(&row.value.expect("a value")).expect("decodes"), record);
             prop_assert_eq!(parked_at(&row.key), Some((lane.as_deref(), number)));
@@ -265,7 +255,7 @@ mod tests {
             value: None,
             headers: vec![Header { name: Bytes::from_static(b"h"), value: Some(Bytes::from_static(b"v")) }],
         };
-        let row = parked_row(Some(b"K"), 258, &record, &mut BytesMut::new());
+        let row = parked_row(LaneKey::Key(b"K"), 258, &record, &mut BytesMut::new());
         assert_eq!(&row.key[..], b"\x04K\0\0\0\0\0\0\x01\x02");
         let value = [&[1, 0xd8, 4, 2, 1, 1, 1, b'K', 0, 1][..], &[1, b'h', 1, 1, b'v']].concat();
         assert_eq!(row.value.as_deref(), Some(&value[..]));

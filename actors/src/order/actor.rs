@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
 use futures_util::FutureExt;
 
+use super::letters::shown;
 use super::{LaneCell, Turn};
 use crate::clock;
 use crate::effects::{Effects, StateChange};
@@ -225,9 +226,13 @@ impl OrderActor {
             return Outcome::Failed(Failure::permanent(code::REFUSED, why));
         }
         if let StateChange::Set(state) = &effects.state {
-            let key = self.cell.lane.borrow().key.as_ref().map_or(0, |key| key.len());
+            let lane = self.cell.lane.borrow();
+            let Some(key) = lane.key.as_deref().key() else {
+                let why = "the handler set a state, which belongs to a key, and the record has none";
+                return Outcome::Failed(Failure::permanent(code::NULL_KEY, why));
+            };
             let numbers = policy.sequence.as_ref().map_or(0, |it| Sequence::max_bytes(it.max_waiting));
-            let row = key + state.len() + policy.recent_ids * RecentIds::WIDTH + numbers;
+            let row = key.len() + state.len() + policy.recent_ids * RecentIds::WIDTH + numbers;
             if row > policy.max_row_bytes {
                 return Outcome::Failed(Failure::permanent(
                     code::TOO_LARGE,
@@ -300,8 +305,8 @@ impl OrderActor {
 
     pub(super) fn key_text(&self) -> String {
         let lane = self.cell.lane.borrow();
-        let key = lane.current().and_then(|taken| taken.record.key.as_deref()).or(lane.key.as_deref());
-        key_text(key)
+        let record = lane.current().and_then(|taken| taken.record.key.as_deref());
+        key_text(shown(record, lane.key.as_deref()))
     }
 
     pub(super) fn leave_handler(&mut self) {

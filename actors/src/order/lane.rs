@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use self::sequencing::Sequencer;
 use super::Doing;
 use crate::effects::StateChange;
-use crate::ledger::{Head, IdMatch, Parking, Quarantine, RecentId, Row};
+use crate::ledger::{Head, IdMatch, LaneKey, Parking, Quarantine, RecentId, Row};
 use crate::outcome::Failure;
 use crate::partition::Receipt;
 use crate::record::{NextOffset, Offset, Record};
@@ -142,8 +142,8 @@ pub enum Turn {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Lane {
-    /// `None`: the lane of records without a usable key.
-    pub key: Option<Rc<[u8]>>,
+    /// Which one of its partition it is.
+    pub key: LaneKey<Rc<[u8]>>,
     head: Head,
     /// Whether the changelog may hold a row of this key.
     stored: bool,
@@ -169,9 +169,9 @@ pub struct Lane {
 
 impl Lane {
     /// A lane with its head as the ledger has it; `stored` says whether it has one.
-    pub fn new(key: Option<Rc<[u8]>>, head: Option<Head>) -> Self {
+    pub fn new(key: impl Into<LaneKey<Rc<[u8]>>>, head: Option<Head>) -> Self {
         Lane {
-            key,
+            key: key.into(),
             stored: head.is_some(),
             head: head.unwrap_or_default(),
             queue: VecDeque::new(),

@@ -6,12 +6,20 @@ use bytes::BytesMut;
 use super::{Hold, OrderActor, Taken};
 use crate::dead_letter::Defunct;
 use crate::epoch::Letter;
-use crate::ledger::mark_row;
+use crate::ledger::{LaneKey, mark_row};
 use crate::outcome::{Failure, code};
 use crate::policy::Then;
 use crate::record::{hex, key_text};
 use crate::stats::PartitionPhase;
 use crate::supervisor::{Disposition, Gather, Halt};
+
+/// What people are told of a record's key: its own, or that of its lane where that is another or none.
+pub(super) fn shown<'a>(record: Option<&'a [u8]>, lane: LaneKey<&'a [u8]>) -> LaneKey<&'a [u8]> {
+    match lane {
+        LaneKey::NoKey(_) => lane,
+        LaneKey::Unusable | LaneKey::Key(_) => record.map_or(lane, LaneKey::Key),
+    }
+}
 
 impl OrderActor {
     /// Sends the record to the dead-letter topic, with the failure that waits for its verdict; `true` if
@@ -75,7 +83,11 @@ impl OrderActor {
     /// How the command line names the lane.
     pub(super) fn key_argument(&self) -> String {
         let lane = self.cell.lane.borrow();
-        let Some(key) = lane.key.as_deref() else { return "--no-key".into() };
+        let key = match lane.key.as_deref() {
+            LaneKey::Unusable => return "--no-key".into(),
+            LaneKey::NoKey(lane) => return format!("--no-key-lane {lane}"),
+            LaneKey::Key(key) => key,
+        };
         let plain = |text: &&str| text.chars().all(|c| c.is_alphanumeric() || "-_.:/@+".contains(c));
         match std::str::from_utf8(key).ok().filter(|text| !text.starts_with('-')).filter(plain) {
             Some(text) => text.to_owned(),
@@ -94,12 +106,12 @@ impl OrderActor {
         }
     }
 
-    /// Whether a dead letter puts the key into quarantine, or it is in one. Records without a usable key share a
-    /// lane and nothing else: each fails for itself. What comes late was given up before: nothing that is still
+    /// Whether a dead letter puts the key into quarantine, or it is in one. Records without a key, or without one
+    /// that can be used, share a lane and nothing else: each fails for itself. What comes late was given up before: nothing that is still
     /// to come depends on it.
     fn quarantines(&self, disposition: Disposition) -> bool {
         let lane = self.cell.lane.borrow();
-        let begins = self.pipeline.policy.then == Then::Quarantine && lane.key.is_some();
+        let begins = self.pipeline.policy.then == Then::Quarantine && lane.key.is_key();
         (begins && disposition != Disposition::SequenceLate) || lane.quarantine().is_some()
     }
 
@@ -217,7 +229,7 @@ impl OrderActor {
         Letter {
             emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
             offset: record.offset,
-            key: key_text(record.key.as_deref().or(lane.key.as_deref())),
+            key: key_text(shown(record.key.as_deref(), lane.key.as_deref())),
             cause: match disposition {
                 Disposition::Poison => format!("{}, permanent", failure.message),
                 Disposition::OutOfTime(_) => format!("{}, {attempt} attempts made", failure.message),

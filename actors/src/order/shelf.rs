@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use super::{LaneCell, OrderActor, Shelved};
 use crate::clock;
-use crate::ledger::Row;
+use crate::ledger::{LaneKey, Row};
 use crate::outcome::{Failure, code};
 use crate::partition::PartitionState;
 use crate::policy::{Overflow, ParkingBounds};
@@ -188,5 +188,5 @@ fn shelve_early(cell: &LaneCell, partition: &RefCell<PartitionState>, number: i6
     let row_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     let receipt = cell.lane.borrow_mut().shelve_early(number, row_bytes);
     let Some(receipt) = receipt else { return };
-    partition.borrow_mut().parked(None, Shelved::Taken(receipt), row);
+    partition.borrow_mut().parked(LaneKey::Unusable, Shelved::Taken(receipt), row);
 }

@@ -17,7 +17,7 @@ use super::state::Opened;
 use super::{Condemned, Ownership, PartitionState, Receipt, Shelf, restoring};
 use crate::clock;
 use crate::epoch::AssignmentEpoch;
-use crate::ledger::{Head, head_key, lane_of};
+use crate::ledger::{Head, LaneKey, head_key, lane_of};
 use crate::order::{Drive, Hold, Lane, LaneCell, LaneLook, OrderActor, Shelve, Take, Taken};
 use crate::outcome::{Failure, code};
 use crate::pipeline::Pipeline;
@@ -57,12 +57,12 @@ pub struct Abandon;
 #[derive(Message)]
 #[rtype(result = "Option<LaneLook>")]
 pub struct Look {
-    /// `None`: the lane of records without a usable key.
-    pub key: Option<Bytes>,
+    /// Which lane.
+    pub key: LaneKey<Bytes>,
 }
 
 /// A key and its new actor.
-type Woken = (Option<Rc<[u8]>>, Live);
+type Woken = (LaneKey<Rc<[u8]>>, Live);
 
 /// Bytes of a parked row beside its record's, at most: lengths, numbers, the row's key.
 const ROW_OVERHEAD: usize = 1_024;
@@ -150,7 +150,7 @@ impl PartitionActor {
     }
 
     /// The actor of a key, started if need be.
-    fn enlivened(&mut self, key: Option<&[u8]>) -> Result<&mut Live, String> {
+    fn enlivened(&mut self, key: LaneKey<&[u8]>) -> Result<&mut Live, String> {
         let sweep = self.sweep;
         if self.live.get_mut(key).is_none() {
             let (key, live) = self.wake(key)?;
@@ -162,7 +162,7 @@ impl PartitionActor {
     }
 
     /// A key's lane and its actor.
-    pub(super) fn lane(&mut self, key: Option<&[u8]>) -> Result<(Rc<LaneCell>, Addr<OrderActor>), String> {
+    pub(super) fn lane(&mut self, key: LaneKey<&[u8]>) -> Result<(Rc<LaneCell>, Addr<OrderActor>), String> {
         self.enlivened(key).map(|live| (live.cell.clone(), live.actor.clone()))
     }
 
@@ -176,13 +176,13 @@ impl PartitionActor {
     }
 
     /// Which lane a record belongs to and what marks its repetition.
-    pub(super) fn sort(&self, record: Record, hold: Hold) -> (Option<Bytes>, Taken) {
+    pub(super) fn sort(&self, record: Record, hold: Hold) -> (LaneKey<Bytes>, Taken) {
         let policy = &self.pipeline.policy;
         let mut reader = Reader::new(&record);
         let bounds = KeyBounds { recent_ids: policy.recent_ids, max_row_bytes: policy.max_row_bytes };
-        let (key, mut defect) = match lane_key(&mut reader, &policy.key, bounds) {
-            Ok(key) => (Some(key), None),
-            Err(defect) => (None, Some(defect)),
+        let (key, mut defect) = match lane_key(&mut reader, &policy.key, policy.null_key, bounds) {
+            Ok(key) => (key, None),
+            Err(defect) => (LaneKey::Unusable, Some(defect)),
         };
         let mut event_id = None;
         if let (Some(selector), None) = (&policy.event_id, &defect) {
@@ -200,7 +200,7 @@ impl PartitionActor {
         };
         let mut sequence = None;
         if policy.sequence.is_some() && matches!(hold, Hold::Intake(_)) && defect.is_none() {
-            defect = self.unshelvable(key.as_ref(), &record);
+            defect = self.unshelvable(key.as_deref(), &record);
         }
         // A letter has its place already.
         if let (Some(policy), None, false) = (&policy.sequence, &defect, matches!(hold, Hold::Letter { .. }))
@@ -215,9 +215,11 @@ impl PartitionActor {
     }
 
     /// Where numbers order records, each may need a row: why this one cannot have one.
-    fn unshelvable(&self, key: Option<&Bytes>, record: &Record) -> Option<Failure> {
-        let (bytes, takes) =
-            (record.size() + key.map_or(0, Bytes::len) + ROW_OVERHEAD, self.pipeline.policy.max_row_bytes);
+    fn unshelvable(&self, key: LaneKey<&[u8]>, record: &Record) -> Option<Failure> {
+        let (bytes, takes) = (
+            record.size() + key.key().map_or(0, <[u8]>::len) + ROW_OVERHEAD,
+            self.pipeline.policy.max_row_bytes,
+        );
         (bytes > takes).then(|| {
             let message = format!("the record's row would have {bytes} bytes, the changelog takes {takes}");
             Failure::permanent(code::TOO_LARGE, message)
@@ -226,7 +228,7 @@ impl PartitionActor {
 
     /// What the ledger knows of a key, as of the last committed epoch. A head that is older than a rewind comes
     /// with the offset from which on records in its parked rows do not count.
-    pub(super) fn stored_head(&self, key: Option<&[u8]>) -> Result<Option<(Head, Option<i64>)>, String> {
+    pub(super) fn stored_head(&self, key: LaneKey<&[u8]>) -> Result<Option<(Head, Option<i64>)>, String> {
         let row_key = head_key(key, &mut BytesMut::new());
         let stored = self.pipeline.view.get(self.state.borrow().partition(), &row_key);
         let stored =
@@ -239,7 +241,7 @@ impl PartitionActor {
     }
 
     /// Starts the order actor of a key with what the ledger knows of it.
-    fn wake(&self, key: Option<&[u8]>) -> Result<Woken, String> {
+    fn wake(&self, key: LaneKey<&[u8]>) -> Result<Woken, String> {
         let head = self.stored_head(key)?.map(|(mut head, rows_below)| {
             if rows_below.is_some() {
                 // What was left of its rows had it woken when the partition was taken.
@@ -254,7 +256,7 @@ impl PartitionActor {
         if early > 0 {
             return Err(restoring::early_rows_are_missing(key, early, 0));
         }
-        let key: Option<Rc<[u8]>> = key.map(Rc::from);
+        let key: LaneKey<Rc<[u8]>> = key.map(Rc::from);
         let lane = self.sequenced(Lane::new(key.clone(), head), Vec::new());
         Ok((key, self.enliven(lane)))
     }
@@ -262,7 +264,7 @@ impl PartitionActor {
     /// Lets numbers order a lane, where the settings say so. Records without a usable key have no order.
     pub(super) fn sequenced(&self, lane: Lane, early: Vec<Taken>) -> Lane {
         match &self.pipeline.policy.sequence {
-            Some(policy) if lane.key.is_some() => lane.sequenced(policy.first, early),
+            Some(policy) if lane.key.is_key() => lane.sequenced(policy.first, early),
             _ => lane,
         }
     }
@@ -378,7 +380,7 @@ impl PartitionActor {
     fn is_dead(&self, row: &[u8], watermark: NextOffset, oldest_ms: i64) -> Result<bool, String> {
         let mut head = Head::decode(row).map_err(|error| error.to_string())?;
         head.rewind(self.state.borrow().rewinds());
-        Ok(Lane::new(None, Some(head)).has_dead_row(watermark, oldest_ms))
+        Ok(Lane::new(LaneKey::Unusable, Some(head)).has_dead_row(watermark, oldest_ms))
     }
 
     fn committed_watermark(&self) -> NextOffset {

@@ -6,7 +6,7 @@ use super::replay::{Fate, Replay};
 use super::state::{PartitionState, Receipt, Shelf, Tally};
 use crate::effects::Emit;
 use crate::epoch::{Effect, Letter};
-use crate::ledger::{Books, ReplayRow, Row, early_number, parked_tombstone};
+use crate::ledger::{Books, LaneKey, ReplayRow, Row, early_number, parked_tombstone};
 use crate::order::{Discarded, Hold, Shelved, Taken};
 use crate::policy::ParkingBounds;
 use crate::record::Offset;
@@ -19,7 +19,7 @@ impl PartitionState {
     }
 
     /// A record of a lane took effect.
-    pub fn applied(&mut self, lane: Option<&[u8]>, done: &Taken, emits: Vec<Emit>) {
+    pub fn applied(&mut self, lane: LaneKey<&[u8]>, done: &Taken, emits: Vec<Emit>) {
         let hold = done.hold;
         let foreign = self.is_foreign(hold);
         if foreign {
@@ -35,7 +35,7 @@ impl PartitionState {
     }
 
     /// A record of a lane was a producer's duplicate.
-    pub fn duplicate(&mut self, lane: Option<&[u8]>, hold: Hold, number: Option<i64>) {
+    pub fn duplicate(&mut self, lane: LaneKey<&[u8]>, hold: Hold, number: Option<i64>) {
         if !self.is_foreign(hold) {
             self.share.tally.books.duplicates += 1;
         }
@@ -43,7 +43,7 @@ impl PartitionState {
     }
 
     /// A record of a lane was given up by an operator.
-    pub fn skipped(&mut self, lane: Option<&[u8]>, done: &Taken) {
+    pub fn skipped(&mut self, lane: LaneKey<&[u8]>, done: &Taken) {
         self.share.tally.books.skipped += 1;
         self.book(lane, done.hold, done.sequence, Fate::Dropped);
     }
@@ -82,7 +82,7 @@ impl PartitionState {
     }
 
     /// A letter failed again, and those of its key that were in the lane behind it are left where they lie.
-    pub fn letter_failed(&mut self, lane: Option<&[u8]>, letters: &[i64], why: String) {
+    pub fn letter_failed(&mut self, lane: LaneKey<&[u8]>, letters: &[i64], why: String) {
         let Some(replay) = &mut self.replay else { return };
         for (n, letter) in letters.iter().enumerate() {
             replay.finish(*letter, if n == 0 { Fate::Failed } else { Fate::Dropped });
@@ -122,7 +122,7 @@ impl PartitionState {
     }
 
     /// All letters of a key are dealt with.
-    pub fn key_is_live(&mut self, lane: Option<&[u8]>) {
+    pub fn key_is_live(&mut self, lane: LaneKey<&[u8]>) {
         if let Some(replay) = &mut self.replay {
             replay.leave(&lane.map(Bytes::copy_from_slice));
         }
@@ -136,7 +136,7 @@ impl PartitionState {
     }
 
     /// A record of a lane goes to the dead-letter topic.
-    pub fn dead_lettered(&mut self, lane: Option<&[u8]>, done: &Taken, letter: Letter) {
+    pub fn dead_lettered(&mut self, lane: LaneKey<&[u8]>, done: &Taken, letter: Letter) {
         self.share.tally.books.dead_lettered += 1;
         self.share.written_bytes += letter.emit.size() as u64;
         self.share.letters.push(letter);
@@ -149,7 +149,7 @@ impl PartitionState {
     }
 
     /// A record goes into a parked row: the partition's offset may pass it.
-    pub fn parked(&mut self, lane: Option<&[u8]>, from: Shelved, row: Row) {
+    pub fn parked(&mut self, lane: LaneKey<&[u8]>, from: Shelved, row: Row) {
         let bytes = row.value.as_ref().map_or(0, |value| value.len() as u64);
         self.share.written_bytes += bytes;
         self.share.rows.push(row);
@@ -197,7 +197,7 @@ impl PartitionState {
         self.stats.parked_bytes.set(self.parked.bytes as i64);
     }
 
-    fn book(&mut self, lane: Option<&[u8]>, hold: Hold, sequence: Option<i64>, fate: Fate) {
+    fn book(&mut self, lane: LaneKey<&[u8]>, hold: Hold, sequence: Option<i64>, fate: Fate) {
         match hold {
             Hold::Early { bytes } => {
                 let number = early_number(sequence.unwrap_or_default());
@@ -222,7 +222,7 @@ impl PartitionState {
         }
     }
 
-    fn unpark(&mut self, lane: Option<&[u8]>, number: u64, bytes: u32) {
+    fn unpark(&mut self, lane: LaneKey<&[u8]>, number: u64, bytes: u32) {
         self.share.tally.unparked += 1;
         self.share.unparked.push(parked_tombstone(lane, number, &mut BytesMut::new()));
         self.parked.records -= 1;

@@ -11,6 +11,7 @@ use crate::aside::{Aside, Ask, Found, Want};
 use crate::clock;
 use crate::command::{ANSWER, Command, CommandError, KeyName, Progress, Replayed, Reply, VERSION, What};
 use crate::effects::Emit;
+use crate::ledger::LaneKey;
 use crate::order::{Drive, LaneCell, OrderActor, Wake, cover};
 use crate::record::{Header, Offset, Record, last_header};
 
@@ -160,7 +161,7 @@ impl PartitionActor {
     }
 
     /// The lane of a key that something is known of, with its actor.
-    pub(super) fn known(&mut self, key: Option<&[u8]>) -> Result<(Rc<LaneCell>, Addr<OrderActor>), Outcome> {
+    pub(super) fn known(&mut self, key: LaneKey<&[u8]>) -> Result<(Rc<LaneCell>, Addr<OrderActor>), Outcome> {
         let (cell, actor) = self.lane(key).map_err(Outcome::refused)?;
         let known = cell.pending.get() > 0 || cell.lane.borrow().is_known();
         if known { Ok((cell, actor)) } else { Err(Outcome::nothing("nothing is known of the key".into())) }
@@ -181,7 +182,7 @@ impl PartitionActor {
 
     /// Gives letters of a key up: those through a number of a quarantine, or all.
     fn discard(&mut self, key: &KeyName, through: Option<(i64, u64)>) -> Result<Outcome, Outcome> {
-        let (cell, actor) = self.known(key.bytes())?;
+        let (cell, actor) = self.known(key.lane())?;
         let current = cell.lane.borrow().quarantine().map(|quarantine| quarantine.offset);
         let Some(current) = current else {
             return Err(Outcome::nothing(format!("key {key} is in no quarantine")));
@@ -215,9 +216,9 @@ impl PartitionActor {
     }
 
     fn pause(&mut self, key: &KeyName, create: bool) -> Result<Outcome, Outcome> {
-        let (cell, actor) = match self.known(key.bytes()) {
+        let (cell, actor) = match self.known(key.lane()) {
             Err(Outcome(Progress::Nothing, _)) if create => {
-                self.lane(key.bytes()).map_err(Outcome::refused)?
+                self.lane(key.lane()).map_err(Outcome::refused)?
             }
             found => found?,
         };
@@ -230,7 +231,7 @@ impl PartitionActor {
     }
 
     fn resume_key(&mut self, key: &KeyName) -> Result<Outcome, Outcome> {
-        let (cell, actor) = self.known(key.bytes())?;
+        let (cell, actor) = self.known(key.lane())?;
         let resumed = {
             let mut lane = cell.lane.borrow_mut();
             let (paused, halted) = (lane.resume(), lane.try_again());
@@ -251,7 +252,7 @@ impl PartitionActor {
     }
 
     fn skip(&mut self, key: &KeyName, offset: Offset) -> Result<Outcome, Outcome> {
-        let (cell, actor) = self.known(key.bytes())?;
+        let (cell, actor) = self.known(key.lane())?;
         let skipped = cell.lane.borrow_mut().skip(offset);
         let Some(skipped) = skipped else {
             let lane = cell.lane.borrow();
@@ -267,7 +268,7 @@ impl PartitionActor {
     }
 
     fn skip_gap(&mut self, key: &KeyName, to: i64) -> Result<Outcome, Outcome> {
-        let (cell, actor) = self.known(key.bytes())?;
+        let (cell, actor) = self.known(key.lane())?;
         let gap = cell.lane.borrow().gap();
         match gap {
             None => return Err(Outcome::nothing(format!("key {key} waits for no number"))),
@@ -285,7 +286,7 @@ impl PartitionActor {
     }
 
     fn erase(&mut self, key: &KeyName) -> Result<Outcome, Outcome> {
-        let (cell, actor) = self.known(key.bytes())?;
+        let (cell, actor) = self.known(key.lane())?;
         if cell.pending.get() > 0 || !cell.lane.borrow_mut().erase() {
             return Err(Outcome::refused(
                 "the key has records or letters that nobody has dealt with, or is paused: let it finish, discard or \

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use actix::Addr;
 use hashbrown::HashMap;
 
+use crate::ledger::LaneKey;
 use crate::order::{LaneCell, OrderActor, Stop};
 
 /// A key that has an order actor.
@@ -21,29 +22,33 @@ pub struct Live {
 #[derive(Default)]
 pub struct LiveKeys {
     keyed: HashMap<Rc<[u8]>, Live>,
+    /// Lanes of records without a key; there are few.
+    spread: HashMap<u16, Live>,
     unkeyed: Option<Live>,
 }
 
 impl LiveKeys {
-    /// The live key, if it is one. `None` is the lane of records without a usable key.
-    pub fn get_mut(&mut self, key: Option<&[u8]>) -> Option<&mut Live> {
+    /// The live key, if it is one.
+    pub fn get_mut(&mut self, key: LaneKey<&[u8]>) -> Option<&mut Live> {
         match key {
-            Some(key) => self.keyed.get_mut(key),
-            None => self.unkeyed.as_mut(),
+            LaneKey::Key(key) => self.keyed.get_mut(key),
+            LaneKey::NoKey(lane) => self.spread.get_mut(&lane),
+            LaneKey::Unusable => self.unkeyed.as_mut(),
         }
     }
 
     /// Adds a key.
-    pub fn insert(&mut self, key: Option<Rc<[u8]>>, live: Live) -> &mut Live {
+    pub fn insert(&mut self, key: LaneKey<Rc<[u8]>>, live: Live) -> &mut Live {
         match key {
-            Some(key) => self.keyed.entry(key).insert(live).into_mut(),
-            None => self.unkeyed.insert(live),
+            LaneKey::Key(key) => self.keyed.entry(key).insert(live).into_mut(),
+            LaneKey::NoKey(lane) => self.spread.entry(lane).insert(live).into_mut(),
+            LaneKey::Unusable => self.unkeyed.insert(live),
         }
     }
 
     /// How many keys live.
     pub fn len(&self) -> usize {
-        self.keyed.len() + usize::from(self.unkeyed.is_some())
+        self.keyed.len() + self.spread.len() + usize::from(self.unkeyed.is_some())
     }
 
     /// The sweep up to which keys must have been idle for `excess` of them to go, the longest idle
@@ -61,7 +66,7 @@ impl LiveKeys {
 
     /// Every live key.
     pub fn all(&self) -> impl Iterator<Item = &Live> {
-        self.keyed.values().chain(&self.unkeyed)
+        self.keyed.values().chain(self.spread.values()).chain(&self.unkeyed)
     }
 
     /// Live keys with records that could not be parked.
@@ -80,6 +85,7 @@ impl LiveKeys {
             gone
         };
         self.keyed.retain(|_, live| !go(live));
+        self.spread.retain(|_, live| !go(live));
         if self.unkeyed.as_ref().is_some_and(go) {
             self.unkeyed = None;
         }
@@ -87,7 +93,9 @@ impl LiveKeys {
 
     /// Stops every actor; running calls are cancelled.
     pub fn stop_all(&mut self) {
-        for live in self.keyed.drain().map(|(_, live)| live).chain(self.unkeyed.take()) {
+        let keyed = self.keyed.drain().map(|(_, live)| live);
+        let unkeyed = self.spread.drain().map(|(_, live)| live).chain(self.unkeyed.take());
+        for live in keyed.chain(unkeyed) {
             live.actor.do_send(Stop);
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::command::{Replay as Request, Replayed};
 use crate::dead_letter::Told;
-use crate::ledger::{Quarantine, ReplayCounts, ReplayRow};
+use crate::ledger::{LaneKey, Quarantine, ReplayCounts, ReplayRow};
 use crate::policy::ParkingBounds;
 use crate::record::{NextOffset, Offset, Record, key_text};
 use crate::watermark::{Ticket, Watermark};
@@ -18,7 +18,7 @@ const MAX_TROUBLES: usize = 10;
 const MAX_TROUBLE: usize = 300;
 
 /// A key, as lanes have it.
-type Key = Option<Bytes>;
+type Key = LaneKey<Bytes>;
 
 /// What becomes of a letter that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,7 +345,7 @@ impl Replay {
 
     /// Whether the filter is about the key, whatever its letters say.
     fn names(&self, key: &Key) -> bool {
-        self.request.filter.key.as_ref().is_none_or(|only| only.0 == *key)
+        self.request.filter.key.as_ref().is_none_or(|only| only.means(key))
     }
 
     fn is_chosen(&self, key: &Key, letter: &Record, told: &Told) -> bool {

@@ -13,7 +13,7 @@ use super::{PartitionActor, PartitionState};
 use crate::aside::{Aside, Ask, Found, Want};
 use crate::command::{Command, Progress, Replay as Request, What};
 use crate::dead_letter::{Told, original};
-use crate::ledger::{ReplayRow, mark_key, marks};
+use crate::ledger::{LaneKey, ReplayRow, mark_key, marks};
 use crate::order::{Discarded, Drive, Hold, LaneCell, Taken};
 use crate::record::{Offset, Record, key_text};
 use crate::watermark::Ticket;
@@ -187,7 +187,7 @@ impl PartitionActor {
     }
 
     /// The replay is over for a key that has letters left.
-    fn leave(&mut self, key: &Option<Bytes>) {
+    fn leave(&mut self, key: &LaneKey<Bytes>) {
         if let Some(replay) = &mut self.state.borrow_mut().replay {
             replay.leave(key);
         }
@@ -269,7 +269,7 @@ impl PartitionActor {
                 let older =
                     |state: &PartitionState| state.letter_is_older(letter.offset.0, taken.record.offset, id);
                 let foreign = !own || older(&self.state.borrow());
-                self.hand(letter, key.as_ref(), ticket, taken, Handing { joins, foreign })?;
+                self.hand(letter, key.as_deref(), ticket, taken, Handing { joins, foreign })?;
             }
             Choice::Hand { .. } => self.replay(|replay| replay.count(ticket)),
             Choice::Superseded { number } => return self.step_over(&key, ticket, number),
@@ -288,7 +288,7 @@ impl PartitionActor {
     /// What becomes of a letter, by what is known of its key.
     fn choose(
         &self,
-        key: &Option<Bytes>,
+        key: &LaneKey<Bytes>,
         letter: &Record,
         (told, original): (&Told, Offset),
         cell: Option<&Rc<LaneCell>>,
@@ -326,12 +326,12 @@ impl PartitionActor {
     fn hand(
         &mut self,
         letter: &Record,
-        key: Option<&Bytes>,
+        key: LaneKey<&[u8]>,
         ticket: Ticket,
         taken: Taken,
         Handing { joins, foreign }: Handing,
     ) -> Result<(), String> {
-        let (cell, actor) = self.lane(key.map(|key| &key[..]))?;
+        let (cell, actor) = self.lane(key)?;
         let command = self.state.borrow().replay.as_ref().map_or(0, Replay::command);
         {
             let mut lane = cell.lane.borrow_mut();
@@ -353,7 +353,7 @@ impl PartitionActor {
     fn gap(
         &mut self,
         letter: &Record,
-        key: &Option<Bytes>,
+        key: &LaneKey<Bytes>,
         ticket: Ticket,
         missing: u64,
         told: &Told,
@@ -377,7 +377,7 @@ impl PartitionActor {
                 self.state.borrow_mut().lost_letters(lost);
                 self.replay(|replay| replay.gap(key, letter, lost.letters, Some((began, number))));
                 taken.hold = Hold::Letter { offset: letter.offset.0, number: Some(number) };
-                self.hand(letter, key.as_ref(), ticket, taken, Handing { joins: true, foreign: false })?;
+                self.hand(letter, key.as_deref(), ticket, taken, Handing { joins: true, foreign: false })?;
                 return Ok(Offered::Taken);
             }
         }
@@ -390,7 +390,7 @@ impl PartitionActor {
     }
 
     /// The record of the key's next letter came again since: the letter is dealt with.
-    fn step_over(&mut self, key: &Option<Bytes>, ticket: Ticket, number: u64) -> Result<Offered, String> {
+    fn step_over(&mut self, key: &LaneKey<Bytes>, ticket: Ticket, number: u64) -> Result<Offered, String> {
         let (cell, actor) = self.lane(key.as_deref())?;
         if cell.lane.borrow().has_letters() {
             // Those before it come first.

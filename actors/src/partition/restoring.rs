@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::PartitionActor;
 use crate::clock;
-use crate::ledger::{Head, Parking, decode_parked, early_number, is_early, parked_at, parked_tombstone};
+use crate::ledger::{
+    Head, LaneKey, Parking, decode_parked, early_number, is_early, parked_at, parked_tombstone,
+};
 use crate::order::{Drive, Hold, Lane, Taken};
 use crate::record::key_text;
 use crate::supervisor::Resume;
@@ -34,14 +36,14 @@ impl PartitionActor {
     /// # Errors
     /// When the view or a row cannot be read, or a head names a row that is not there.
     pub(super) fn restore(&mut self, parked: Vec<(Bytes, Bytes)>) -> Result<(), String> {
-        let mut lanes: BTreeMap<Option<Bytes>, Rows> = BTreeMap::new();
+        let mut lanes: BTreeMap<LaneKey<Bytes>, Rows> = BTreeMap::new();
         for (row_key, value) in parked {
             let Some((lane, number)) = parked_at(&row_key) else { continue };
             lanes.entry(lane.map(|key| row_key.slice_ref(key))).or_default().insert(number, value);
         }
         let mut read = Vec::new();
         for (key, rows) in lanes {
-            let key: Option<Rc<[u8]>> = key.as_deref().map(Rc::from);
+            let key: LaneKey<Rc<[u8]>> = key.as_deref().map(Rc::from);
             if let Some(stored) = self.read_lane(key.as_deref(), rows)? {
                 read.push((key, stored));
             }
@@ -55,7 +57,7 @@ impl PartitionActor {
     }
 
     /// What the head of a lane says, and the records of all the rows that it names; `None`: it names none.
-    fn read_lane(&self, key: Option<&[u8]>, mut rows: Rows) -> Result<Option<StoredLane>, String> {
+    fn read_lane(&self, key: LaneKey<&[u8]>, mut rows: Rows) -> Result<Option<StoredLane>, String> {
         let stored = self.stored_head(key)?;
         let rows_below = stored.as_ref().and_then(|(_, rows_below)| *rows_below);
         let mut head = stored.map(|(head, _)| head);
@@ -108,7 +110,7 @@ impl PartitionActor {
     }
 
     /// Starts the order actor of a lane, and has it woken when its attempt is due.
-    fn resume(&mut self, key: Option<Rc<[u8]>>, stored: StoredLane) {
+    fn resume(&mut self, key: LaneKey<Rc<[u8]>>, stored: StoredLane) {
         let StoredLane { head, records, early, changed } = stored;
         let due = head.parking.as_ref().map(|parking| (parking.attempt, parking.left(clock::now())));
         let offset = records.front().map(|taken| taken.record.offset);
@@ -140,14 +142,14 @@ impl PartitionActor {
         Ok(self.sort(record, hold).1)
     }
 
-    fn remove_row(&self, key: Option<&[u8]>, number: u64) {
+    fn remove_row(&self, key: LaneKey<&[u8]>, number: u64) {
         self.state.borrow_mut().write_row(parked_tombstone(key, number, &mut BytesMut::new()));
         self.pipeline.open.borrow_mut().touch(&self.state);
     }
 }
 
 /// The same of rows of records that came early.
-pub(super) fn early_rows_are_missing(key: Option<&[u8]>, named: usize, found: usize) -> String {
+pub(super) fn early_rows_are_missing(key: LaneKey<&[u8]>, named: usize, found: usize) -> String {
     let key = key_text(key);
     format!(
         "the ledger says that {named} records of key \"{key}\" wait for a number that is missing, but {found} of them are \
@@ -157,7 +159,7 @@ pub(super) fn early_rows_are_missing(key: Option<&[u8]>, named: usize, found: us
 }
 
 /// For the person who reads it: a head names rows that the changelog does not hold.
-pub(super) fn rows_are_missing(key: Option<&[u8]>, parking: &Parking, found: usize) -> String {
+pub(super) fn rows_are_missing(key: LaneKey<&[u8]>, parking: &Parking, found: usize) -> String {
     let key = key_text(key);
     format!(
         "the ledger says that {} records of key \"{key}\" wait for a retry (rows {} to {}), but {found} of them are \

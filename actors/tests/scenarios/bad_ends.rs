@@ -6,6 +6,7 @@ use std::time::Duration;
 use pawl_actors::claims::Claims;
 use pawl_actors::command::{KeyName, What};
 use pawl_actors::epoch::Epoch;
+use pawl_actors::ledger::LaneKey;
 use pawl_actors::ledger::{Named, Place};
 use pawl_actors::partition::Abandon;
 use pawl_actors::policy::{CarefulPolicy, Policy, Then};
@@ -282,7 +283,7 @@ fn a_partition_that_stood_still_goes_on_carefully() {
         take_one_after_the_other(&house).await;
         assert_eq!(house.script.calls(), ["a1#1"]);
         assert_eq!(house.partition_stats.phase(), PartitionPhase::Stopped);
-        house.ask(What::Resume { key: KeyName(Some("A".into())) });
+        house.ask(What::Resume { key: KeyName(LaneKey::Key("A".into())) });
         house.pass(SOON).await;
         assert_eq!(sorted(house.script.calls()), ["a1#1", "a1#1", "b1#1", "c1#1"]);
         assert_eq!(house.partition_row().watermark, 3);

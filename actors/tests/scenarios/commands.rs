@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pawl_actors::command::{ANSWER, Command, Filter, KeyName, Progress, Replay, Reply, VERSION, What};
-use pawl_actors::ledger::{Head, head_key};
+use pawl_actors::ledger::{Head, LaneKey, head_key};
 use pawl_actors::partition::Abandon;
 use pawl_actors::policy::{Policy, Then};
 use pawl_actors::record::{Record, last_header};
@@ -16,7 +16,7 @@ pub fn quarantining() -> Policy {
 }
 
 pub fn key(text: &str) -> KeyName {
-    KeyName(Some(Bytes::copy_from_slice(text.as_bytes())))
+    KeyName(LaneKey::Key(Bytes::copy_from_slice(text.as_bytes())))
 }
 
 fn all() -> What {

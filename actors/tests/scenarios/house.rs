@@ -17,7 +17,7 @@ use pawl_actors::ledger::{BEFORE_PARKED, PARTITION_KEY, PartitionRow, lane_of};
 use pawl_actors::outcome::{Failure, Outcome, code};
 use pawl_actors::partition::{Drain, Ownership, PartitionActor, Records};
 use pawl_actors::pipeline::{LedgerView, ViewError};
-use pawl_actors::policy::{Overflow, ParkingBounds, ParkingPolicy, Policy, RestartPolicy, Then};
+use pawl_actors::policy::{NullKey, Overflow, ParkingBounds, ParkingPolicy, Policy, RestartPolicy, Then};
 use pawl_actors::record::{Header, Millis, Offset, Partition, Record, TimestampType};
 use pawl_actors::refused::RefusedEffects;
 use pawl_actors::selector::Selector;
@@ -257,6 +257,7 @@ pub fn retry() -> RetryPolicy {
 pub fn policy() -> Policy {
     Policy {
         key: Selector::Record,
+        null_key: NullKey::Reject,
         event_id: Some(Selector::Header("ce_id".into())),
         recent_ids: 64,
         recent_ids_age: Duration::from_secs(7 * 86_400),

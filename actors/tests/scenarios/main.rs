@@ -5,6 +5,7 @@ mod bad_ends;
 mod breaker;
 mod commands;
 mod house;
+mod null_keys;
 mod parking;
 mod quarantine;
 mod retries;

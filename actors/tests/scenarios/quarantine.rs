@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pawl_actors::command::{KeyName, Replay, What};
 use pawl_actors::dead_letter::header;
-use pawl_actors::ledger::{Head, head_key};
+use pawl_actors::ledger::{Head, LaneKey, head_key};
 use pawl_actors::outcome::{Failure, code};
 use pawl_actors::policy::{Policy, Then};
 use pawl_actors::record::{Offset, last_header};
@@ -77,7 +77,7 @@ fn a_quarantine_outlives_its_owner_and_a_change_of_the_settings() {
         house.pass(SOON).await;
         assert_eq!(house.script.calls(), ["b1#1"]);
         assert_eq!(told(), [letter(0, "poison", 0), letter(1, "follower", 1)]);
-        let row_key = head_key(Some(b"A"), &mut BytesMut::new());
+        let row_key = head_key(LaneKey::Key(&b"A"[..]), &mut BytesMut::new());
         let head = Head::decode(&rows.0.lock().unwrap()[&row_key]).unwrap();
         let quarantine = head.quarantine.expect("it lasts");
         assert_eq!((quarantine.letters(), quarantine.offset), (2, 0));
@@ -170,7 +170,7 @@ fn a_key_that_is_released_goes_on_with_what_has_gathered() {
         house.take([record(0, Some("A"), "a1")]);
         house.pass(SOON).await;
         house.take([record(1, Some("A"), "a2"), record(2, Some("A"), "a3")]);
-        house.ask(What::Release { key: KeyName(Some("A".into())), reason: "known".into() });
+        house.ask(What::Release { key: KeyName(LaneKey::Key("A".into())), reason: "known".into() });
         house.pass(4 * gather).await;
         assert_eq!(house.script.calls(), ["a1#1", "a2#1", "a3#1"]);
         assert_eq!((letters(), house.partition_row().watermark), (vec![Offset(0)], 3));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pawl_actors::dead_letter::header;
 use pawl_actors::effects::Emit;
-use pawl_actors::ledger::{Head, head_key};
+use pawl_actors::ledger::{Head, LaneKey, head_key};
 use pawl_actors::outcome::{Failure, FailureClass, code};
 use pawl_actors::policy::Policy;
 use pawl_actors::record::Offset;
@@ -23,13 +23,13 @@ fn for_an_hour() -> Policy {
 
 /// Makes the first failure of A's record older, as if time had passed.
 fn let_time_pass(rows: &Rows, time: Duration) {
-    let row_key = head_key(Some(b"A"), &mut BytesMut::new());
+    let row_key = head_key(LaneKey::Key(&b"A"[..]), &mut BytesMut::new());
     let mut rows = rows.0.lock().unwrap();
     let mut head = Head::decode(&rows[&row_key]).unwrap();
     let parking = head.parking.as_mut().expect("A waits");
     assert!(parking.since > 0, "an attempt has failed");
     parking.since -= i64::try_from(time.as_millis()).unwrap();
-    let row = head.row(Some(b"A"), &mut BytesMut::new());
+    let row = head.row(LaneKey::Key(&b"A"[..]), &mut BytesMut::new());
     rows.insert(row.key, row.value.unwrap());
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pawl_actors::command::{KeyName, What};
 use pawl_actors::dead_letter::header;
-use pawl_actors::ledger::{Head, head_key};
+use pawl_actors::ledger::{Head, LaneKey, head_key};
 use pawl_actors::partition::Abandon;
 use pawl_actors::policy::{GapThen, Policy, SequencePolicy, Then};
 use pawl_actors::record::{Header, Record, last_header};
@@ -123,7 +123,7 @@ fn a_record_that_is_given_up_leaves_what_lies_below_it_in_rows() {
         let house = House::new(script.clone(), Rows::default(), halting.clone()).await;
         house.take([numbered(0, "A", 1), numbered(1, "A", 3), numbered(2, "A", 2)]);
         house.pass(SOON).await;
-        let key = KeyName(Some(Bytes::from_static(b"A")));
+        let key = KeyName(LaneKey::Key(Bytes::from_static(b"A")));
         house.ask(What::Skip { key, offset: 2, reason: "r".into() });
         house.pass(SOON).await;
         assert_eq!(script.calls(), ["a1#1", "a2#1", "a3#1"]);
@@ -165,7 +165,7 @@ fn a_gap_is_not_given_up_while_its_key_is_paused() {
     scenario(|| async {
         let script = Script::default();
         let house = House::new(script.clone(), Rows::default(), sequenced(GapThen::DeadLetter)).await;
-        let key = KeyName(Some(Bytes::from_static(b"A")));
+        let key = KeyName(LaneKey::Key(Bytes::from_static(b"A")));
         house.take([numbered(0, "A", 3)]);
         house.pass(Duration::from_millis(9_900)).await;
         house.take([numbered(1, "B", 1)]);
@@ -227,8 +227,11 @@ fn a_gap_that_halts_keeps_the_partition_still_until_it_is_given_up() {
         assert!(house.script.calls().is_empty());
         let why = house.partition_stats.stopped().expect("it says why");
         assert!(why.contains("numbers 1 to 2") && why.contains("skip-gap A --to 3"), "{why}");
-        let what =
-            What::SkipGap { key: KeyName(Some(Bytes::from_static(b"A"))), to: 3, reason: "known".into() };
+        let what = What::SkipGap {
+            key: KeyName(LaneKey::Key(Bytes::from_static(b"A"))),
+            to: 3,
+            reason: "known".into(),
+        };
         house.ask(what);
         house.pass(SOON).await;
         let mut calls = house.script.calls();

@@ -106,7 +106,7 @@ impl<'a> Gathering<'a> {
     fn sorting(&self, changelog: &str, partitions: i32) -> Result<Sorting, Failure> {
         let max_row_bytes = max_row_bytes(&self.admin, changelog)?;
         let bounds = KeyBounds { recent_ids: self.handler.recent_ids as usize, max_row_bytes };
-        Ok(Sorting { key: self.handler.key.clone(), bounds, partitions })
+        Ok(Sorting { key: self.handler.key.clone(), null_key: self.handler.null_key, bounds, partitions })
     }
 
     fn ledgers(

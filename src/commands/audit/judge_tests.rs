@@ -237,7 +237,7 @@ fn a_ledger_of_another_topic_or_of_other_settings_is_not_compared() {
     check(&facts, &[(Level::Error, Check::Ledger, "deleted and made anew")]);
     let mut facts = sound();
     facts.fingerprint = 2;
-    check(&facts, &[(Level::Error, Check::Ledger, "other settings for key or event_id")]);
+    check(&facts, &[(Level::Error, Check::Ledger, "other settings for key, null_key, event_id or sequence")]);
 }
 
 #[test]

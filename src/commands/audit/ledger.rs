@@ -47,7 +47,7 @@ pub fn foreign(facts: &Facts, one: &PartitionFacts, row: &PartitionRow) -> Optio
     }
     (row.fingerprint != facts.fingerprint).then(|| {
         at.error(
-            "the ledger was written with other settings for key or event_id".into(),
+            "the ledger was written with other settings for key, null_key, event_id or sequence".into(),
             "set them back, or begin with a new group",
         )
     })

@@ -11,9 +11,11 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use pawl_actors::ledger::{
-    Head, PartitionRow, Rewinds, RowError, decode_parked, early_number, lane_of, parked_at, parked_key,
+    Head, LaneKey, PartitionRow, Rewinds, RowError, decode_parked, early_number, lane_of, parked_at,
+    parked_key,
 };
 use pawl_actors::partition::{KeyBounds, lane_key};
+use pawl_actors::policy::NullKey;
 use pawl_actors::record::Record;
 use pawl_actors::selector::{Reader, Selector};
 
@@ -26,6 +28,8 @@ use crate::shown::Raw;
 pub struct Sorting {
     /// The setting `key`.
     pub key: Selector,
+    /// The setting `null_key`.
+    pub null_key: NullKey,
     /// What bounds a key.
     pub bounds: KeyBounds,
     /// Partitions of the input.
@@ -39,15 +43,15 @@ pub struct Taken {
     began: i64,
     watermark: i64,
     /// Taken offsets at or above the watermark, by lane.
-    ahead: HashMap<Option<Bytes>, i64>,
+    ahead: HashMap<LaneKey<Bytes>, i64>,
     /// How the partition was rewound.
     rewinds: Rewinds,
     /// Id of the dead-letter topic.
     letters_id: String,
     /// The parked rows that heads name, and the offset from which on their records do not count.
-    named: HashMap<Option<Bytes>, (Range<u64>, Option<i64>)>,
+    named: HashMap<LaneKey<Bytes>, (Range<u64>, Option<i64>)>,
     /// Numbers of records that wait in rows for those before them in sequence, likewise.
-    early: HashMap<Option<Bytes>, Vec<i64>>,
+    early: HashMap<LaneKey<Bytes>, Vec<i64>>,
     /// The parked rows that are there, and the offsets of their records.
     rows: HashMap<Bytes, i64>,
     heads: Heads,
@@ -87,7 +91,7 @@ impl Taken {
         let mut head = value.map(Head::decode).transpose()?;
         let rows_below = head.as_mut().and_then(|head| head.rewind(&self.rewinds));
         let taken = head.as_ref().map(|head| head.taken.0);
-        if let (Some(taken), Some(key)) = (taken, lane) {
+        if let (Some(taken), LaneKey::Key(key)) = (taken, lane) {
             let shown = || Raw(Bytes::copy_from_slice(key)).shown();
             if self.heads.highest.as_ref().is_none_or(|(highest, _)| taken > *highest) {
                 self.heads.highest = Some((taken, shown()));
@@ -162,7 +166,8 @@ impl Taken {
             return true;
         }
         let record = record();
-        let lane = lane_key(&mut Reader::new(&record), &sorting.key, sorting.bounds).ok();
+        let lane = lane_key(&mut Reader::new(&record), &sorting.key, sorting.null_key, sorting.bounds);
+        let lane = lane.unwrap_or(LaneKey::Unusable);
         self.ahead.get(&lane).is_some_and(|taken| offset <= *taken)
     }
 }
@@ -282,7 +287,8 @@ mod tests {
 
     fn sorting(key: &str) -> Sorting {
         let key = key.parse().expect("a selector");
-        Sorting { key, bounds: KeyBounds { recent_ids: 0, max_row_bytes: 1_000 }, partitions: 1 }
+        let bounds = KeyBounds { recent_ids: 0, max_row_bytes: 1_000 };
+        Sorting { key, null_key: NullKey::Reject, bounds, partitions: 1 }
     }
 
     fn record(key: Option<&str>, value: &str) -> Record {
@@ -302,7 +308,7 @@ mod tests {
         row.watermark = 20;
         let (mut taken, mut out) = (Taken::new(0, &row, "dlt"), BytesMut::new());
         for (key, offset) in heads {
-            let key = key.map(str::as_bytes);
+            let key = LaneKey::from(key.map(str::as_bytes));
             let row = match offset {
                 Some(offset) => Head { taken: Offset(*offset), ..Head::default() }.row(key, &mut out),
                 None => Head::tombstone(key, &mut out),
@@ -336,20 +342,41 @@ mod tests {
     }
 
     #[test]
+    fn records_without_a_key_are_in_the_books_where_their_lane_has_taken_them() {
+        let lanes = std::num::NonZeroU16::new(4).expect("not 0");
+        let sorting = Sorting { null_key: NullKey::Spread(lanes), ..sorting("record") };
+        let mut taken = taken(&[(None, Some(40))], &sorting);
+        let parking = Parking { first: 0, next: 1, ..Parking::default() };
+        let head = Head { taken: Offset(26), parking: Some(Box::new(parking)), ..Head::default() };
+        let mut out = BytesMut::new();
+        let keyless = |offset| Record { offset: Offset(offset), ..record(None, "") };
+        for row in
+            [head.row(LaneKey::NoKey(2), &mut out), parked_row(LaneKey::NoKey(2), 0, &keyless(26), &mut out)]
+        {
+            taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
+        }
+        let has = |offset| taken.has(offset, || keyless(offset), &sorting);
+        assert_eq!((has(22), has(26), has(30)), (true, true, false), "the lane has taken 26");
+        assert_eq!((has(23), has(24), has(25)), (false, false, false), "other lanes have taken nothing");
+        let heads = taken.heads();
+        assert_eq!((heads.parked, heads.unparked, heads.misplaced), (1, 0, None), "no partitioner placed it");
+    }
+
+    #[test]
     fn parked_rows_are_counted_by_the_heads_that_name_them() {
         let sorting = sorting("record");
         let mut taken = taken(&[(Some("b"), Some(25))], &sorting);
         let mut out = BytesMut::new();
         let record = record(Some("a"), "1");
         for number in [0, 1, 4] {
-            let row = parked_row(Some(b"a"), number, &record, &mut out);
+            let row = parked_row(LaneKey::Key(b"a"), number, &record, &mut out);
             taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
         }
-        let row = parked_tombstone(Some(b"a"), 0, &mut out);
+        let row = parked_tombstone(LaneKey::Key(b"a"), 0, &mut out);
         taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
         let parking = Parking { first: 1, next: 4, ..Parking::default() };
         let head = Head { taken: Offset(30), parking: Some(Box::new(parking)), ..Head::default() };
-        let row = head.row(Some(b"a"), &mut out);
+        let row = head.row(LaneKey::Key(&b"a"[..]), &mut out);
         taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
         let heads = taken.heads();
         assert_eq!((heads.parked, heads.unparked), (3, 2), "row 1 is there, 2 and 3 are not, 4 is not named");

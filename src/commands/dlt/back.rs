@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use pawl_actors::command::{KeyName, Replay, What};
 use pawl_actors::dead_letter::{Told, original};
+use pawl_actors::ledger::LaneKey;
 use pawl_actors::partition::{KeyBounds, lane_key};
 use pawl_actors::record::Record;
 use pawl_actors::selector::Reader;
@@ -68,7 +69,9 @@ pub fn discard(args: &DltDiscard) -> Result<Exit, Failure> {
     };
     let record = original(&letter);
     let bounds = KeyBounds { recent_ids: asked.handler().recent_ids as usize, max_row_bytes: usize::MAX };
-    let key = lane_key(&mut Reader::new(&record), &asked.handler().key, bounds).ok();
+    let handler = asked.handler();
+    let key = lane_key(&mut Reader::new(&record), &handler.key, handler.null_key, bounds);
+    let key = key.unwrap_or(LaneKey::Unusable);
     asked.only(partition);
     let (key, through) = (KeyName(key), Some((quarantine, number)));
     asked.ask(What::Discard { key, through, reason: args.reason.clone() })

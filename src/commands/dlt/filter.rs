@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pawl_actors::command::{Filter, KeyName};
 use pawl_actors::dead_letter::Told;
+use pawl_actors::ledger::LaneKey;
 
 use super::scan::Found;
 use crate::cli::{LetterFilter, Moment};
@@ -16,9 +17,9 @@ use crate::exit::Exit;
 /// No time lies between its two.
 pub fn filter(args: &LetterFilter, group: Option<&String>, now: SystemTime) -> Result<Filter, Failure> {
     let key = match (&args.key, &args.key_hex, args.no_key) {
-        (Some(text), ..) => Some(KeyName(Some(text.clone().into()))),
-        (_, Some(bytes), _) => Some(KeyName(Some(bytes.clone()))),
-        (.., true) => Some(KeyName(None)),
+        (Some(text), ..) => Some(KeyName(LaneKey::Key(text.clone().into()))),
+        (_, Some(bytes), _) => Some(KeyName(LaneKey::Key(bytes.clone()))),
+        (.., true) => Some(KeyName(LaneKey::Unusable)),
         (None, None, false) => None,
     };
     let (since, until) =
@@ -35,7 +36,7 @@ pub fn filter(args: &LetterFilter, group: Option<&String>, now: SystemTime) -> R
 /// handler's settings tell.
 pub fn is_about(filter: &Filter, found: &Found) -> bool {
     let (letter, told) = (&found.record, Told::read(&found.record));
-    filter.key.as_ref().is_none_or(|only| only.0 == letter.key)
+    filter.key.as_ref().is_none_or(|only| only.0 == LaneKey::from(letter.key.clone()))
         && filter.group.as_ref().is_none_or(|only| told.group.as_ref() == Some(only))
         && filter.fits(letter, &told)
 }

@@ -1,9 +1,10 @@
 //! What `pawl keys` asks instances to do with a key: pause, resume, skip, release, erase.
 
-use bytes::Bytes;
 use pawl_actors::command::{KeyName, What};
+use pawl_actors::ledger::LaneKey;
 use pawl_actors::selector::Selector;
 
+use super::lane;
 use crate::cli::{KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey};
 use crate::commands::Failure;
 use crate::commands::asking::Asked;
@@ -11,8 +12,7 @@ use crate::exit::Exit;
 use crate::kafka::partitioner::java_partition;
 
 fn name(which: &OneKey) -> KeyName {
-    let text = which.key.as_ref().map(|key| Bytes::from(key.clone()));
-    KeyName(text.or_else(|| which.key_hex.clone()))
+    KeyName(lane(&which.key, &which.key_hex, which.no_key_lane))
 }
 
 /// Carries `pawl keys pause` out.
@@ -24,8 +24,8 @@ pub fn pause(args: &KeyCommand) -> Result<Exit, Failure> {
     let key = name(&args.which);
     // A key that nothing is known of yet is paused where its records will come: where Java's partitioner puts
     // them, or where the person says.
-    let home = match (key.bytes(), &asked.handler().key) {
-        (Some(bytes), Selector::Record) if args.asking.partition.is_none() => {
+    let home = match (key.lane(), &asked.handler().key) {
+        (LaneKey::Key(bytes), Selector::Record) if args.asking.partition.is_none() => {
             let partitions = i32::try_from(asked.partitions().len()).unwrap_or(i32::MAX);
             Some(java_partition(bytes, partitions))
         }

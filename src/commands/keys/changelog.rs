@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pawl_actors::ledger::{Head, PARTITION_KEY, PartitionRow, Rewinds, RowError, head_key};
+use pawl_actors::ledger::{Head, LaneKey, PARTITION_KEY, PartitionRow, Rewinds, RowError, head_key};
 use pawl_actors::selector::Selector;
 use rdkafka::message::Message;
 
@@ -100,12 +100,14 @@ impl Changelog {
     ///
     /// # Errors
     /// As [`Changelog::list`].
-    pub fn show(&self, partition: Option<i32>, key: Option<&Bytes>) -> Result<Vec<KeyPage>, Failure> {
+    pub fn show(&self, partition: Option<i32>, key: &LaneKey<Bytes>) -> Result<Vec<KeyPage>, Failure> {
         let all = self.partitions(partition)?;
-        let Some(likely) = key.filter(|_| self.keyed_by_record && partition.is_none()) else {
-            return self.look(&all, key);
+        let likely = match key {
+            LaneKey::Key(key) if self.keyed_by_record && partition.is_none() => {
+                java_partition(key, self.partitions)
+            }
+            _ => return self.look(&all, key),
         };
-        let likely = java_partition(likely, self.partitions);
         let found = self.look(&[likely], key)?;
         if !found.is_empty() || all.len() == 1 {
             return Ok(found);
@@ -115,8 +117,8 @@ impl Changelog {
         self.look(&others, key)
     }
 
-    fn look(&self, partitions: &[i32], key: Option<&Bytes>) -> Result<Vec<KeyPage>, Failure> {
-        let row_key = head_key(key.map(|key| &key[..]), &mut BytesMut::new());
+    fn look(&self, partitions: &[i32], key: &LaneKey<Bytes>) -> Result<Vec<KeyPage>, Failure> {
+        let row_key = head_key(key.as_deref(), &mut BytesMut::new());
         let mut rows: BTreeMap<i32, Rows> = BTreeMap::new();
         self.read(&self.ranges(partitions)?, |partition, offset, read_key, value| {
             if read_key == row_key {
@@ -182,9 +184,9 @@ impl Changelog {
     }
 }
 
-fn page(partition: i32, key: Option<&Bytes>, rows: Rows) -> Result<Option<KeyPage>, RowError> {
+fn page(partition: i32, key: &LaneKey<Bytes>, rows: Rows) -> Result<Option<KeyPage>, RowError> {
     let Some((offset, value)) = rows.head else { return Ok(None) };
     let head = Head::decode(&value)?;
     let within = rows.partition.map(|row| PartitionRow::decode(&row)).transpose()?;
-    Ok(Some(KeyPage::of(partition, key.cloned(), Some(head), Some(offset), within.as_ref())))
+    Ok(Some(KeyPage::of(partition, key.clone(), Some(head), Some(offset), within.as_ref())))
 }

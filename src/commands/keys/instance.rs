@@ -1,5 +1,7 @@
 //! What a running instance tells of a handler's keys.
 
+use pawl_actors::ledger::LaneKey;
+
 use crate::admin::keys::{KeyAnswer, KeysAnswer};
 use crate::commands::endpoint::{Endpoint, EndpointError, encoded};
 
@@ -41,15 +43,16 @@ impl Instance {
         self.endpoint.get(&path)
     }
 
-    /// All that is known of a key; `None` is the lane of records without a usable key.
+    /// All that is known of a key, or of another lane.
     ///
     /// # Errors
     /// See [`EndpointError`].
-    pub fn show(&self, key: Option<&[u8]>) -> Result<KeyAnswer, EndpointError> {
+    pub fn show(&self, key: LaneKey<&[u8]>) -> Result<KeyAnswer, EndpointError> {
         let handler = &self.handler;
         match key {
-            Some(key) => self.endpoint.get(&format!("/handlers/{handler}/keys/{}", encoded(key))),
-            None => self.endpoint.get(&format!("/handlers/{handler}/unkeyed")),
+            LaneKey::Key(key) => self.endpoint.get(&format!("/handlers/{handler}/keys/{}", encoded(key))),
+            LaneKey::NoKey(lane) => self.endpoint.get(&format!("/handlers/{handler}/unkeyed/{lane}")),
+            LaneKey::Unusable => self.endpoint.get(&format!("/handlers/{handler}/unkeyed")),
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use pawl_actors::ledger::LaneKey;
 use pawl_actors::order::{Doing, LaneLook};
+use pawl_actors::record::key_text;
 
 use crate::looking::{KeyLine, KeyPage, Numbered, Parked, Quarantined, Within};
 use crate::shown::{Raw, printable, time};
 
 /// One line for a list.
 pub fn line(line: &KeyLine) -> String {
-    let key = shown(line.key.as_ref());
+    let key = shown(line.key.as_ref(), line.null_key_lane);
     let ids = if line.recent_ids == 1 { "id" } else { "ids" };
     let state = line.state_bytes.map_or("no state".into(), |bytes| format!("state {bytes} bytes"));
     let parked = line.parked.as_ref().map_or(String::new(), |parked| format!("  {} parked", parked.records));
@@ -36,7 +38,7 @@ pub fn page(page: &KeyPage) -> String {
     let mut row = |name: &str, value: String| {
         writeln!(text, "{name:<12} {value}").expect("a String takes any text");
     };
-    row("key", shown(page.key.as_ref()));
+    row("key", shown(page.key.as_ref(), page.null_key_lane));
     row("partition", page.partition.to_string());
     row("taken", taken(page.head.as_ref(), page.within.as_ref()));
     if let Some(head) = &page.head {
@@ -70,8 +72,9 @@ pub fn page(page: &KeyPage) -> String {
     text
 }
 
-fn shown(key: Option<&Raw>) -> String {
-    key.map_or("(no key)".into(), Raw::shown)
+fn shown(key: Option<&Raw>, null_key_lane: Option<u16>) -> String {
+    let without = || key_text(null_key_lane.map_or(LaneKey::Unusable, LaneKey::NoKey));
+    key.map_or_else(without, Raw::shown)
 }
 
 /// The taken offset and what it means beside the watermark.
@@ -163,6 +166,7 @@ mod tests {
         KeyLine {
             partition: 3,
             key: Some(Raw(Bytes::from_static(b"ORD-1\x1b"))),
+            null_key_lane: None,
             taken: 881,
             recent_ids: 2,
             oldest_id: Some(1_700_000_000_000),
@@ -189,6 +193,7 @@ mod tests {
         KeyPage {
             partition: 3,
             key: Some(Raw(Bytes::from_static(b"\xff"))),
+            null_key_lane: None,
             state: head.as_ref().map(|_| Raw(Bytes::from_static(b"{\"n\":1}"))),
             head,
             within: Some(Within { watermark: 870, partition_time: 1_700_000_090_000 }),
@@ -207,6 +212,8 @@ mod tests {
         assert_eq!(line(&held), expected.replace("  row", "  in quarantine, 12 letters  row"));
         let bare = KeyLine { key: None, recent_ids: 1, state_bytes: None, row: None, ..head() };
         assert_eq!(line(&bare), "3  key (no key)  taken 881  1 id  no state\n");
+        let spread = KeyLine { null_key_lane: Some(7), ..bare };
+        assert_eq!(line(&spread), "3  key (no key, lane 7)  taken 881  1 id  no state\n");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What a file sets, what it leaves to the defaults, and the examples of the project.
 
 use std::fs;
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::Duration;
 
+use pawl_actors::policy::NullKey;
 use pawl_actors::selector::Selector;
 
 use super::*;
@@ -44,6 +46,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
         group = "g"
         guarantee = "at-least-once"
         key = "json:/order/id"
+        null_key = "reject"
         event_id = "header:id"
         sequence = "json:/n"
         first_sequence = 0
@@ -99,6 +102,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
         group: Some("g".into()),
         guarantee: Guarantee::AtLeastOnce,
         key: Selector::Json("/order/id".into()),
+        null_key: NullKey::Reject,
         event_id: Some(Selector::Header("id".into())),
         sequence: Some(Selector::Json("/n".into())),
         first_sequence: 0,
@@ -146,6 +150,21 @@ fn every_key_of_a_full_file_reaches_its_field() {
         create_topics: false,
     };
     assert_eq!(settings.handler["Tax"], expected);
+}
+
+#[test]
+fn null_keys_are_rejected_or_spread_over_lanes() {
+    let null_key = |text: &str, variables: &[(&str, &str)]| good(text, variables).handler["billing"].null_key;
+    let spread = |lanes| NullKey::Spread(NonZeroU16::new(lanes).expect("not 0"));
+    let file = in_handler("null_key = { spread = 16 }");
+    assert_eq!(null_key(GOOD, &[]), NullKey::Reject);
+    assert_eq!(null_key(&in_handler("null_key = \"reject\""), &[]), NullKey::Reject);
+    assert_eq!(null_key(&file, &[]), spread(16));
+    assert_eq!(null_key(&in_handler("null_key.spread = 1024"), &[]), spread(1024));
+    let (word, lanes) = ("PAWL__HANDLER__BILLING__NULL_KEY", "PAWL__HANDLER__BILLING__NULL_KEY__SPREAD");
+    assert_eq!(null_key(&file, &[(word, "reject")]), NullKey::Reject);
+    assert_eq!(null_key(&file, &[(lanes, "3")]), spread(3));
+    assert_eq!(null_key(&in_handler("null_key = \"reject\""), &[(lanes, "3")]), spread(3));
 }
 
 #[test]

@@ -64,6 +64,19 @@ fn a_wrong_value_names_key_place_value_what_is_allowed_and_the_remedy() {
         &in_handler("event_id = \"kafka\""),
         "event_id = \"kafka\" (pawl.toml:7:12): \"kafka\" is not a place in a record",
     );
+    refused(&in_handler("null_key = \"spread\""), "this is a string; write \"reject\" or { spread = 16 }");
+    refused(&in_handler("null_key = 16"), "this is a whole number; write \"reject\" or { spread = 16 }");
+    refused(
+        &in_handler("null_key = { spread = 0 }"),
+        "spread = 0 (pawl.toml:7:23): too small, 1 to 1024 is allowed",
+    );
+    refused(&in_handler("null_key = { spread = 1025 }"), "too large, 1 to 1024 is allowed");
+    refused(&in_handler("null_key = { lanes = 4 }"), "unknown key \"lanes\" in [handler.billing.null_key]");
+    refused(&in_handler("null_key = {}"), "this is a table; write \"reject\" or { spread = 16 }");
+    refused(
+        &in_handler("null_key = { spread = 4 }\nsequence = \"json:/n\""),
+        "spreads records without a key, and orders records by their key's numbers (pawl.toml:7:1); write null_key",
+    );
     refused(&in_handler("retry = 3"), "this is a whole number; write a table with keys of \"attempts\"");
     refused(&in_handler("start = 1979-05-27"), "this is a date or time");
     refused(

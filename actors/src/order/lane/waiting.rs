@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::{Hold, Lane, State, Taken, Turn};
-use crate::ledger::{Head, Parking, Row, parked_row};
+use crate::ledger::{Head, LaneKey, Parking, Row, parked_row};
 use crate::partition::Receipt;
 use crate::record::{Millis, Offset};
 
@@ -26,7 +26,7 @@ pub enum Shelved {
 
 impl Lane {
     /// A lane that waits for a retry, with the records of all the rows that its head names.
-    pub fn parked(key: Option<Rc<[u8]>>, head: Head, mut records: VecDeque<Taken>) -> Self {
+    pub fn parked(key: impl Into<LaneKey<Rc<[u8]>>>, head: Head, mut records: VecDeque<Taken>) -> Self {
         let attempt = head.parking.as_ref().map_or(1, |parking| parking.attempt);
         let current = records.pop_front();
         let bytes = |taken: &Taken| match taken.hold {
