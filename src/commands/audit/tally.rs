@@ -455,9 +455,10 @@ mod tests {
         let newer = Head { taken: Offset(25), rewound: 1, ..Head::default() };
         let parked = |number, offset| {
             let record = Record { offset: Offset(offset), ..record(Some("a"), "1") };
-            parked_row(Some(b"a"), number, &record, &mut BytesMut::new())
+            parked_row(LaneKey::Key(&b"a"[..]), number, &record, &mut BytesMut::new())
         };
-        let heads = [older.row(Some(b"a"), &mut out), newer.row(Some(b"b"), &mut out)];
+        let heads =
+            [older.row(LaneKey::Key(&b"a"[..]), &mut out), newer.row(LaneKey::Key(&b"b"[..]), &mut out)];
         for row in heads.into_iter().chain([parked(0, 19), parked(1, 21)]) {
             taken.row(&row.key, row.value.as_deref(), &sorting).expect("readable");
         }
