@@ -167,6 +167,9 @@ fn main() {
         rates[1],
         rates[1] / rates[0]
     );
+    let mut ratios: Vec<f64> = without.iter().zip(&with).map(|(a, b)| b.rate / a.rate).collect();
+    ratios.sort_by(f64::total_cmp);
+    println!("ratios of the pairs: {ratios:.2?}, median {:.2}", ratios[ratios.len() / 2]);
     for (n, who) in ["Pawl", "broker", "service"].into_iter().enumerate() {
         let seconds = [&without, &with].map(|runs| median(runs, |run| run.cpu[n]));
         println!("CPU of the {who}, medians: {:.2} s without, {:.2} s with", seconds[0], seconds[1]);

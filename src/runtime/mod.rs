@@ -5,6 +5,7 @@ mod clients;
 mod clock_watch;
 mod handlers;
 mod pipeline;
+mod policy;
 mod topics;
 
 use std::future::Future;

@@ -12,6 +12,7 @@ mod replaying;
 mod restoring;
 mod rewinding;
 mod state;
+mod sweeping;
 
 pub use actor::{Abandon, Drain, Look, PartitionActor, Records};
 pub use care::{Admission, place};

@@ -122,16 +122,22 @@ fn without_quarantine_the_key_goes_on_and_its_letters_have_no_number() {
     });
 }
 
+/// A key in quarantine, whose later records gather for so long.
+async fn gathering(gather: Duration) -> House {
+    let script = Script::default();
+    script.plan("a1", [refused()]);
+    let policy = Policy { followers_gather: gather, ..quarantining() };
+    let house = House::new(script, Rows::default(), policy).await;
+    house.take([record(0, Some("A"), "a1")]);
+    house.pass(SOON).await;
+    house
+}
+
 #[test]
 fn records_that_follow_gather_for_a_moment_and_go_together_in_their_order() {
     scenario(|| async {
-        let script = Script::default();
-        script.plan("a1", [refused()]);
         let gather = Duration::from_millis(100);
-        let policy = Policy { then: Then::Quarantine, followers_gather: gather, ..policy() };
-        let house = House::new(script, Rows::default(), policy).await;
-        house.take([record(0, Some("A"), "a1")]);
-        house.pass(SOON).await;
+        let house = gathering(gather).await;
         assert_eq!(letters(), [Offset(0)], "the first does not wait");
         for offset in 1..5 {
             house.take([record(offset, Some("A"), &format!("a{offset}x"))]);
@@ -162,13 +168,8 @@ fn records_that_follow_gather_for_a_moment_and_go_together_in_their_order() {
 #[test]
 fn a_key_that_is_released_goes_on_with_what_has_gathered() {
     scenario(|| async {
-        let script = Script::default();
-        script.plan("a1", [refused()]);
         let gather = Duration::from_millis(100);
-        let policy = Policy { then: Then::Quarantine, followers_gather: gather, ..policy() };
-        let house = House::new(script, Rows::default(), policy).await;
-        house.take([record(0, Some("A"), "a1")]);
-        house.pass(SOON).await;
+        let house = gathering(gather).await;
         house.take([record(1, Some("A"), "a2"), record(2, Some("A"), "a3")]);
         house.ask(What::Release { key: KeyName(LaneKey::Key("A".into())), reason: "known".into() });
         house.pass(4 * gather).await;
@@ -180,13 +181,7 @@ fn a_key_that_is_released_goes_on_with_what_has_gathered() {
 #[test]
 fn what_gathers_when_a_partition_is_given_up_is_left_to_the_next_owner() {
     scenario(|| async {
-        let script = Script::default();
-        script.plan("a1", [refused()]);
-        let gather = Duration::from_secs(10);
-        let policy = Policy { then: Then::Quarantine, followers_gather: gather, ..policy() };
-        let house = House::new(script, Rows::default(), policy).await;
-        house.take([record(0, Some("A"), "a1")]);
-        house.pass(SOON).await;
+        let house = gathering(Duration::from_secs(10)).await;
         house.take([record(1, Some("A"), "a2"), record(2, Some("B"), "b1")]);
         house.pass(SOON).await;
         let drained = drain(&house, Duration::from_secs(60));
@@ -199,13 +194,7 @@ fn what_gathers_when_a_partition_is_given_up_is_left_to_the_next_owner() {
 #[test]
 fn a_replay_does_not_wait_for_what_gathers_and_brings_it_back_too() {
     scenario(|| async {
-        let script = Script::default();
-        script.plan("a1", [refused()]);
-        let gather = Duration::from_secs(10);
-        let policy = Policy { then: Then::Quarantine, followers_gather: gather, ..policy() };
-        let house = House::new(script, Rows::default(), policy).await;
-        house.take([record(0, Some("A"), "a1")]);
-        house.pass(SOON).await;
+        let house = gathering(Duration::from_secs(10)).await;
         house.take([record(1, Some("A"), "a2"), record(2, Some("A"), "a3")]);
         house.pass(SOON).await;
         assert_eq!(letters(), [Offset(0)]);
