@@ -235,8 +235,10 @@ fn a_ledger_of_other_settings_or_of_another_topic_is_refused() {
     let copying = Copying::new(broker);
     let mut pawl = copying.run_over(50);
     pawl.set(&copying.settings("key = \"header:ce_id\""));
-    pawl.start()
-        .assert_refused(&["other settings for key, null_key, event_id or sequence", "set them back, or begin with a new group"]);
+    pawl.start().assert_refused(&[
+        "other settings for key, null_key, event_id or sequence",
+        "set them back, or begin with a new group",
+    ]);
 
     pawl.set(&copying.settings(""));
     support::clients::delete(broker, &copying.input);
