@@ -169,8 +169,9 @@ impl PartitionState {
                 care.step = Step::Starting(cell, actor, permit, care.begun);
                 true
             }
-            // The lane has given up waiting meanwhile.
-            _ => {
+            // The lane has given up waiting meanwhile; another one may have had its turn.
+            other => {
+                care.step = other;
                 self.tell(NextAlone);
                 false
             }
