@@ -1,6 +1,7 @@
 //! The command line as types: names, defaults, help. What a command does stands in `commands`.
 
 mod asking;
+mod iam_policy;
 mod letters;
 mod looking;
 mod rewind;
@@ -15,6 +16,7 @@ use crate::exit::Exit;
 pub use asking::{
     Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
 };
+pub use iam_policy::{IamPolicy, PolicyForm};
 pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment};
 pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource, Top};
 pub use rewind::Rewind;
@@ -56,6 +58,8 @@ pub enum Command {
     Run(Run),
     /// Check the settings, then the broker and its topics; one line a finding, with its remedy.
     Check(Check),
+    /// Print the rights that these settings need at the brokers, as a policy for MSK or as ACLs.
+    IamPolicy(IamPolicy),
     /// Write JSON lines to a topic, from a file or standard input.
     Publish(Publish),
     /// Look at dead letters, hand them to their handler again, give them up, or keep them elsewhere.
@@ -118,8 +122,9 @@ pub struct Run {
 #[command(after_help = "\
 Checked: the settings; a broker answers; input, dead-letter, changelog and forward topics are there
 and have the same number of partitions; the changelog is compacted; dead letters are kept without
-limit and fit; the ledger's rows fit; the rights on these topics, where the broker tells them.
-Not checked: rights on the group and the transactional id, and whether an HTTP service answers.
+limit and fit; the ledger's rows fit; the rights to these topics, the group and the transactional ids,
+where the brokers tell them. To find out about the last of these an id of its own is used once,
+<prefix><group>.check. Not checked: whether an HTTP service answers.
 
 Errors make the exit code 1. Warnings and notes do not.")]
 pub struct Check {

@@ -9,6 +9,7 @@ pub mod kafka;
 pub mod looking;
 pub mod metrics;
 pub mod observed;
+pub mod rights;
 pub mod runtime;
 pub mod settings;
 pub mod shown;

@@ -13,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::kafka::access;
 use crate::observed::{EpochCommitTimes, HandlerView};
 
 /// The content type of [`Metrics::text`]: OpenMetrics 1.0, which Prometheus reads.
@@ -31,6 +32,7 @@ impl Metrics {
         let handlers = handlers.into_iter().map(Handler::new).collect();
         registry.register_collector(Box::new(Handlers(handlers)));
         registry.register_collector(Box::new(Process));
+        registry.register_collector(Box::new(Credentials));
         Metrics { registry }
     }
 
@@ -277,6 +279,51 @@ impl Collector for Process {
     }
 }
 
+/// What Pawl comes to the brokers with.
+#[derive(Debug)]
+struct Credentials;
+
+impl Collector for Credentials {
+    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
+        encode_credentials(&access::statuses(), encoder)
+    }
+}
+
+/// A count of an access: name, help, value.
+type AccessCount = (&'static str, &'static str, fn(&access::Status) -> u64);
+
+const ACCESS_COUNTS: &[AccessCount] = &[
+    ("pawl_kafka_token_refreshes", "Tokens for the brokers that were fetched", |access| access.refreshes),
+    (
+        "pawl_kafka_token_refresh_failures",
+        "Attempts to fetch a token for the brokers that failed",
+        |access| access.failures,
+    ),
+    (
+        "pawl_kafka_credentials_reloads",
+        "Passwords, certificates and keys for the brokers that were read anew",
+        |access| access.reloads,
+    ),
+];
+
+fn encode_credentials(accesses: &[access::Status], mut encoder: DescriptorEncoder) -> Result<(), Error> {
+    for (name, help, value) in ACCESS_COUNTS {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for access in accesses {
+            let labels = [("security", access.security)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value(access), None)?;
+        }
+    }
+    let (help, unit) = ("When the token for the brokers ends, in seconds since 1970", Some(&Unit::Seconds));
+    let mut metric = encoder.encode_descriptor("pawl_kafka_token_expires", help, unit, MetricType::Gauge)?;
+    for access in accesses {
+        if let Some(seconds) = access.token_expires {
+            metric.encode_family(&[("security", access.security)])?.encode_gauge(&seconds)?;
+        }
+    }
+    Ok(())
+}
+
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -309,6 +356,32 @@ mod tests {
         let text = Metrics::new(views.iter().map(|view| (*view).clone()).collect()).text().unwrap();
         for line in lines {
             assert!(text.lines().any(|found| found == *line), "{text}\nlacks {line}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_token_and_failed_refreshes_are_shown() {
+        let access = access::Status {
+            security: "msk-iam",
+            token_expires: Some(1_700_000_000),
+            failures: 2,
+            ..Default::default()
+        };
+        #[derive(Debug)]
+        struct These(Vec<access::Status>);
+        impl Collector for These {
+            fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
+                encode_credentials(&self.0, encoder)
+            }
+        }
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(These(vec![access])));
+        let text = Metrics { registry }.text().unwrap();
+        for line in [
+            "pawl_kafka_token_refresh_failures_total{security=\"msk-iam\"} 2",
+            "pawl_kafka_token_expires_seconds{security=\"msk-iam\"} 1700000000",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{text}\nlacks {line}");
         }
     }
 

@@ -30,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::kafka::access;
 use crate::metrics::{self, Metrics};
 use crate::observed::HandlerView;
 
@@ -152,7 +153,7 @@ async fn live() -> &'static str {
 }
 
 async fn ready(State(process): State<Arc<Process>>) -> Response {
-    let readiness = judge(&process.handlers, now(), process.stalled_after);
+    let readiness = judge(&process.handlers, access::statuses(), now(), process.stalled_after);
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }

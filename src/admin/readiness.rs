@@ -9,13 +9,17 @@ use pawl_actors::record::{Millis, Partition};
 use pawl_actors::stats::{PartitionPhase, PartitionStats};
 use serde::Serialize;
 
+use crate::kafka::access;
 use crate::observed::HandlerView;
 
 /// The state of the whole process, as `/ready` shows it.
 #[derive(Debug, Serialize)]
 pub struct Readiness {
-    /// Whether every handler is ready.
+    /// Whether every handler is ready, and what Pawl comes to the brokers with has not ended.
     pub ready: bool,
+    /// As whom Pawl comes to the brokers, and whether the next token can be had.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<access::Status>,
     /// In the order of the settings.
     pub handlers: Vec<HandlerReadiness>,
 }
@@ -73,9 +77,15 @@ pub struct PartitionReadiness {
 /// A partition is ready when it is running, unless it has lag and committed nothing for longer
 /// than `stalled_after`. A handler that holds no partition is ready once it saw a rebalance: then
 /// others of its group hold them all.
-pub fn judge(handlers: &[HandlerView], now: Millis, stalled_after: Duration) -> Readiness {
+pub fn judge(
+    handlers: &[HandlerView],
+    credentials: Vec<access::Status>,
+    now: Millis,
+    stalled_after: Duration,
+) -> Readiness {
     let handlers: Vec<_> = handlers.iter().map(|view| judge_handler(view, now, stalled_after)).collect();
-    Readiness { ready: handlers.iter().all(|handler| handler.ready), handlers }
+    let valid = !credentials.iter().any(|one| one.expired);
+    Readiness { ready: valid && handlers.iter().all(|handler| handler.ready), credentials, handlers }
 }
 
 fn judge_handler(view: &HandlerView, now: Millis, stalled_after: Duration) -> HandlerReadiness {
@@ -198,7 +208,7 @@ mod tests {
     }
 
     fn judged(view: HandlerView) -> HandlerReadiness {
-        let mut readiness = judge(&[view], NOW, STALLED_AFTER);
+        let mut readiness = judge(&[view], Vec::new(), NOW, STALLED_AFTER);
         assert_eq!(readiness.ready, readiness.handlers[0].ready);
         readiness.handlers.remove(0)
     }
@@ -291,8 +301,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_has_ended_makes_the_process_not_ready_and_a_failed_refresh_does_not() {
+        let failing =
+            access::Status { failures: 1, failure: Some("nobody there".into()), ..Default::default() };
+        let ended = access::Status { expired: true, ..failing.clone() };
+        assert!(judge(&[joined()], vec![failing], NOW, STALLED_AFTER).ready);
+        assert!(!judge(&[joined()], vec![ended], NOW, STALLED_AFTER).ready);
+    }
+
+    #[test]
     fn one_handler_that_is_not_ready_holds_the_process_back() {
-        let readiness = judge(&[joined(), view()], NOW, STALLED_AFTER);
+        let readiness = judge(&[joined(), view()], Vec::new(), NOW, STALLED_AFTER);
         assert!(!readiness.ready && readiness.handlers[0].ready && !readiness.handlers[1].ready);
     }
 

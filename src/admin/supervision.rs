@@ -97,7 +97,7 @@ pub struct SupervisedPartition {
 
 /// `GET /supervision`.
 pub(super) async fn show(State(process): State<Arc<Process>>) -> Json<Supervision> {
-    let readiness = judge(&process.handlers, now(), process.stalled_after);
+    let readiness = judge(&process.handlers, Vec::new(), now(), process.stalled_after);
     let handlers = process.handlers.iter().zip(readiness.handlers).map(|(view, ready)| {
         let stats = view.stats.partitions();
         let of = |number: i32| stats.iter().find(|(partition, _)| partition.0 == number);

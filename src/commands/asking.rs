@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::{Failure, handler, print, print_json, settings};
 use crate::cli::Asking;
 use crate::exit::Exit;
+use crate::kafka::access::Live;
 use crate::kafka::admin::Admin;
 use crate::kafka::client::{self, LogContext};
 use crate::kafka::headers;
@@ -149,14 +150,14 @@ impl Asked {
     }
 
     /// A reader that stands at the end of each partition.
-    fn reader(&self) -> Result<BaseConsumer<LogContext>, Failure> {
+    fn reader(&self) -> Result<Live<BaseConsumer<LogContext>>, Failure> {
         let kafka = &self.settings.kafka;
         let mut config = client::reader(kafka);
         client::tune(&mut config, kafka, &[("fetch.queue.backoff.ms", "5"), ("fetch.wait.max.ms", "100")]);
-        let reader: BaseConsumer<LogContext> = config
+        let reader: Live<BaseConsumer<LogContext>> = config
             .set("auto.offset.reset", "latest")
-            .create_with_context(LogContext::new("commands"))
-            .map_err(|error| self.failed(&error))?;
+            .open(LogContext::new("commands"))
+            .map_err(|error| self.failed(&error.into()))?;
         let mut list = TopicPartitionList::new();
         for partition in &self.partitions {
             let ends = reader.fetch_watermarks(&self.topic, *partition, kafka.request_timeout);
@@ -171,10 +172,10 @@ impl Asked {
     fn write(&self, id: &str, what: impl Fn(i32) -> What) -> Result<(), Failure> {
         let kafka = &self.settings.kafka;
         let timeout = kafka.request_timeout;
-        let producer: BaseProducer<Delivered> = client::producer(kafka)
+        let producer: Live<BaseProducer<Delivered>> = client::producer(kafka)
             .set("message.timeout.ms", timeout.as_millis().to_string())
-            .create_with_context(Delivered::default())
-            .map_err(|error| self.failed(&error))?;
+            .open(Delivered::default())
+            .map_err(|error| self.failed(&error.into()))?;
         for partition in &self.partitions {
             let command = Command { version: VERSION, id: id.to_owned(), by: who(), what: what(*partition) };
             let value: Bytes = command.written();

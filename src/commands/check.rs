@@ -4,15 +4,19 @@
 //! anything (`pawl topics create` does), and calling the HTTP service.
 
 mod judge;
+mod rights;
 
 use serde::Serialize;
 
 use self::judge::{Facts, Found, Topic};
+use self::rights::Answers;
 use super::{Failure, print, print_json};
 use crate::cli::Check;
 use crate::exit::Exit;
 use crate::kafka::admin::{Admin, AdminError};
-use crate::settings::{HandlerSettings, Settings};
+use crate::kafka::transactional_id;
+use crate::rights::{Resource, Seen, transactional_id_prefix};
+use crate::settings::{Guarantee, HandlerSettings, Kafka, Settings};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -88,14 +92,20 @@ fn inspect(settings: &Settings) -> (Exit, Vec<Finding>) {
     let mut findings = Vec::new();
     let admin = match Admin::new(&settings.kafka) {
         Ok(admin) => admin,
+        Err(error @ AdminError::NoToken(_)) => return (Exit::Unreachable, vec![of_cluster(&error)]),
         Err(error) => return (Exit::Usage, vec![of_cluster(&error)]),
     };
     for (name, handler) in &settings.handler {
-        match facts(&admin, name, handler) {
-            Ok(facts) => findings.extend(judge::handler(name, handler, &facts)),
+        let asked = Asked { admin: &admin, kafka: &settings.kafka, name, handler };
+        match asked.findings() {
+            Ok(found) => findings.extend(found),
             Err(error @ AdminError::Unreachable { .. }) => {
                 findings.push(of_cluster(&error));
                 return (Exit::Unreachable, findings);
+            }
+            Err(error @ AdminError::Refused { .. }) => {
+                findings.push(of_cluster(&error));
+                return (Exit::Done, findings);
             }
             Err(error) => findings.push(Finding { handler: Some(name.clone()), ..of_cluster(&error) }),
         }
@@ -110,27 +120,73 @@ fn of_cluster(error: &AdminError) -> Finding {
     Finding { level: Level::Error, handler: None, finding: finding.to_owned(), remedy: remedy.to_owned() }
 }
 
-fn facts(admin: &Admin, name: &str, handler: &HandlerSettings) -> Result<Facts, AdminError> {
-    let forward = handler.forward.as_ref().map(|forward| found(admin, forward.topic.clone())).transpose()?;
-    Ok(Facts {
-        input: found(admin, handler.topic.clone())?,
-        changelog: found(admin, handler.changelog_topic(name))?,
-        commands: found(admin, handler.command_topic(name))?,
-        letters: found(admin, handler.dead_letter_topic())?,
-        forward,
-    })
+/// One handler, and whom to ask about it.
+struct Asked<'a> {
+    admin: &'a Admin,
+    kafka: &'a Kafka,
+    name: &'a str,
+    handler: &'a HandlerSettings,
 }
 
-fn found(admin: &Admin, name: String) -> Result<Topic, AdminError> {
-    let Some(description) = admin.describe(&name)? else { return Ok(Topic { name, found: None }) };
-    let configs = match admin.configs(&name) {
-        Ok(configs) => Some(configs),
-        // A right that running does not need: the finding says what could not be checked.
-        Err(AdminError::Forbidden { .. }) => None,
-        Err(error) => return Err(error),
-    };
-    let found = Found { partitions: description.partitions, rights: description.rights, configs };
-    Ok(Topic { name, found: Some(found) })
+impl Asked<'_> {
+    fn findings(&self) -> Result<Vec<Finding>, AdminError> {
+        let facts = self.facts()?;
+        let mut findings = judge::handler(self.name, self.handler, &facts);
+        let needs = crate::rights::of_handler(self.kafka, self.name, self.handler);
+        let answers = self.answers(&facts)?;
+        findings.extend(rights::missing(self.name, self.admin.principal(), &needs, &answers));
+        Ok(findings)
+    }
+
+    fn facts(&self) -> Result<Facts, AdminError> {
+        let (name, handler) = (self.name, self.handler);
+        let given = |topic: &str| self.topic(topic.to_owned(), false);
+        let own = |topic: String| self.topic(topic, handler.create_topics);
+        Ok(Facts {
+            input: given(&handler.topic)?,
+            changelog: own(handler.changelog_topic(name))?,
+            commands: own(handler.command_topic(name))?,
+            letters: own(handler.dead_letter_topic())?,
+            forward: handler.forward.as_ref().map(|forward| given(&forward.topic)).transpose()?,
+        })
+    }
+
+    fn topic(&self, name: String, may_be_created: bool) -> Result<Topic, AdminError> {
+        let description = match self.admin.describe(&name) {
+            Ok(Some(description)) => description,
+            Ok(None) => {
+                let forbidden = may_be_created && !self.admin.may_create(&name)?;
+                let seen = if forbidden { Seen::AbsentAndForbidden } else { Seen::Absent };
+                return Ok(Topic { name, found: None, seen });
+            }
+            Err(AdminError::Forbidden { .. }) => return Ok(Topic { name, found: None, seen: Seen::Hidden }),
+            Err(error) => return Err(error),
+        };
+        let configs = match self.admin.configs(&name) {
+            Ok(configs) => Some(configs),
+            // A right that running does not need: it is found among the rights.
+            Err(AdminError::Forbidden { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let found = Found { partitions: description.partitions, configs };
+        Ok(Topic { name, found: Some(found), seen: description.rights.map_or(Seen::Untold, Seen::Rights) })
+    }
+
+    fn answers(&self, facts: &Facts) -> Result<Answers, AdminError> {
+        let topics = [&facts.input, &facts.changelog, &facts.commands, &facts.letters];
+        let topics = topics.into_iter().chain(&facts.forward);
+        let mut answers: Answers =
+            topics.map(|topic| ((Resource::Topic, topic.name.clone()), topic.seen.clone())).collect();
+        let group = self.handler.group(self.name);
+        answers.insert((Resource::Group, group.to_owned()), self.admin.group(group)?);
+        if self.handler.guarantee == Guarantee::ExactlyOnce {
+            let prefix = transactional_id_prefix(self.kafka, group);
+            let allowed = transactional_id::may_use(self.kafka, &format!("{prefix}check"));
+            let seen = if allowed { Seen::Untold } else { Seen::Hidden };
+            answers.insert((Resource::TransactionalId, prefix), seen);
+        }
+        Ok(answers)
+    }
 }
 
 fn line(finding: &Finding) -> String {

@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 pub mod dlt;
 mod endpoint;
+pub mod iam_policy;
 pub mod keys;
 mod progress;
 pub mod publish;
@@ -46,9 +47,12 @@ impl Failure {
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Failure {
         let exit = match error {
-            AdminError::Unreachable { .. } | AdminError::Unanswered { .. } => Exit::Unreachable,
-            AdminError::Properties(_) => Exit::Usage,
-            AdminError::Forbidden { .. }
+            AdminError::Unreachable { .. } | AdminError::Unanswered { .. } | AdminError::NoToken(_) => {
+                Exit::Unreachable
+            }
+            AdminError::Properties(_) | AdminError::NoSecret(_) => Exit::Usage,
+            AdminError::Refused { .. }
+            | AdminError::Forbidden { .. }
             | AdminError::NotCreated { .. }
             | AdminError::NotVisible { .. }
             | AdminError::Failed { .. } => Exit::Stopped,
@@ -93,6 +97,7 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
         Command::Audit(args) => audit::execute(args),
         Command::Check(args) => check::execute(args),
         Command::Demo(args) => demo::execute(args),
+        Command::IamPolicy(args) => iam_policy::execute(args),
         Command::Publish(args) => publish::execute(args),
         Command::Dlt(Dlt::List(args)) => dlt::list(args),
         Command::Dlt(Dlt::Show(args)) => dlt::show(args),

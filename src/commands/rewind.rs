@@ -17,6 +17,7 @@ use super::dlt::filter::millis;
 use super::{Failure, print};
 use crate::cli::Rewind;
 use crate::exit::Exit;
+use crate::kafka::access::Live;
 use crate::kafka::client::{self, LogContext};
 use crate::kafka::group;
 
@@ -183,8 +184,8 @@ fn standings(asked: &Asked, time: Option<i64>) -> Result<Vec<Standing>, Failure>
         let what = "this takes the rights to read the topic and to describe the group";
         Failure::new(Exit::Stopped, format!("{topic}, group {group}: {error}; {what}"))
     };
-    let consumer: BaseConsumer<LogContext> =
-        client::consumer(kafka, group).create_with_context(LogContext::new("rewind")).map_err(failed)?;
+    let opened = client::consumer(kafka, group).open(LogContext::new("rewind"));
+    let consumer: Live<BaseConsumer<LogContext>> = opened.map_err(|error| failed(error.into()))?;
     let timeout = kafka.request_timeout;
     let standing = |partition: &i32| {
         let partition = *partition;

@@ -15,15 +15,19 @@ use rdkafka::admin::{
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::access::{Access, AccessError, Live};
 use super::client::{self, LogContext};
+use super::group_rights::group_rights;
 use super::topic_id::{self, DescribeError, TopicDescription};
-use crate::settings::Kafka;
+use crate::rights::Seen;
+use crate::settings::{Kafka, Security};
 
 /// A connection for questions about topics and for creating them. Meant to be short-lived: rust-rdkafka
 /// never polls the log lines of an admin client, so they are kept until it is dropped.
 pub struct Admin {
-    client: AdminClient<LogContext>,
-    servers: Vec<String>,
+    client: Live<AdminClient<LogContext>>,
+    kafka: Kafka,
+    principal: String,
     timeout: Duration,
 }
 
@@ -72,6 +76,22 @@ pub enum AdminError {
     /// librdkafka does not take a property.
     #[error("librdkafka does not take the settings: {0}; correct kafka.properties in the settings")]
     Properties(String),
+    /// The secret to come with cannot be read.
+    #[error("{0}")]
+    NoSecret(String),
+    /// Nobody gives a token to come with.
+    #[error("{0}")]
+    NoToken(String),
+    /// The brokers do not take what this client comes with.
+    #[error(
+        "the brokers refuse {principal}: {cause}; see kafka.security and the table of the settings that goes with it"
+    )]
+    Refused {
+        /// As whom it came.
+        principal: String,
+        /// What the broker, or the check of its certificate, said.
+        cause: String,
+    },
     /// No broker answered.
     #[error(
         "no broker answered within {timeout:?}: {attempts}; is Kafka running there, and is \
@@ -84,8 +104,13 @@ pub enum AdminError {
         attempts: String,
     },
     /// This client may not do it.
-    #[error("this client may not {action} the topic \"{topic}\" ({code}); allow it {operation} by an ACL")]
+    #[error(
+        "{principal} may not {action} the topic \"{topic}\" ({code}); allow it {operation} of the topic: pawl \
+         iam-policy prints all that Pawl needs"
+    )]
     Forbidden {
+        /// As whom it was tried.
+        principal: String,
         /// What was tried: "describe", "create", ...
         action: &'static str,
         /// The topic.
@@ -147,10 +172,13 @@ impl Admin {
     /// # Errors
     /// [`AdminError::Properties`] alone.
     pub fn new(kafka: &Kafka) -> Result<Admin, AdminError> {
-        let client = client::base(kafka)
-            .create_with_context(LogContext::new("admin"))
-            .map_err(|error| AdminError::Properties(error.to_string()))?;
-        Ok(Admin { client, servers: kafka.bootstrap_servers.clone(), timeout: kafka.request_timeout })
+        let client = client::base(kafka).open(LogContext::new("admin")).map_err(|error| match error {
+            AccessError::Client(why) => AdminError::Properties(why),
+            AccessError::Secret(why) => AdminError::NoSecret(why),
+            AccessError::Token(why) => AdminError::NoToken(why),
+        })?;
+        let principal = Access::of(kafka).principal();
+        Ok(Admin { client, kafka: kafka.clone(), principal, timeout: kafka.request_timeout })
     }
 
     /// The topic as the cluster describes it; `None`: there is no such topic.
@@ -183,6 +211,46 @@ impl Admin {
         let resource = resources.into_iter().next().expect("one answer for one question");
         let resource = resource.map_err(|code| self.refused(action, operation, topic, code))?;
         configs(&resource).map_err(|reason| AdminError::Failed { action, topic: topic.into(), reason })
+    }
+
+    /// Whether a topic of that name may be created, asked without creating it.
+    ///
+    /// # Errors
+    /// No broker.
+    pub fn may_create(&self, topic: &str) -> Result<bool, AdminError> {
+        let asked = NewTopic::new(topic, 1, TopicReplication::Fixed(-1));
+        let answer = block_on(self.client.create_topics([&asked], &self.options().validate_only(true)));
+        let results = answer.map_err(|error| self.failed("create", "Create", topic, &error))?;
+        Ok(!results.iter().any(|result| {
+            let forbidden = |code: &RDKafkaErrorCode| {
+                matches!(
+                    code,
+                    RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed
+                )
+            };
+            result.as_ref().is_err_and(|(_, code)| forbidden(code))
+        }))
+    }
+
+    /// What this client may do with a consumer group.
+    ///
+    /// # Errors
+    /// No broker.
+    pub fn group(&self, group: &str) -> Result<Seen, AdminError> {
+        match group_rights(self.client.inner(), group, self.timeout) {
+            Ok(rights) => Ok(rights.map_or(Seen::Untold, Seen::Rights)),
+            Err(RDKafkaErrorCode::GroupAuthorizationFailed) => Ok(Seen::Hidden),
+            Err(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure) => {
+                Err(self.unreachable())
+            }
+            // Brokers that do not know the question, as the mock cluster.
+            Err(_) => Ok(Seen::Untold),
+        }
+    }
+
+    /// As whom this client comes, for a person.
+    pub fn principal(&self) -> &str {
+        &self.principal
     }
 
     /// Creates a topic unless there is one of that name, and waits until it can be seen.
@@ -274,36 +342,43 @@ impl Admin {
             | RDKafkaErrorCode::BrokerTransportFailure
             | RDKafkaErrorCode::AllBrokersDown => self.unreachable(),
             RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
-                AdminError::Forbidden { action, topic, operation, code }
+                AdminError::Forbidden { principal: self.principal.clone(), action, topic, operation, code }
             }
             code => AdminError::Failed { action, topic, reason: code.to_string() },
         }
     }
 
     fn unreachable(&self) -> AdminError {
-        AdminError::Unreachable { timeout: self.timeout, attempts: attempts(&self.servers) }
+        if let Some(cause) = Access::of(&self.kafka).refusal() {
+            return AdminError::Refused { principal: self.principal.clone(), cause };
+        }
+        AdminError::Unreachable { timeout: self.timeout, attempts: attempts(&self.kafka) }
     }
 }
 
 /// What a plain connection to each server gives: the cause that librdkafka's "timed out" hides.
 /// Takes at most 2 s for each server, and looks at the first three.
-pub fn attempts(servers: &[String]) -> String {
+pub fn attempts(kafka: &Kafka) -> String {
     let mut text = String::new();
-    for server in servers.iter().take(3) {
+    for server in kafka.bootstrap_servers.iter().take(3) {
         let separator = if text.is_empty() { "" } else { ", " };
-        write!(text, "{separator}{server} ({})", attempt(server)).expect("a String takes any text");
+        write!(text, "{separator}{server} ({})", attempt(server, kafka.security))
+            .expect("a String takes any text");
     }
     text
 }
 
-fn attempt(server: &str) -> String {
+fn attempt(server: &str, security: Security) -> String {
     let mut addresses = match server.to_socket_addrs() {
         Ok(addresses) => addresses,
         Err(error) => return format!("the name is not known: {error}"),
     };
     let Some(address) = addresses.next() else { return "the name has no address".into() };
     match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
-        Ok(_) => "takes connections, but does not answer as a Kafka listener without TLS".into(),
+        Ok(_) => format!(
+            "takes connections, but does not answer as a Kafka listener for security = \"{}\"",
+            security.name()
+        ),
         Err(error) => error.kind().to_string(),
     }
 }

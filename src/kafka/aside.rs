@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use pawl_actors::aside::{Ask, Found, Want};
 use pawl_actors::record::Record;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::access::{Live, Plan};
 use super::chunk::Chunk;
 use super::client::LogContext;
 use super::group;
@@ -27,7 +27,7 @@ pub struct AsideParts {
     /// The topic.
     pub topic: String,
     /// Settings of the reading consumer.
-    pub config: ClientConfig,
+    pub config: Plan,
     /// Whether an answer waits until there is a record.
     pub waits: bool,
     /// Which partitions are held.
@@ -37,7 +37,7 @@ pub struct AsideParts {
 /// See the module's documentation.
 pub struct AsideReader {
     parts: AsideParts,
-    consumer: Option<BaseConsumer<LogContext>>,
+    consumer: Option<Live<BaseConsumer<LogContext>>>,
     /// Who waits for records of a partition, and what was read for it.
     open: HashMap<i32, Open>,
     chunk: Chunk,
@@ -137,7 +137,7 @@ impl AsideReader {
 
     fn consumer(&mut self) -> KafkaResult<&BaseConsumer<LogContext>> {
         if self.consumer.is_none() {
-            self.consumer = Some(self.parts.config.create_with_context(LogContext::new("aside"))?);
+            self.consumer = Some(self.parts.config.open(LogContext::new("aside"))?);
         }
         Ok(self.consumer.as_ref().expect("made above"))
     }
@@ -155,7 +155,7 @@ impl AsideReader {
     fn high(&self, partition: i32) -> KafkaResult<i64> {
         let mut config = self.parts.config.clone();
         config.set("isolation.level", "read_uncommitted");
-        let client: BaseConsumer<LogContext> = config.create_with_context(LogContext::new("aside"))?;
+        let client: Live<BaseConsumer<LogContext>> = config.open(LogContext::new("aside"))?;
         let ask = || client.fetch_watermarks(&self.parts.topic, partition, CALL_TIMEOUT);
         let (_, high) = ask().or_else(|_| ask()).or_else(|_| ask())?;
         Ok(high)

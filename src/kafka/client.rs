@@ -9,37 +9,38 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tracing::{debug, info, warn};
 
-use crate::settings::{Kafka, Security};
+use super::access::{self, Access, Plan, is_refusal};
+use crate::settings::Kafka;
 
 /// What every client gets: the user's properties first, then what Pawl itself answers for.
-pub fn base(kafka: &Kafka) -> ClientConfig {
-    let mut config = ClientConfig::new();
+pub fn base(kafka: &Kafka) -> Plan {
+    let mut plan = Plan::new(Access::of(kafka));
     for (name, value) in &kafka.properties {
-        config.set(name, value);
+        plan.set(name, value);
     }
-    config.set("bootstrap.servers", kafka.bootstrap_servers.join(","));
-    config.set("client.id", &kafka.client_id);
-    config.set("security.protocol", protocol(kafka.security));
-    config.set_log_level(log_level());
-    config
+    plan.set("bootstrap.servers", kafka.bootstrap_servers.join(","));
+    plan.set("client.id", &kafka.client_id);
+    plan.log_at(log_level());
+    plan
 }
 
 /// A producer whose writes are acknowledged by all in-sync replicas, neither doubled nor out of
 /// order, and whose keys lie where Java clients put them (librdkafka's default partitioner is not
 /// Java's).
-pub fn producer(kafka: &Kafka) -> ClientConfig {
+pub fn producer(kafka: &Kafka) -> Plan {
     let mut config = base(kafka);
     config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
     config
 }
 
 /// A consumer of committed records that commits nothing by itself.
-pub fn consumer(kafka: &Kafka, group: &str) -> ClientConfig {
+pub fn consumer(kafka: &Kafka, group: &str) -> Plan {
     let mut config = base(kafka);
     config
         .set("group.id", group)
@@ -52,7 +53,7 @@ pub fn consumer(kafka: &Kafka, group: &str) -> ClientConfig {
 
 /// A consumer of committed records by hand-made assignment, which tells when it has reached the end
 /// of a partition. librdkafka demands a group id all the same; this one is never joined.
-pub fn reader(kafka: &Kafka) -> ClientConfig {
+pub fn reader(kafka: &Kafka) -> Plan {
     let mut config = consumer(kafka, "pawl-reader");
     config.set("enable.partition.eof", "true");
     session(&mut config, kafka);
@@ -61,22 +62,16 @@ pub fn reader(kafka: &Kafka) -> ClientConfig {
 
 /// The session of a member of a classic group. librdkafka holds max.poll.interval.ms, which a user may
 /// set, against it even where no group is joined.
-pub fn session(config: &mut ClientConfig, kafka: &Kafka) {
+pub fn session(config: &mut Plan, kafka: &Kafka) {
     config.set("session.timeout.ms", kafka.session_timeout.as_millis().to_string());
 }
 
 /// Sets what only makes a client faster or smaller, where the user's properties do not say otherwise.
-pub fn tune(config: &mut ClientConfig, kafka: &Kafka, tuning: &[(&str, &str)]) {
+pub fn tune(config: &mut Plan, kafka: &Kafka, tuning: &[(&str, &str)]) {
     for (name, value) in tuning {
         if !kafka.properties.contains_key(*name) {
             config.set(*name, *value);
         }
-    }
-}
-
-fn protocol(security: Security) -> &'static str {
-    match security {
-        Security::Plaintext => "plaintext",
     }
 }
 
@@ -142,6 +137,8 @@ impl ClientContext for LogContext {
         }
         // One kind for each code: a second problem is not hidden by the first.
         let kind = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| format!("{code:?}"));
+        let refused = error.rdkafka_error_code().is_some_and(is_refusal);
+        let reason = if refused { &access::note_refusal(reason) } else { reason };
         if let Some(suppressed) = self.admit(&kind) {
             warn!(target: "librdkafka", client, %error, suppressed, "{reason}");
         }
@@ -149,6 +146,12 @@ impl ClientContext for LogContext {
 }
 
 impl ConsumerContext for LogContext {}
+
+impl ProducerContext for LogContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
 
 /// At most one line of a kind in each window.
 #[derive(Debug, Default)]
@@ -199,7 +202,7 @@ mod tests {
         for config in [producer(&kafka()), consumer(&kafka(), "g"), reader(&kafka())] {
             assert_eq!(config.get("socket.keepalive.enable"), Some("true"));
             assert_eq!(config.get("bootstrap.servers"), Some("a:9092,b:9092"));
-            config.create_native_config().expect("librdkafka knows every property");
+            config.check().expect("librdkafka knows every property");
         }
     }
 

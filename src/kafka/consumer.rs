@@ -18,6 +18,7 @@ use pawl_actors::record::{NextOffset, Partition};
 use pawl_actors::stats::{HandlerStats, PartitionStats};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use super::access::Live;
 use super::chunk::Chunk;
 use super::held::Held;
 use super::intake_bounds::IntakeBounds;
@@ -75,7 +76,7 @@ pub struct IntakeParts {
     /// Input topic.
     pub topic: String,
     /// The consumer; polled by nobody else.
-    pub consumer: Arc<BaseConsumer<IntakeContext>>,
+    pub consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
     /// Kept here, read by writer and owner.
     pub held: Arc<Held>,
     /// What others observe.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use pawl_actors::record::{Millis, Partition};
 use pawl_actors::stats::PartitionStats;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::access::{Live, Plan};
 use super::client::LogContext;
 use super::consumer::Assigned;
 use super::held::{ASK_EVERY, Held};
@@ -26,9 +26,9 @@ pub struct Ends {
     /// Input topic.
     pub topic: String,
     /// The handler's consumer, which reads committed records.
-    pub consumer: Arc<BaseConsumer<IntakeContext>>,
+    pub consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
     /// Settings of a consumer of a group that is never joined.
-    pub config: ClientConfig,
+    pub config: Plan,
 }
 
 impl Ends {
@@ -107,7 +107,7 @@ impl Ends {
     fn high(&self, partition: Partition) -> Result<i64, KafkaError> {
         let mut config = self.config.clone();
         config.set("isolation.level", "read_uncommitted");
-        let client: BaseConsumer<LogContext> = config.create_with_context(LogContext::new("ends"))?;
+        let client: Live<BaseConsumer<LogContext>> = config.open(LogContext::new("ends"))?;
         Ok(client.fetch_watermarks(&self.topic, partition.0, CALL_TIMEOUT)?.1)
     }
 }

@@ -1,5 +1,7 @@
 //! Everything that speaks with Kafka.
+pub mod access;
 pub mod admin;
+pub mod admin_request;
 pub mod aside;
 mod attempt;
 pub mod chunk;
@@ -10,6 +12,7 @@ pub mod consumer;
 mod delivery;
 pub mod ends;
 pub mod group;
+pub mod group_rights;
 pub mod headers;
 pub mod held;
 pub mod intake_bounds;
@@ -21,5 +24,6 @@ mod taking;
 pub mod topic_id;
 pub mod topic_reader;
 mod transaction;
+pub mod transactional_id;
 pub mod wire;
 pub mod writer;

@@ -18,6 +18,7 @@ use pawl_actors::supervisor::{Own, SupervisorActor};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
+use super::access::Live;
 use super::claim::{ClaimJob, ClaimRequest, Claimed};
 use super::consumer::{Assigned, Command};
 use super::ends::Ends;
@@ -52,7 +53,7 @@ pub struct OwnerParts {
     /// Tells where partitions end.
     pub ends: Ends,
     /// The handler's consumer, for questions about positions.
-    pub consumer: Arc<BaseConsumer<IntakeContext>>,
+    pub consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
     /// Which partitions are held.
     pub held: Arc<Held>,
     /// What others observe.

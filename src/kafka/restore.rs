@@ -9,12 +9,12 @@ use pawl_actors::epoch::AssignmentEpoch;
 use pawl_actors::ledger::{CLAIM_KEY, ClaimRow};
 use pawl_actors::record::Partition;
 use pawl_actors::stats::PartitionStats;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::access::{Live, Plan};
 use super::client::LogContext;
 use super::group;
 use super::held::Held;
@@ -37,7 +37,7 @@ pub struct Target {
 /// Reads a handler's changelog.
 pub struct Restore {
     /// Settings of the reading consumer.
-    pub config: ClientConfig,
+    pub config: Plan,
     /// The changelog topic.
     pub changelog: String,
     /// A view older than this may have missed removals that compaction has forgotten since.
@@ -101,10 +101,8 @@ impl Restore {
         if targets.is_empty() {
             return Ok(());
         }
-        let consumer: BaseConsumer<LogContext> = self
-            .config
-            .create_with_context(LogContext::new("changelog"))
-            .map_err(|error| error.to_string())?;
+        let consumer: Live<BaseConsumer<LogContext>> =
+            self.config.open(LogContext::new("changelog")).map_err(|error| error.to_string())?;
         let mut tally = Tally { records: 0, bytes: 0, began: Instant::now() };
         let mut left = targets.to_vec();
         while !left.is_empty() {

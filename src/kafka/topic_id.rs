@@ -4,13 +4,16 @@
 //! belong to the id. rust-rdkafka 0.39 has no interface for it, so this file calls rdkafka-sys.
 //! Deliberately absent: everything that rust-rdkafka can do itself (see `admin`).
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString};
 use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys as sys;
+
+use super::admin_request::{self, Event, Options, Queue, any_broker, check};
+use crate::rights::Right;
 
 /// A topic as the broker describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,21 +28,6 @@ pub struct TopicDescription {
     /// What this client may do with it; `None` where the broker does not tell, as one without an
     /// authorizer.
     pub rights: Option<Vec<Right>>,
-}
-
-/// An operation on a topic that an ACL can allow. Those that Pawl never needs are `Other`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Right {
-    /// Read records.
-    Read,
-    /// Write records.
-    Write,
-    /// See that it exists.
-    Describe,
-    /// See its settings.
-    DescribeConfigs,
-    /// Any other.
-    Other,
 }
 
 /// Why a topic could not be described.
@@ -98,7 +86,7 @@ pub fn describe_topic<C: ClientContext>(
     };
     let name = CString::new(topic).map_err(|_| DescribeError::Name(topic.to_owned()))?;
     let event = request(client, &name, timeout).map_err(refused)?.ok_or_else(timed_out)?;
-    event.read().map_err(refused)
+    read(&event).map_err(refused)
 }
 
 /// Sends the request and waits for its answer; `None`: none came in time.
@@ -110,7 +98,8 @@ fn request<C: ClientContext>(
     let start = Instant::now();
     let broker = any_broker(client, timeout)?;
     let timeout = timeout.saturating_sub(start.elapsed());
-    let options = Options::new(client, broker, timeout)?;
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    let options = Options::new(client, operation, Some(broker), timeout)?;
     let queue = Queue::new(client);
     let topics = Topics::new(name);
     // SAFETY: client, collection, options and queue are alive; librdkafka copies the names and
@@ -119,109 +108,11 @@ fn request<C: ClientContext>(
         sys::rd_kafka_DescribeTopics(
             client.native_ptr(),
             topics.0.as_ptr(),
-            options.0.as_ptr(),
-            queue.0.as_ptr(),
+            options.as_ptr(),
+            queue.as_ptr(),
         );
     }
-    // A little longer than the request's own time-out, so that its error is what is seen.
-    let wait = millis(timeout).saturating_add(500);
-    // SAFETY: the queue is alive; the event belongs to the caller, who destroys it.
-    let event = unsafe { sys::rd_kafka_queue_poll(queue.0.as_ptr(), wait) };
-    Ok(NonNull::new(event).map(Event))
-}
-
-/// A broker that answers. By itself librdkafka would ask the controller, which no cluster needs for
-/// this and the mock cluster does not have: the request would wait in vain.
-fn any_broker<C: ClientContext>(
-    client: &Client<C>,
-    timeout: Duration,
-) -> Result<i32, sys::rd_kafka_resp_err_t> {
-    let mut metadata = ptr::null();
-    // SAFETY: the client is alive; without topics only the brokers are asked for; on success
-    // `metadata` is owned here, its array of brokers holds `broker_cnt` elements, and it is
-    // destroyed once, after the last use.
-    unsafe {
-        check(sys::rd_kafka_metadata(
-            client.native_ptr(),
-            0,
-            ptr::null_mut(),
-            &mut metadata,
-            millis(timeout),
-        ))?;
-        let count = usize::try_from((*metadata).broker_cnt).unwrap_or(0);
-        let first = (count > 0).then(|| (*(*metadata).brokers).id);
-        sys::rd_kafka_metadata_destroy(metadata);
-        first.ok_or(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TRANSPORT)
-    }
-}
-
-fn millis(timeout: Duration) -> i32 {
-    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
-}
-
-fn check(code: sys::rd_kafka_resp_err_t) -> Result<(), sys::rd_kafka_resp_err_t> {
-    match code {
-        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-        code => Err(code),
-    }
-}
-
-struct Options(NonNull<sys::rd_kafka_AdminOptions_t>);
-
-impl Options {
-    fn new<C: ClientContext>(
-        client: &Client<C>,
-        broker: i32,
-        timeout: Duration,
-    ) -> Result<Options, sys::rd_kafka_resp_err_t> {
-        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-        // SAFETY: the client is alive; the result is owned here.
-        let options = unsafe { sys::rd_kafka_AdminOptions_new(client.native_ptr(), operation) };
-        let options = Options(NonNull::new(options).expect("librdkafka knows this operation"));
-        let mut text: [c_char; 256] = [0; 256];
-        // SAFETY: the options are alive, and the error text is written within the given size.
-        unsafe {
-            check(sys::rd_kafka_AdminOptions_set_request_timeout(
-                options.0.as_ptr(),
-                millis(timeout),
-                text.as_mut_ptr(),
-                text.len(),
-            ))?;
-            check(sys::rd_kafka_AdminOptions_set_broker(
-                options.0.as_ptr(),
-                broker,
-                text.as_mut_ptr(),
-                text.len(),
-            ))?;
-            let error = sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0.as_ptr(), 1);
-            assert!(error.is_null(), "DescribeTopics takes this option");
-        }
-        Ok(options)
-    }
-}
-
-impl Drop for Options {
-    fn drop(&mut self) {
-        // SAFETY: owned, and destroyed once.
-        unsafe { sys::rd_kafka_AdminOptions_destroy(self.0.as_ptr()) }
-    }
-}
-
-struct Queue(NonNull<sys::rd_kafka_queue_t>);
-
-impl Queue {
-    fn new<C: ClientContext>(client: &Client<C>) -> Queue {
-        // SAFETY: the client is alive; the result is owned here.
-        let queue = unsafe { sys::rd_kafka_queue_new(client.native_ptr()) };
-        Queue(NonNull::new(queue).expect("librdkafka always makes a queue"))
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        // SAFETY: owned, and destroyed once; a late answer is dropped with it.
-        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) }
-    }
+    Ok(queue.wait(timeout))
 }
 
 struct Topics(NonNull<sys::rd_kafka_TopicCollection_t>);
@@ -242,28 +133,17 @@ impl Drop for Topics {
     }
 }
 
-struct Event(NonNull<sys::rd_kafka_event_t>);
-
-impl Event {
-    fn read(&self) -> Result<TopicDescription, sys::rd_kafka_resp_err_t> {
-        let mut count = 0;
-        // SAFETY: the event is alive while `self` is, and all that it gives lives as long; a
-        // result of another kind than DescribeTopics would be null, which is asserted.
-        unsafe {
-            check(sys::rd_kafka_event_error(self.0.as_ptr()))?;
-            let result = sys::rd_kafka_event_DescribeTopics_result(self.0.as_ptr());
-            assert!(!result.is_null(), "this queue only serves DescribeTopics");
-            let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-            assert!(count == 1 && !topics.is_null(), "one topic was asked for");
-            describe(*topics)
-        }
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: owned, and destroyed once.
-        unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) }
+fn read(event: &Event) -> Result<TopicDescription, sys::rd_kafka_resp_err_t> {
+    let mut count = 0;
+    // SAFETY: the event is alive, and all that it gives lives as long; a result of another kind than
+    // DescribeTopics would be null, which is asserted.
+    unsafe {
+        check(sys::rd_kafka_event_error(event.as_ptr()))?;
+        let result = sys::rd_kafka_event_DescribeTopics_result(event.as_ptr());
+        assert!(!result.is_null(), "this queue only serves DescribeTopics");
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        assert!(count == 1 && !topics.is_null(), "one topic was asked for");
+        describe(*topics)
     }
 }
 
@@ -312,24 +192,12 @@ fn base64url(text: &str) -> String {
 /// # Safety
 /// `topic` points to a live description.
 unsafe fn rights(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<Vec<Right>> {
-    use sys::rd_kafka_AclOperation_t as Operation;
     let mut count = 0;
     // SAFETY: as the caller promises; the array has `count` elements and lives with the topic.
-    let operations = unsafe {
+    unsafe {
         let first = sys::rd_kafka_TopicDescription_authorized_operations(topic, &mut count);
-        if first.is_null() {
-            return None;
-        }
-        std::slice::from_raw_parts(first, count)
-    };
-    let right = |operation: &Operation| match operation {
-        Operation::RD_KAFKA_ACL_OPERATION_READ => Right::Read,
-        Operation::RD_KAFKA_ACL_OPERATION_WRITE => Right::Write,
-        Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE => Right::Describe,
-        Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS => Right::DescribeConfigs,
-        _ => Right::Other,
-    };
-    Some(operations.iter().map(right).collect())
+        admin_request::rights(first, count)
+    }
 }
 
 #[cfg(test)]

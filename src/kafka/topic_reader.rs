@@ -15,6 +15,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::access::Live;
 use super::admin;
 use super::client::{self, LogContext};
 use crate::settings::Kafka;
@@ -192,19 +193,19 @@ impl TopicReader {
         consumer.pause(&list).map_err(|error| self.failed(&error))
     }
 
-    fn consumer(&self, isolation: &str) -> Result<BaseConsumer<LogContext>, ReadError> {
+    fn consumer(&self, isolation: &str) -> Result<Live<BaseConsumer<LogContext>>, ReadError> {
         let mut config = client::reader(&self.kafka);
         client::tune(&mut config, &self.kafka, &TUNING);
         config
             // An offset that retention removed: go on with the first record there is.
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", isolation)
-            .create_with_context(LogContext::new(self.client))
-            .map_err(|error| self.failed(&error))
+            .open(LogContext::new(self.client))
+            .map_err(|error| self.failed(&error.into()))
     }
 
     fn timed_out(&self) -> ReadError {
-        let attempts = admin::attempts(&self.kafka.bootstrap_servers);
+        let attempts = admin::attempts(&self.kafka);
         ReadError::TimedOut { topic: self.topic.clone(), timeout: self.kafka.request_timeout, attempts }
     }
 

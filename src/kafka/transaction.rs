@@ -9,12 +9,12 @@ use bytes::Bytes;
 use pawl_actors::effects::Emit;
 use pawl_actors::epoch::PartitionEpoch;
 use pawl_actors::ledger::Row;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::access::{Live, Plan};
 use super::attempt::{self, AttemptError, refused_offsets, refused_record};
 use super::commit_metadata::CommitMetadata;
 use super::delivery::{Acks, Delivered, DeliveryContext, Refused, Tag, Undelivered, is_purged};
@@ -55,7 +55,7 @@ impl Commit<'_> {
 
 /// A producer, transactional or not, and the count of its acknowledgements.
 pub struct Session {
-    producer: ThreadedProducer<DeliveryContext>,
+    producer: Live<ThreadedProducer<DeliveryContext>>,
     acks: Arc<Acks>,
     transactional: bool,
     ack_timeout: Duration,
@@ -69,14 +69,10 @@ impl Session {
     ///
     /// # Errors
     /// When the settings are refused or the coordinator does not answer in time.
-    pub fn open(
-        config: &ClientConfig,
-        transactional: bool,
-        ack_timeout: Duration,
-    ) -> Result<Self, KafkaError> {
+    pub fn open(config: &Plan, transactional: bool, ack_timeout: Duration) -> Result<Self, KafkaError> {
         let acks = Arc::new(Acks::default());
-        let producer: ThreadedProducer<DeliveryContext> =
-            config.create_with_context(DeliveryContext::new(acks.clone()))?;
+        let producer: Live<ThreadedProducer<DeliveryContext>> =
+            config.open(DeliveryContext::new(acks.clone()))?;
         if transactional {
             producer.init_transactions(CALL_TIMEOUT)?;
         }
@@ -213,7 +209,9 @@ impl Session {
         // knows it from a heartbeat, and tells it by a callback only while it is in no rebalance.
         let membership = membership
             .ok_or_else(|| AttemptError::Fenced("this instance is no member of its group any more".into()))?;
-        let Err(refusal) = membership.add_offsets(&self.producer, &list, CALL_TIMEOUT) else { return Ok(()) };
+        let Err(refusal) = membership.add_offsets(&*self.producer, &list, CALL_TIMEOUT) else {
+            return Ok(());
+        };
         let text = format!("adding offsets to the transaction: {refusal}");
         Err(match refusal.code {
             _ if refusal.fatal => self.gone(text),
@@ -266,7 +264,7 @@ impl Session {
         let mut code = refused.code;
         // A record that is told to be invalid may be so for its time stamp: only the transaction knows.
         if self.transactional && code == RDKafkaErrorCode::InvalidRecord {
-            let cause = group::transaction_error(&self.producer, PURGE_TIMEOUT).map(|cause| cause.code);
+            let cause = group::transaction_error(&*self.producer, PURGE_TIMEOUT).map(|cause| cause.code);
             code = cause.filter(|cause| *cause == RDKafkaErrorCode::InvalidTimestamp).unwrap_or(code);
         }
         self.or_gone(attempt::refused(refused, code))
@@ -277,7 +275,7 @@ impl Session {
         if let Some(refused) = self.acks.refused_for_itself() {
             return self.refused(&refused);
         }
-        match group::transaction_error(&self.producer, PURGE_TIMEOUT) {
+        match group::transaction_error(&*self.producer, PURGE_TIMEOUT) {
             Some(cause) if attempt::is_of_a_record(cause.code) => match self.reported_refusal() {
                 Some(refused) => self.or_gone(attempt::refused(&refused, cause.code)),
                 None => self.judged(cause.code, cause.to_string(), "the topic"),

@@ -11,10 +11,10 @@ use pawl_actors::clock;
 use pawl_actors::epoch::PartitionEpoch;
 use pawl_actors::ledger::ClaimRow;
 use pawl_actors::record::Partition;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 
+use super::access::{Live, Plan};
 use super::attempt::AttemptError;
 use super::claim::{ClaimRequest, Claimed};
 use super::commit_metadata::CommitMetadata;
@@ -126,13 +126,13 @@ pub struct KafkaWire {
     /// This instance's name, written into claims.
     pub instance: String,
     /// The settings of its producers: two for transactions, else one.
-    pub producers: Vec<ClientConfig>,
+    pub producers: Vec<Plan>,
     /// Whether epochs are transactions.
     pub transactional: bool,
     /// How long all acknowledgements of an epoch may take.
     pub ack_timeout: Duration,
     /// The handler's consumer: its group metadata fences every commit.
-    pub consumer: Arc<BaseConsumer<IntakeContext>>,
+    pub consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
     /// Which partitions may still be written for.
     pub held: Arc<Held>,
     /// The producers as they are now.
@@ -167,8 +167,8 @@ impl Sessions {
     /// Closes what is open and opens one for each of these settings, all at the same time.
     fn open(
         &mut self,
-        configs: &[ClientConfig],
-        open: impl Fn(&ClientConfig) -> Result<Session, KafkaError> + Sync,
+        configs: &[Plan],
+        open: impl Fn(&Plan) -> Result<Session, KafkaError> + Sync,
     ) -> Result<(), KafkaError> {
         self.all.clear();
         let opened: Vec<_> = std::thread::scope(|scope| {
@@ -194,7 +194,7 @@ impl Sessions {
 impl Wire for KafkaWire {
     fn open(&mut self) -> Result<(), OpenError> {
         let (transactional, ack_timeout) = (self.transactional, self.ack_timeout);
-        let open = |config: &ClientConfig| Session::open(config, transactional, ack_timeout);
+        let open = |config: &Plan| Session::open(config, transactional, ack_timeout);
         Ok(self.sessions.open(&self.producers, open)?)
     }
 

@@ -1,8 +1,8 @@
 //! How the clients of a handler's pipeline are tuned, beside what all clients of Pawl have in common.
 
-use rdkafka::ClientConfig;
-
+use crate::kafka::access::Plan;
 use crate::kafka::client;
+use crate::rights::transactional_id_prefix;
 use crate::settings::{Assignor, GroupProtocol, Guarantee, HandlerSettings, Membership, Settings};
 
 /// librdkafka's default lets a fast consumer wait for up to a second.
@@ -12,12 +12,7 @@ const FETCH_AGAIN: (&str, &str) = ("fetch.queue.backoff.ms", "5");
 const FETCHED_AHEAD_KIB: [u64; 2] = [1 << 10, 32 << 10];
 
 /// The consumer of a handler's input.
-pub fn consumer_config(
-    settings: &Settings,
-    handler: &HandlerSettings,
-    group: &str,
-    instance: &str,
-) -> ClientConfig {
+pub fn consumer_config(settings: &Settings, handler: &HandlerSettings, group: &str, instance: &str) -> Plan {
     let mut config = client::consumer(&settings.kafka, group);
     membership(&mut config, settings, &handler.membership, instance);
     // No more than the intake takes: what is fetched ahead costs memory, and a pause throws it away.
@@ -38,7 +33,7 @@ pub fn consumer_config(
     config
 }
 
-fn membership(config: &mut ClientConfig, settings: &Settings, membership: &Membership, instance: &str) {
+fn membership(config: &mut Plan, settings: &Settings, membership: &Membership, instance: &str) {
     let range = membership.assignor == Assignor::Range;
     match membership.protocol {
         GroupProtocol::Classic => {
@@ -59,7 +54,7 @@ fn membership(config: &mut ClientConfig, settings: &Settings, membership: &Membe
 }
 
 /// The reader of a handler's changelog.
-pub fn restore_config(settings: &Settings, group: &str) -> ClientConfig {
+pub fn restore_config(settings: &Settings, group: &str) -> Plan {
     let mut config = client::consumer(&settings.kafka, group);
     client::session(&mut config, &settings.kafka);
     config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
@@ -69,7 +64,7 @@ pub fn restore_config(settings: &Settings, group: &str) -> ClientConfig {
 }
 
 /// The readers of a handler's commands and dead letters. They read little, and seldom.
-pub fn aside_config(settings: &Settings, group: &str) -> ClientConfig {
+pub fn aside_config(settings: &Settings, group: &str) -> Plan {
     let mut config = client::consumer(&settings.kafka, group);
     client::session(&mut config, &settings.kafka);
     // What retention has removed is passed over.
@@ -95,7 +90,7 @@ pub fn producer_configs(
     group: &str,
     instance: &str,
     max_batch_bytes: u64,
-) -> Vec<ClientConfig> {
+) -> Vec<Plan> {
     let plain = |linger: &str| {
         let mut config = client::producer(&settings.kafka);
         let tuning = [
@@ -117,7 +112,7 @@ pub fn producer_configs(
         return vec![plain("20")];
     }
     let transactional = |number: usize| {
-        let id = format!("{}{group}.{instance}.{number}", settings.kafka.transactional_id_prefix);
+        let id = format!("{}{instance}.{number}", transactional_id_prefix(&settings.kafka, group));
         // Nothing is sent before the coordinator knows of the partitions, so more gains nothing.
         let mut config = plain("1");
         // A coordinator that is not done with the last transaction but one is asked again.

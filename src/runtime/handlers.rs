@@ -14,6 +14,7 @@ use super::pipeline::{Blueprint, OnHalt, Pipeline};
 use super::topics::TopicFacts;
 use crate::commands::topics::TopicsError;
 use crate::handlers::Registry;
+use crate::kafka::access::Access;
 use crate::kafka::admin::AdminError;
 use crate::observed::HandlerView;
 use crate::settings::Settings;
@@ -34,6 +35,9 @@ pub struct Halt {
     life: u32,
     reason: String,
 }
+
+/// How long to wait before the next look for a token that could not be fetched.
+const TOKEN_PAUSE: Duration = Duration::from_secs(2);
 
 /// See the module's documentation.
 pub struct Handlers<'a> {
@@ -132,8 +136,37 @@ impl<'a> Handlers<'a> {
             one.after_refusal(halt.reason).await?;
         }
         one.blueprint.view.stats.restarts.note(restart);
+        self.begin_anew(halt.handler).await
+    }
+
+    /// Certificates or keys have changed. Clients keep to those that they were opened with, so each handler
+    /// drains and is begun anew, one after the other; unless brokers refuse the new ones.
+    ///
+    /// # Errors
+    /// When a handler cannot be drained in time, or not begun.
+    pub async fn reconnect(&mut self, access: &Arc<Access>) -> Result<(), RunError> {
+        let asked = access.clone();
+        let refusal =
+            tokio::task::spawn_blocking(move || asked.refusal()).await.map_err(anyhow::Error::from)?;
+        if let Some(why) = refusal {
+            tracing::error!(
+                "the new certificates or keys for Kafka are not used, for brokers refuse them: {why}; connections that are \
+                 open go on with the old ones; write the files anew"
+            );
+            return Ok(());
+        }
+        for handler in 0..self.running.len() {
+            let name = self.running[handler].blueprint.name;
+            tracing::info!(handler = name, "drains, and connects anew with the new certificates or keys");
+            self.begin_anew(handler).await?;
+        }
+        Ok(())
+    }
+
+    async fn begin_anew(&mut self, handler: usize) -> Result<(), RunError> {
+        let one = &mut self.running[handler];
         one.life += 1;
-        one.blueprint.on_halt = on_halt(&self.tell_halt, halt.handler, one.life);
+        one.blueprint.on_halt = on_halt(&self.tell_halt, handler, one.life);
         stop_all(one.pipeline.take(), self.deadline).await?;
         one.pipeline = Some(Pipeline::start(&one.blueprint).await?);
         Ok(())
@@ -201,6 +234,11 @@ async fn topic_facts(settings: &Settings, name: &str) -> Result<TopicFacts, RunE
                 | AdminError::NotVisible { .. }),
             )) => {
                 tracing::warn!(handler = name, "{error}; trying again");
+            }
+            Err(TopicsError::Admin(error @ AdminError::NoToken(_))) => {
+                tracing::warn!(handler = name, "{error}; waiting for one");
+                // Nobody was asked who could be slow to answer.
+                tokio::time::sleep(TOKEN_PAUSE).await;
             }
             Err(error) => return Err(error.into()),
         }

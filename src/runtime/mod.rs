@@ -20,6 +20,7 @@ use self::handlers::Handlers;
 use crate::admin;
 use crate::commands::topics::TopicsError;
 use crate::handlers::{BuildError, Registry};
+use crate::kafka::access::Access;
 use crate::observed::HandlerView;
 use crate::settings::{Settings, SettingsError};
 
@@ -93,18 +94,22 @@ async fn run_here(
         actix::spawn(admin::serve(listener, views.clone(), stalled_after, std::future::pending()));
     }
     actix::spawn(clock_watch::watch());
+    // Held from the start: without a holder each question would begin to fetch a token of its own.
+    let access = Access::of(&settings.kafka);
     tokio::pin!(stop);
     let mut handlers = tokio::select! {
         handlers = Handlers::start(settings, registry, &instance, &views, tell_halt) => handlers?,
         () = &mut stop => return Ok(()),
     };
     started(Running { handlers: views });
+    let mut certificates = access.certificates();
     let ended = loop {
-        let halt = tokio::select! {
+        let done = tokio::select! {
             () = &mut stop => break Ok(()),
-            halt = halted.recv() => halt.expect("the handlers hold a sender"),
+            halt = halted.recv() => handlers.halted(halt.expect("the handlers hold a sender")).await,
+            _ = certificates.changed() => handlers.reconnect(&access).await,
         };
-        if let Err(error) = handlers.halted(halt).await {
+        if let Err(error) = done {
             break Err(error);
         }
     };

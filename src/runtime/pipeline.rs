@@ -18,6 +18,7 @@ use tokio::sync::RwLock;
 
 use super::clients;
 use super::topics::TopicFacts;
+use crate::kafka::access::Live;
 use crate::kafka::aside::{AsideParts, AsideReader};
 use crate::kafka::consumer::{Assigned, Command, Intake, IntakeParts};
 use crate::kafka::ends::Ends;
@@ -102,7 +103,7 @@ impl Pipeline {
             &blueprint.view.group,
             blueprint.instance,
         );
-        let consumer: Arc<BaseConsumer<IntakeContext>> = Arc::new(config.create_with_context(context)?);
+        let consumer: Arc<Live<BaseConsumer<IntakeContext>>> = Arc::new(config.open(context)?);
         let joints = Joints { consumer, held, store, writer, intake };
 
         let writing = Writer::new(blueprint.writer(&joints));
@@ -161,7 +162,7 @@ type AsideSink = Box<dyn Fn(Want) + Send>;
 
 /// What joins a pipeline's threads.
 struct Joints {
-    consumer: Arc<BaseConsumer<IntakeContext>>,
+    consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
     held: Arc<Held>,
     store: Arc<LocalView>,
     writer: Sender<Job>,

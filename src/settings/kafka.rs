@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::security::{MskIam, Oauth, Sasl, Security, Tls};
 use super::{duration, secret};
 
 /// The connection to the Kafka cluster, shared by all handlers.
@@ -19,6 +20,20 @@ pub struct Kafka {
     pub bootstrap_servers: Vec<String>,
     /// How connections are secured. Default: plaintext.
     pub security: Security,
+    /// Encryption, for every security but plaintext.
+    pub tls: Tls,
+    /// Name and password, for security = "scram" and "plain".
+    pub sasl: Sasl,
+    /// Credentials at an identity provider, for security = "oauth".
+    pub oauth: Oauth,
+    /// The AWS identity, for security = "msk-iam".
+    pub msk_iam: MskIam,
+    /// How often the files that hold passwords, certificates and keys are looked at for changes. A new
+    /// password is used from then on; for new certificates each handler drains and connects anew.
+    /// Bounds: 1s to 1h. Default: 10s.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub reload_interval: Duration,
     /// The name by which brokers know this client in their logs and quotas. Default: pawl.
     pub client_id: String,
     /// What every transactional id begins with; the rest is "group.instance.number". An ACL can name this
@@ -53,20 +68,16 @@ pub struct Kafka {
     pub properties: BTreeMap<String, String>,
 }
 
-/// How connections to the brokers are secured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Security {
-    /// Neither encrypted nor authenticated.
-    #[default]
-    Plaintext,
-}
-
 impl Default for Kafka {
     fn default() -> Self {
         Kafka {
             bootstrap_servers: Vec::new(),
             security: Security::Plaintext,
+            tls: Tls::default(),
+            sasl: Sasl::default(),
+            oauth: Oauth::default(),
+            msk_iam: MskIam::default(),
+            reload_interval: Duration::from_secs(10),
             client_id: "pawl".into(),
             transactional_id_prefix: "pawl-".into(),
             session_timeout: Duration::from_secs(10),
@@ -83,6 +94,11 @@ impl fmt::Debug for Kafka {
         f.debug_struct("Kafka")
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("security", &self.security)
+            .field("tls", &self.tls)
+            .field("sasl", &self.sasl)
+            .field("oauth", &self.oauth)
+            .field("msk_iam", &self.msk_iam)
+            .field("reload_interval", &self.reload_interval)
             .field("client_id", &self.client_id)
             .field("transactional_id_prefix", &self.transactional_id_prefix)
             .field("session_timeout", &self.session_timeout)
@@ -116,11 +132,27 @@ fn properties_schema(_: &mut SchemaGenerator) -> Schema {
 
 /// Properties that Pawl sets itself, each with what to do instead. A promise of Pawl rests on every
 /// one of them (names: librdkafka's CONFIGURATION.md).
-const OWNED: [(&str, &str); 33] = [
+const OWNED: [(&str, &str); 49] = [
     ("bootstrap.servers", "set kafka.bootstrap_servers"),
     ("metadata.broker.list", "set kafka.bootstrap_servers"),
     ("security.protocol", "set kafka.security"),
     ("client.id", "set kafka.client_id"),
+    ("ssl.ca.location", "set kafka.tls.ca_file"),
+    ("ssl.certificate.location", "set kafka.tls.certificate_file"),
+    ("ssl.key.location", "set kafka.tls.key_file"),
+    ("ssl.key.password", "set PAWL__KAFKA__TLS__KEY_PASSWORD"),
+    ("ssl.endpoint.identification.algorithm", "set kafka.tls.verify_host"),
+    ("enable.ssl.certificate.verification", "name the brokers' authority in kafka.tls.ca_file"),
+    ("sasl.mechanism", "set kafka.security"),
+    ("sasl.mechanisms", "set kafka.security"),
+    ("sasl.username", "set kafka.sasl.username"),
+    ("sasl.password", "set kafka.sasl.password_file"),
+    ("sasl.oauthbearer.config", "set kafka.oauth"),
+    ("sasl.oauthbearer.method", "set kafka.oauth"),
+    ("sasl.oauthbearer.client.id", "set kafka.oauth.client_id"),
+    ("sasl.oauthbearer.client.secret", "set kafka.oauth.client_secret_file"),
+    ("sasl.oauthbearer.token.endpoint.url", "set kafka.oauth.token_endpoint"),
+    ("enable.sasl.oauthbearer.unsecure.jwt", "set kafka.oauth"),
     ("session.timeout.ms", "set kafka.session_timeout"),
     ("transaction.timeout.ms", "set kafka.transaction_timeout"),
     ("request.timeout.ms", "set kafka.request_timeout"),

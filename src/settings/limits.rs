@@ -128,6 +128,9 @@ fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
         ),
         (KeyPath::of(&["kafka", "request_timeout"]), Time([kafka.request_timeout, SECOND, 5 * MINUTE])),
         (KeyPath::of(&["kafka", "replication_factor"]), Whole([kafka.replication_factor.into(), -1, 100])),
+        (KeyPath::of(&["kafka", "reload_interval"]), Time([kafka.reload_interval, SECOND, HOUR])),
+        (KeyPath::of(&["kafka", "oauth", "timeout"]), Time([kafka.oauth.timeout, SECOND, MINUTE])),
+        (KeyPath::of(&["kafka", "msk_iam", "timeout"]), Time([kafka.msk_iam.timeout, SECOND, MINUTE])),
         (
             KeyPath::of(&["store", "checkpoint_interval"]),
             Time([store.checkpoint_interval, 100 * MILLI, 10 * MINUTE]),

@@ -21,6 +21,7 @@ mod process;
 mod retry;
 mod schema;
 mod secret;
+mod security;
 mod selector;
 mod shape;
 #[cfg(test)]
@@ -43,11 +44,12 @@ pub use handler::{
     Assignor, DeadLetter, Forward, GroupProtocol, Guarantee, HandlerSettings, Http, Intake, Membership,
     Program, Start, Then,
 };
-pub use kafka::{Kafka, Security};
+pub use kafka::Kafka;
 pub use problem::{Place, Problem, SettingsError};
 pub use process::{Admin, Engine, Log, LogFormat, Shutdown, Store};
 pub use retry::{Retry, RetryClass, RetryOn};
 pub use schema::json_schema;
+pub use security::{MskIam, Oauth, Sasl, ScramMechanism, Security, Tls};
 pub use waiting::{Breaker, Careful, Gap, GapThen, Overflow, Parking, Replay, Supervision};
 
 use document::{Data, Node};

@@ -1,5 +1,10 @@
 //! What must not be printed: which names and lines may hold a secret.
 
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// The title by which the schema marks a secret, so that the reader of the file refuses it there.
+pub(super) const TITLE: &str = "secret, only in the environment";
+
 /// What is printed in place of a secret.
 pub(super) const HIDDEN: &str = "(hidden)";
 
@@ -20,4 +25,8 @@ pub(super) fn in_line(line: &str) -> bool {
     let mut authorities = line.split("://").skip(1).map(|rest| rest.split(['/', '"', '\'']).next());
     words.iter().any(|word| line.contains(word))
         || authorities.any(|authority| authority.is_some_and(|authority| authority.contains('@')))
+}
+
+pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "title": TITLE, "type": "string", "writeOnly": true })
 }

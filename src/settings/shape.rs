@@ -14,7 +14,7 @@ use super::document::{Data, Node};
 use super::key_path::KeyPath;
 use super::limits;
 use super::problem::{Complaint, Origin, Problem, Source, nearest, quoted_list};
-use super::{ByteSize, attempts, byte_size, duration, listen, null_key, schema, selector};
+use super::{ByteSize, attempts, byte_size, duration, listen, null_key, schema, secret, selector};
 
 /// The form of one setting or table.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub(super) enum Shape {
     Size,
     Selector,
     Listen,
+    /// A text that must not stand in the file.
+    Secret,
     /// "reject", or a table with these keys.
     NullKey(BTreeMap<String, Shape>),
 }
@@ -77,6 +79,7 @@ impl Shape {
             (_, byte_size::TITLE) => Shape::Size,
             (_, selector::TITLE) => Shape::Selector,
             (_, listen::TITLE) => Shape::Listen,
+            (_, secret::TITLE) => Shape::Secret,
             (Some("array"), _) => Shape::List(Box::new(Shape::of(&schema["items"]))),
             (Some("string"), _) => Shape::Text,
             (Some("boolean"), _) => Shape::Truth,
@@ -100,7 +103,7 @@ impl Shape {
             (Shape::NullKey(_), Data::Table(keys)) if !keys.is_empty() => Ok(()),
             (Shape::NullKey(_), Data::Text(text)) if text == null_key::REJECT => Ok(()),
             (Shape::List(_), Data::List(_)) => Ok(()),
-            (Shape::Text, Data::Text(_)) | (Shape::Truth, Data::Truth(_)) => Ok(()),
+            (Shape::Text | Shape::Secret, Data::Text(_)) | (Shape::Truth, Data::Truth(_)) => Ok(()),
             (Shape::Scalar, Data::Text(_) | Data::Whole(_) | Data::Real(_) | Data::Truth(_)) => Ok(()),
             (Shape::Choice(choices), Data::Text(text)) => choice(choices, text),
             (Shape::Whole { low, high } | Shape::Attempts { low, high }, Data::Whole(number)) => {
@@ -135,7 +138,7 @@ impl Shape {
             Shape::Names(_) => "a table".into(),
             Shape::List(_) => "a list, as in [\"a\", \"b\"]".into(),
             Shape::Choice(choices) => format!("one of {}", quoted_list(choices.iter().map(String::as_str))),
-            Shape::Text => "a string in quotes".into(),
+            Shape::Text | Shape::Secret => "a string in quotes".into(),
             Shape::Whole { low, high } => format!("a whole number of {low} to {high}"),
             Shape::Attempts { low, high } => {
                 format!("a whole number of {low} to {high}, or \"{}\"", attempts::UNLIMITED)
@@ -177,6 +180,16 @@ impl Shape {
     }
 }
 
+/// A secret in the settings file, which is copied, shown and kept in version control.
+fn misplaced(path: &KeyPath) -> Problem {
+    let variable = path.names().map(str::to_uppercase).collect::<Vec<_>>().join("__");
+    let remedy = format!(
+        "take it out, and set PAWL__{variable}, or PAWL__{variable}__FILE to the name of a file that holds it"
+    );
+    Problem::new(path, format!("{path} stands in the settings file"), remedy)
+        .because("a secret does not belong there")
+}
+
 fn choice(choices: &[String], text: &str) -> Result<(), Complaint> {
     if choices.iter().any(|choice| choice == text) {
         return Ok(());
@@ -205,6 +218,10 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Whether the node can stay; what is wrong inside of it has been taken out.
     fn keeps(&mut self, shape: &Shape, node: &mut Node, path: &KeyPath) -> bool {
+        if let Shape::Secret = shape {
+            self.problems.push(misplaced(path).at(&node.value_at, self.source));
+            return false;
+        }
         if let Err(complaint) = shape.check(&node.data) {
             let problem = Problem::with_value(path, &node.data.to_string(), complaint);
             self.problems.push(problem.at(&node.value_at, self.source));

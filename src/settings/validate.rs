@@ -4,6 +4,7 @@
 //! what `pawl check` does afterwards.
 
 mod retries;
+mod security;
 
 use std::collections::BTreeMap;
 
@@ -50,6 +51,7 @@ pub(super) fn relations(settings: &Settings) -> Vec<Problem> {
         let remedy = "add a table [handler.NAME] with a topic and one of http, forward and program";
         found.push(Problem::new(&KeyPath::of(&["handler"]), "there is no handler", remedy));
     }
+    found.extend(security::problems(&KeyPath::of(&["kafka"]), &settings.kafka));
     found.extend(shared_groups(settings));
     found.extend(shared_spellings(settings));
     for (name, handler) in &settings.handler {

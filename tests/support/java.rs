@@ -49,10 +49,36 @@ fn maven(pom: &str, property: &str, to: &Path) {
 
 /// Java with these jars; what to run is the next argument.
 pub fn command(libs: &Path, heap: &str) -> Command {
+    command_with(libs, None, heap)
+}
+
+/// The same, with classes that lie in a directory of their own.
+pub fn command_with(libs: &Path, classes: Option<&Path>, heap: &str) -> Command {
     let mut command = Command::new("java");
     command.args([heap, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"]);
-    command.arg(libs.join("*"));
+    let jars = libs.join("*");
+    match classes {
+        None => command.arg(jars),
+        Some(classes) => command.arg(format!("{}:{}", jars.display(), classes.display())),
+    };
     command
+}
+
+/// Compiles a class into a directory, by the compiler that a Java runtime has as a module.
+///
+/// # Panics
+/// With what the compiler says.
+pub fn compile(libs: &Path, source: &Path, to: &Path) {
+    let mut command = command(libs, "-Xmx256m");
+    // The second module is what it reads jars with.
+    command.args(["--add-modules", "jdk.zipfs", "-m", "jdk.compiler/com.sun.tools.javac.Main"]);
+    let jars = std::fs::read_dir(libs).expect("the jars can be listed");
+    let jars: Vec<String> =
+        jars.map(|jar| jar.expect("a jar").path().to_str().expect("UTF-8").to_owned()).collect();
+    command.arg("-cp").arg(jars.join(":"));
+    command.arg("-d").arg(to).arg(source);
+    let output = run(command, b"");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Runs a program with `stdin` as its standard input, and waits for its end.

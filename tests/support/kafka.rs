@@ -4,6 +4,7 @@
 //! `PAWL_TEST_KAFKA=host:port` names a broker that runs already. With neither Java and Maven nor
 //! that, the broker tests are skipped aloud; with `CI=true` they fail.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,24 @@ pub fn broker() -> Option<&'static Broker> {
 pub struct Broker {
     bootstrap: String,
     links: Vec<Link>,
+    /// Ports of the listeners that `Extra` names.
+    ports: BTreeMap<&'static str, u16>,
     node: Option<Node>,
+}
+
+/// What a broker has beside its plain listener.
+#[derive(Default)]
+pub struct Extra {
+    /// Names and protocols of further listeners, which are called by the name localhost.
+    pub listeners: Vec<(&'static str, &'static str)>,
+    /// Further lines of its properties, which win over those that it has by itself.
+    pub properties: String,
+    /// Further arguments of Kafka's `StorageTool`.
+    pub format: Vec<String>,
+    /// Further arguments of its Java.
+    pub java: Vec<String>,
+    /// Where further classes lie.
+    pub classes: Option<PathBuf>,
 }
 
 /// A listener of its own for clients that reach the broker through something in between, which it
@@ -55,31 +73,42 @@ pub struct Link {
 struct Node {
     dir: PathBuf,
     libs: PathBuf,
+    extra: Extra,
     child: Mutex<Option<Child>>,
 }
 
 impl Broker {
     fn named(bootstrap: String) -> Broker {
-        Broker { bootstrap, links: Vec::new(), node: None }
+        Broker { bootstrap, links: Vec::new(), ports: BTreeMap::new(), node: None }
     }
 
     /// Starts a broker for one test alone, which may stop and start it. Ended when dropped.
     pub fn own() -> Option<Broker> {
-        Broker::start_new(VERSION, 0)
+        Broker::start_new(VERSION, 0, Extra::default)
+    }
+
+    /// The same, with what each attempt to start it is given anew.
+    pub fn with(extra: impl Fn() -> Extra) -> Option<Broker> {
+        Broker::start_new(VERSION, 0, extra)
+    }
+
+    /// `host:port` of a further listener.
+    pub fn listener(&self, name: &str) -> String {
+        format!("localhost:{}", self.ports[name])
     }
 
     /// The same, of a version that may be restarted under load, with so many further listeners, each for
     /// something that stands in between.
     pub fn restartable_with_links(links: usize) -> Option<Broker> {
-        Broker::start_new(RESTARTABLE_VERSION, links)
+        Broker::start_new(RESTARTABLE_VERSION, links, Extra::default)
     }
 
-    fn start_new(version: &str, links: usize) -> Option<Broker> {
+    fn start_new(version: &str, links: usize, extra: impl Fn() -> Extra) -> Option<Broker> {
         let libs = libs(version)?;
         // A port that was free may be taken before Kafka binds it: then once more with others.
         let attempts = 3;
         for attempt in 1..=attempts {
-            let broker = Broker::format(&libs, links);
+            let broker = Broker::format(&libs, links, extra());
             match broker.try_start() {
                 Ok(()) => return Some(broker),
                 Err(why) if attempt == attempts || !why.contains("Address already in use") => {
@@ -154,30 +183,39 @@ impl Broker {
         self.node().child.lock().expect("no holder panics").take()
     }
 
-    fn format(libs: &Path, links: usize) -> Broker {
+    fn format(libs: &Path, links: usize, extra: Extra) -> Broker {
         let dir = process::scratch("kafka");
-        let ports = free_ports(2 + 2 * links);
+        let first_further = 2 + 2 * links;
+        let ports = free_ports(first_further + extra.listeners.len());
         let (port, controller) = (ports[0], ports[1]);
-        let links: Vec<Link> =
-            ports[2..].chunks(2).map(|pair| Link { port: pair[0], advertised: pair[1] }).collect();
+        let links: Vec<Link> = ports[2..first_further]
+            .chunks(2)
+            .map(|pair| Link { port: pair[0], advertised: pair[1] })
+            .collect();
         let properties = dir.join("server.properties");
-        std::fs::write(&properties, server_properties(&dir, port, controller, &links))
-            .expect("the scratch directory can be written");
+        let further = ports[first_further..].iter().zip(&extra.listeners);
+        let further: Vec<Further> =
+            further.map(|(port, (name, protocol))| (*name, *protocol, *port)).collect();
+        let text = server_properties(&dir, (port, controller), &links, &further) + &extra.properties;
+        std::fs::write(&properties, text).expect("the scratch directory can be written");
         let output = java::command(libs, "-Xmx128m")
             .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
             .arg(&properties)
+            .args(&extra.format)
             .output()
             .expect("java can be started");
         assert!(output.status.success(), "Kafka's StorageTool: {}", String::from_utf8_lossy(&output.stderr));
-        let node = Node { dir, libs: libs.to_owned(), child: Mutex::new(None) };
-        Broker { bootstrap: format!("127.0.0.1:{port}"), links, node: Some(node) }
+        let ports = further.iter().map(|(name, _, port)| (*name, *port)).collect();
+        let node = Node { dir, libs: libs.to_owned(), extra, child: Mutex::new(None) };
+        Broker { bootstrap: format!("127.0.0.1:{port}"), links, ports, node: Some(node) }
     }
 
     fn try_start(&self) -> Result<(), String> {
         let node = self.node();
         let log_path = node.dir.join("broker.log");
         let log = File::options().create(true).append(true).open(&log_path).expect("the log can be written");
-        let mut command = java::command(&node.libs, "-Xmx512m");
+        let mut command = java::command_with(&node.libs, node.extra.classes.as_deref(), "-Xmx512m");
+        command.args(&node.extra.java);
         // Transactions whose markers it leaves out are told at this level only.
         command.arg("-Dorg.slf4j.simpleLogger.log.kafka.coordinator.transaction=info");
         command.arg("kafka.Kafka").arg(node.dir.join("server.properties")).stdin(Stdio::null());
@@ -221,6 +259,10 @@ impl Drop for Broker {
 }
 
 /// Kafka's jars. `None`, said aloud, where Java or Maven is missing.
+pub fn jars() -> Option<PathBuf> {
+    libs(VERSION)
+}
+
 fn libs(version: &str) -> Option<PathBuf> {
     java::jars("support/kafka/pom.xml", "kafka", version)
 }
@@ -232,21 +274,33 @@ pub fn free_ports(count: usize) -> Vec<u16> {
     held.iter().map(|one| one.local_addr().expect("a bound socket has an address").port()).collect()
 }
 
-fn server_properties(dir: &Path, port: u16, controller: u16, links: &[Link]) -> String {
+/// Name, protocol and port of a listener.
+type Further = (&'static str, &'static str, u16);
+
+fn server_properties(
+    dir: &Path,
+    (port, controller): (u16, u16),
+    links: &[Link],
+    further: &[Further],
+) -> String {
     let listed = |entry: &dyn Fn(usize, &Link) -> String| -> String {
         links.iter().enumerate().map(|(n, link)| entry(n, link)).collect()
     };
     let listening = listed(&|n, link| format!(",LINK{n}://127.0.0.1:{}", link.port));
     let advertised = listed(&|n, link| format!(",LINK{n}://127.0.0.1:{}", link.advertised));
     let protocols = listed(&|n, _| format!(",LINK{n}:PLAINTEXT"));
+    let further_at: String =
+        further.iter().map(|(name, _, port)| format!(",{name}://localhost:{port}")).collect();
+    let further_by: String =
+        further.iter().map(|(name, protocol, _)| format!(",{name}:{protocol}")).collect();
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listening}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listening}{further_at}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}{further_at}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}{further_by}
 inter.broker.listener.name=PLAINTEXT
 log.dirs={dir}/data
 auto.create.topics.enable=false

@@ -15,12 +15,14 @@
 pub mod clients;
 pub mod fetched;
 pub mod http;
+pub mod identity;
 pub mod java;
 pub mod kafka;
 pub mod orders;
 pub mod pawl;
 pub mod process;
 pub mod proxy;
+pub mod secured;
 pub mod service;
 pub mod wait;
 
@@ -29,5 +31,6 @@ pub use clients::{
     Ending, Out, Seen, produce, produce_in_transaction, read_all, read_until, topic, topic_with, unique,
 };
 pub use kafka::{Broker, broker};
+pub use secured::secured;
 pub use service::{Call, Reply, Service};
 pub use wait::until;

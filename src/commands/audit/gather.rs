@@ -19,6 +19,7 @@ use super::rows::{self, Ledger};
 use super::tally::{InputTally, LetterTally, Origin, Sorting, Taken};
 use crate::commands::{Failure, progress};
 use crate::exit::Exit;
+use crate::kafka::access::Live;
 use crate::kafka::admin::{Admin, AdminError};
 use crate::kafka::client::{self, LogContext};
 use crate::kafka::group;
@@ -237,9 +238,9 @@ impl<'a> Gathering<'a> {
             );
             Failure::new(Exit::Stopped, message)
         };
-        let consumer: BaseConsumer<LogContext> = client::consumer(self.kafka, self.handler.group(self.name))
-            .create_with_context(LogContext::new("audit"))
-            .map_err(failed)?;
+        let plan = client::consumer(self.kafka, self.handler.group(self.name));
+        let opened = plan.open(LogContext::new("audit"));
+        let consumer: Live<BaseConsumer<LogContext>> = opened.map_err(|error| failed(error.into()))?;
         let mut positions = PerPartition::new();
         for &partition in partitions {
             let timeout = self.kafka.request_timeout;

@@ -5,7 +5,7 @@ use crate::commands::topics::{OVERHEAD_BYTES, Role};
 use pawl_actors::ledger::Sequence;
 
 use crate::kafka::admin::TopicConfigs;
-use crate::kafka::topic_id::Right;
+use crate::rights::Seen;
 use crate::settings::HandlerSettings;
 
 /// Bytes of one recent event id in a head, rounded up.
@@ -27,16 +27,16 @@ pub struct Facts {
 #[derive(Clone, Debug)]
 pub struct Topic {
     pub name: String,
-    /// `None`: it does not exist.
+    /// `None`: it does not exist, or is hidden from this client.
     pub found: Option<Found>,
+    /// What this client may do with it.
+    pub seen: Seen,
 }
 
 /// A topic that exists.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub partitions: i32,
-    /// `None`: the broker does not tell.
-    pub rights: Option<Vec<Right>>,
     /// `None`: this client may not read them.
     pub configs: Option<TopicConfigs>,
 }
@@ -67,16 +67,14 @@ impl Judge<'_> {
     }
 
     fn input(&mut self, topic: &Topic) {
-        match &topic.found {
-            None => self.missing_given(Role::Input, topic),
-            Some(found) => self.rights(Role::Input, topic, found, &[Right::Read]),
+        if topic.found.is_none() {
+            self.missing_given(Role::Input, topic);
         }
     }
 
     fn forward(&mut self, input: &Topic, topic: &Topic) {
         let Some(found) = &topic.found else { return self.missing_given(Role::Forward, topic) };
-        self.rights(Role::Forward, topic, found, &[Right::Write]);
-        if let (Some(configs), Some(largest)) = (self.configs(Role::Forward, topic, found), largest(input))
+        if let (Some(configs), Some(largest)) = (&found.configs, largest(input))
             && configs.max_message_bytes < largest
         {
             let finding = format!(
@@ -91,8 +89,7 @@ impl Judge<'_> {
     fn changelog(&mut self, input: &Topic, topic: &Topic) {
         let Some(found) = &topic.found else { return self.missing_own(Role::Changelog, topic) };
         self.partitions(Role::Changelog, input, topic, found);
-        self.rights(Role::Changelog, topic, found, &[Right::Read, Right::Write]);
-        let Some(configs) = self.configs(Role::Changelog, topic, found) else { return };
+        let Some(configs) = &found.configs else { return };
         if configs.cleanup_policy != "compact" {
             let finding = format!(
                 "the changelog \"{}\" has cleanup.policy={}: the ledger of keys that rest would be deleted",
@@ -119,8 +116,7 @@ impl Judge<'_> {
     fn commands(&mut self, input: &Topic, topic: &Topic) {
         let Some(found) = &topic.found else { return self.missing_own(Role::Commands, topic) };
         self.partitions(Role::Commands, input, topic, found);
-        self.rights(Role::Commands, topic, found, &[Right::Read, Right::Write]);
-        let Some(configs) = self.configs(Role::Commands, topic, found) else { return };
+        let Some(configs) = &found.configs else { return };
         if configs.cleanup_policy.contains("compact") {
             let finding = format!(
                 "the command topic \"{}\" is compacted, which takes records with keys only: no command could be written",
@@ -133,8 +129,7 @@ impl Judge<'_> {
     fn letters(&mut self, input: &Topic, topic: &Topic) {
         let Some(found) = &topic.found else { return self.missing_own(Role::DeadLetters, topic) };
         self.partitions(Role::DeadLetters, input, topic, found);
-        self.rights(Role::DeadLetters, topic, found, &[Right::Read, Right::Write]);
-        let Some(configs) = self.configs(Role::DeadLetters, topic, found) else { return };
+        let Some(configs) = &found.configs else { return };
         self.kept(topic, configs);
         if let Some(largest) = largest(input) {
             self.fitting(topic, configs.max_message_bytes, largest);
@@ -178,12 +173,18 @@ impl Judge<'_> {
     }
 
     fn missing_given(&mut self, role: Role, topic: &Topic) {
+        if topic.seen == Seen::Hidden {
+            return;
+        }
         let finding = format!("there is no {} topic \"{}\"", role.name(), topic.name);
         let remedy = "correct the settings, or create it: pawl topics create --input-partitions N";
         self.add(Level::Error, finding, remedy);
     }
 
     fn missing_own(&mut self, role: Role, topic: &Topic) {
+        if topic.seen == Seen::Hidden {
+            return;
+        }
         let finding = format!("there is no {} topic \"{}\"", role.name(), topic.name);
         if self.settings.create_topics {
             self.add(Level::Note, format!("{finding} yet; pawl run creates it"), "");
@@ -209,31 +210,6 @@ impl Judge<'_> {
             );
         }
     }
-
-    fn rights(&mut self, role: Role, topic: &Topic, found: &Found, needed: &[Right]) {
-        let Some(rights) = &found.rights else { return };
-        for right in needed.iter().filter(|right| !rights.contains(right)) {
-            let finding = format!(
-                "this client has no right to {} the {} topic \"{}\"",
-                format!("{right:?}").to_lowercase(),
-                role.name(),
-                topic.name
-            );
-            self.add(Level::Error, finding, format!("allow it {right:?} by an ACL"));
-        }
-    }
-
-    fn configs<'f>(&mut self, role: Role, topic: &Topic, found: &'f Found) -> Option<&'f TopicConfigs> {
-        if found.configs.is_none() {
-            let finding = format!(
-                "the configs of the {} topic \"{}\" could not be checked: no right to read them",
-                role.name(),
-                topic.name
-            );
-            self.add(Level::Warning, finding, "allow this client DescribeConfigs by an ACL");
-        }
-        found.configs.as_ref()
-    }
 }
 
 /// The largest record of the input topic, where its configs are known.
@@ -258,8 +234,8 @@ mod tests {
             max_message_bytes,
             delete_retention: Duration::from_secs(86_400),
         };
-        let found = Found { partitions: 4, rights: None, configs: Some(configs) };
-        Topic { name: name.into(), found: Some(found) }
+        let found = Found { partitions: 4, configs: Some(configs) };
+        Topic { name: name.into(), found: Some(found), seen: Seen::Untold }
     }
 
     fn good() -> (HandlerSettings, Facts) {
@@ -400,26 +376,15 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_judged_where_the_broker_tells_them() {
+    fn a_topic_that_is_hidden_is_not_said_to_be_missing() {
         check(
             |_, facts| {
-                found(&mut facts.input).rights = Some(vec![Right::Describe]);
-                found(&mut facts.changelog).rights = Some(vec![Right::Read]);
-                found(&mut facts.letters).rights = Some(vec![Right::Write]);
+                facts.input.found = None;
+                facts.input.seen = Seen::Hidden;
+                facts.letters.found = None;
+                facts.letters.seen = Seen::Hidden;
             },
-            &[
-                (Level::Error, "no right to read the input topic", "Read by an ACL"),
-                (Level::Error, "no right to write the changelog topic", "Write by an ACL"),
-                (Level::Error, "no right to read the dead-letter topic", "Read by an ACL"),
-            ],
-        );
-    }
-
-    #[test]
-    fn configs_that_may_not_be_read_are_named_as_unchecked() {
-        check(
-            |_, facts| found(&mut facts.changelog).configs = None,
-            &[(Level::Warning, "could not be checked", "DescribeConfigs")],
+            &[],
         );
     }
 

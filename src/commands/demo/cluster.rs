@@ -13,6 +13,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
 
+use crate::kafka::access::Live;
 use crate::kafka::client::{self, LogContext};
 use crate::settings::Kafka;
 
@@ -68,7 +69,7 @@ impl Cluster {
 
 /// Where a consumer group stands, asked by a client of its own that does not join the group.
 pub struct GroupPosition {
-    consumer: BaseConsumer<LogContext>,
+    consumer: Live<BaseConsumer<LogContext>>,
     partitions: TopicPartitionList,
 }
 
@@ -78,8 +79,7 @@ impl GroupPosition {
     /// # Errors
     /// librdkafka does not take the settings.
     pub fn new(kafka: &Kafka, group: &str, topic: &str, partitions: i32) -> KafkaResult<Self> {
-        let consumer =
-            client::consumer(kafka, group).create_with_context(LogContext::new("group position"))?;
+        let consumer = client::consumer(kafka, group).open(LogContext::new("group position"))?;
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, partitions - 1);
         Ok(GroupPosition { consumer, partitions: list })

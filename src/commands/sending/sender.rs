@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 use super::acknowledged;
 use crate::commands::Failure;
 use crate::exit::Exit;
+use crate::kafka::access::Live;
 use crate::kafka::admin;
 use crate::kafka::client::{self, LogContext};
 use crate::kafka::headers;
@@ -62,9 +63,9 @@ impl Stopped {
 
 /// Sends records to one topic.
 pub struct Sender {
-    producer: ThreadedProducer<Deliveries>,
+    producer: Live<ThreadedProducer<Deliveries>>,
     topic: String,
-    servers: Vec<String>,
+    kafka: Kafka,
     timeout: Duration,
 }
 
@@ -153,8 +154,8 @@ impl Sender {
             .set("queue.buffering.max.kbytes", MAX_IN_FLIGHT_KIB.to_string())
             .set("batch.size", takes.unwrap_or(MAX_BATCH_BYTES).clamp(1, MAX_BATCH_BYTES).to_string())
             .set("linger.ms", "5")
-            .create_with_context(deliveries)?;
-        Ok(Sender { producer, topic: topic.to_owned(), servers: kafka.bootstrap_servers.clone(), timeout })
+            .open(deliveries)?;
+        Ok(Sender { producer, topic: topic.to_owned(), kafka: kafka.clone(), timeout })
     }
 
     /// Hands a record to the producer, waiting while too many are in flight.
@@ -216,7 +217,7 @@ impl Sender {
         let Sender { topic, timeout, .. } = self;
         let (place, acked) = (format!("{input}:{}", stopped.line), acknowledged(self.acked()));
         if stopped.timed_out() {
-            let attempts = admin::attempts(&self.servers);
+            let attempts = admin::attempts(&self.kafka);
             let message = format!(
                 "{place}: not acknowledged within {timeout:?} ({attempts}); {acked} in {topic}; records without an \
                  acknowledgement may or may not be there: {again}"

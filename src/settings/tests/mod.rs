@@ -4,6 +4,7 @@ mod reading;
 mod refusing;
 mod reports;
 mod retries;
+mod security;
 mod variables;
 
 use std::path::Path;

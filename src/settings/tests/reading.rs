@@ -36,6 +36,7 @@ fn every_key_of_a_full_file_reaches_its_field() {
         kafka.transaction_timeout = "1m"
         kafka.request_timeout = "30s"
         kafka.replication_factor = 3
+        kafka.reload_interval = "1m"
         kafka.properties = { "socket.keepalive.enable" = true, "queued.min.messages" = 1000, "debug" = "cgrp" }
         store = { dir = "/var/lib/pawl", engine = "fjall", checkpoint_interval = "1s", buffer_bytes = "1MiB", cache_bytes = 2097152, restore_timeout = "5s" }
         admin = { listen = "off", stalled_after = "2m" }
@@ -82,6 +83,11 @@ fn every_key_of_a_full_file_reaches_its_field() {
         transaction_timeout: Duration::from_secs(60),
         request_timeout: Duration::from_secs(30),
         replication_factor: 3,
+        reload_interval: Duration::from_secs(60),
+        tls: Tls::default(),
+        sasl: Sasl::default(),
+        oauth: Oauth::default(),
+        msk_iam: MskIam::default(),
         properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
     };
     assert_eq!(settings.kafka, expected);

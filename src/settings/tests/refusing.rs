@@ -80,8 +80,8 @@ fn a_wrong_value_names_key_place_value_what_is_allowed_and_the_remedy() {
     refused(&in_handler("retry = 3"), "this is a whole number; write a table with keys of \"attempts\"");
     refused(&in_handler("start = 1979-05-27"), "this is a date or time");
     refused(
-        &in_kafka("security = \"tls\""),
-        "kafka.security = \"tls\" (pawl.toml:3:12): allowed: \"plaintext\"",
+        &in_kafka("security = \"ssl\""),
+        "kafka.security = \"ssl\" (pawl.toml:3:12): allowed: \"plaintext\", \"tls\", \"scram\"",
     );
     refused(
         &in_kafka("replication_factor = 0"),

@@ -1,0 +1,64 @@
+//! What is wrong with a broker's certificate. OpenSSL within librdkafka says only that it could not be verified; so
+//! the handshake is made once more, by a library that says why.
+
+use std::io::{self, BufReader};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use crate::settings::Kafka;
+
+/// How long a broker may take for each step.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why the certificate of the first broker that takes a connection cannot be trusted; `None`: it can, or none
+/// does.
+pub(super) fn fault(kafka: &Kafka) -> Option<String> {
+    let roots = roots(kafka)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .ok()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let mut servers = kafka.bootstrap_servers.iter().take(3);
+    servers.find_map(|server| {
+        let fault = handshake(server, &config).err()?;
+        // Anything else than a judgement of rustls is not about certificates.
+        let is_judgement = fault.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
+        is_judgement.then(|| format!("{server}: {fault}"))
+    })
+}
+
+fn roots(kafka: &Kafka) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let certificates: Vec<CertificateDer<'_>> = match &kafka.tls.ca_file {
+        Some(file) => {
+            let mut reader = BufReader::new(std::fs::File::open(file).ok()?);
+            CertificateDer::pem_reader_iter(&mut reader).filter_map(Result::ok).collect()
+        }
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    roots.add_parsable_certificates(certificates);
+    Some(roots)
+}
+
+fn handshake(server: &str, config: &Arc<ClientConfig>) -> io::Result<()> {
+    let (host, _) = server.rsplit_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+    let name = name.map_err(|_| io::ErrorKind::InvalidInput)?;
+    let address = server.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Clients that are open, and are given new tokens and passwords. The only `unsafe` of this folder.
+
+use std::ffi::{CStr, CString, c_char};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rdkafka::admin::AdminClient;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext, ThreadedProducer};
+use rdkafka_sys as rdsys;
+
+use super::Access;
+use super::state::Token;
+
+/// A client of librdkafka.
+pub trait Native {
+    /// Its handle, valid for as long as the client lives.
+    fn native(&self) -> *mut rdsys::rd_kafka_t;
+}
+
+impl<C: ConsumerContext> Native for BaseConsumer<C> {
+    fn native(&self) -> *mut rdsys::rd_kafka_t {
+        self.client().native_ptr()
+    }
+}
+
+impl<C: ProducerContext> Native for BaseProducer<C> {
+    fn native(&self) -> *mut rdsys::rd_kafka_t {
+        self.client().native_ptr()
+    }
+}
+
+impl<C: ProducerContext + 'static> Native for ThreadedProducer<C> {
+    fn native(&self) -> *mut rdsys::rd_kafka_t {
+        self.client().native_ptr()
+    }
+}
+
+impl<C: ClientContext> Native for AdminClient<C> {
+    fn native(&self) -> *mut rdsys::rd_kafka_t {
+        self.inner().native_ptr()
+    }
+}
+
+/// A client that is given what it needs to come to the brokers for as long as it lives.
+pub struct Live<T: Native> {
+    /// Before `client`: fields are dropped in this order, and a client that is closed gets nothing any more.
+    _listed: Listed,
+    client: T,
+}
+
+impl<T: Native> Live<T> {
+    pub(super) fn new(client: T, access: Arc<Access>) -> Live<T> {
+        let handle = Handle(client.native());
+        access.state.clients.list(handle, || access.state.token());
+        Live { _listed: Listed { access, handle }, client }
+    }
+}
+
+impl<T: Native> Deref for Live<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.client
+    }
+}
+
+struct Listed {
+    access: Arc<Access>,
+    handle: Handle,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.access.state.clients.strike(self.handle);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Handle(*mut rdsys::rd_kafka_t);
+
+// SAFETY: librdkafka's handles may be used from any thread ("rdkafka.h": the API is thread-safe).
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+/// The clients that are open. Whoever uses a handle holds the lock, and a client is struck off the list
+/// before it is closed: no handle in it is ever of a closed client.
+#[derive(Default)]
+pub(super) struct Clients(Mutex<Vec<Handle>>);
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} clients", self.handles().len())
+    }
+}
+
+impl Clients {
+    fn handles(&self) -> MutexGuard<'_, Vec<Handle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The token is read under the lock: one that is renewed meanwhile reaches this client too.
+    fn list(&self, handle: Handle, token: impl FnOnce() -> Option<Token>) {
+        let mut handles = self.handles();
+        if let Some(token) = token() {
+            give(handle, &token);
+        }
+        handles.push(handle);
+    }
+
+    fn strike(&self, handle: Handle) {
+        self.handles().retain(|other| *other != handle);
+    }
+
+    pub(super) fn give_token(&self, token: &Token) {
+        self.handles().iter().for_each(|handle| give(*handle, token));
+    }
+
+    pub(super) fn give_password(&self, username: &str, password: &str) {
+        let (Ok(username), Ok(password)) = (CString::new(username), CString::new(password)) else { return };
+        for Handle(client) in self.handles().iter() {
+            // SAFETY: the client is open, see `Clients`; both strings live through the call, which copies
+            // them. An error has to be freed, and null may be.
+            unsafe {
+                let error =
+                    rdsys::rd_kafka_sasl_set_credentials(*client, username.as_ptr(), password.as_ptr());
+                rdsys::rd_kafka_error_destroy(error);
+            }
+        }
+    }
+}
+
+fn give(Handle(client): Handle, token: &Token) {
+    let text = |text: &str| CString::new(text).unwrap_or_default();
+    let (value, principal) = (text(&token.value), text(&token.principal));
+    let extensions: Vec<CString> =
+        token.extensions.iter().flat_map(|(name, value)| [text(name), text(value)]).collect();
+    let mut pointers: Vec<*const c_char> = extensions.iter().map(|text| text.as_ptr()).collect();
+    let millis = token.expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let mut why = [0; 512];
+    // SAFETY: the client is open, see `Clients`; all strings live through the call, which copies them; the
+    // count of pointers and the size of the buffer are theirs.
+    let code = unsafe {
+        rdsys::rd_kafka_oauthbearer_set_token(
+            client,
+            value.as_ptr(),
+            i64::try_from(millis).unwrap_or(i64::MAX),
+            principal.as_ptr(),
+            pointers.as_mut_ptr(),
+            pointers.len(),
+            why.as_mut_ptr(),
+            why.len(),
+        )
+    };
+    if code != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && token.expires > SystemTime::now() {
+        // SAFETY: librdkafka ends the text with a NUL within the buffer.
+        let why = unsafe { CStr::from_ptr(why.as_ptr()) };
+        tracing::warn!("librdkafka does not take the token: {}", why.to_string_lossy());
+    }
+}

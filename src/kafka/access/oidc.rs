@@ -1,0 +1,231 @@
+//! Tokens of an identity provider for the client's credentials (RFC 6749, section 4.4).
+//!
+//! One request, so no library: those there are bring their own HTTP, URL and time crates for a form of five
+//! fields. librdkafka's own way needs curl and a build that fails.
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use hyper::{Request, StatusCode};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::files;
+use super::state::Token;
+use crate::settings::Oauth;
+
+/// The most bytes of an answer.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// How much of an answer that is none is told.
+const MAX_SHOWN_CHARS: usize = 300;
+
+/// What a form encodes. No more than it must: there are providers that do not decode what is in front of the
+/// colon, or behind it.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+pub(super) struct OidcTokens {
+    oauth: Oauth,
+    /// Made when it is first needed: certificate authorities may be missing.
+    client: Option<Connections>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    access_token: String,
+    expires_in: Option<u64>,
+}
+
+/// RFC 6749, section 5.2.
+#[derive(Deserialize)]
+struct Refused {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    exp: Option<u64>,
+}
+
+impl OidcTokens {
+    pub(super) fn new(oauth: Oauth) -> OidcTokens {
+        OidcTokens { oauth, client: None }
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.oauth.timeout
+    }
+
+    /// Asks for a token.
+    pub(super) async fn fetch(&mut self) -> Result<Token, String> {
+        let at = &self.oauth.token_endpoint;
+        let request = self.request()?;
+        let client = match &self.client {
+            Some(client) => client,
+            None => self.client.insert(Connections::to(at)?),
+        };
+        let told = |why: String| format!("{at} (kafka.oauth.token_endpoint): {why}");
+        let answer = client.request(request).await.map_err(|error| told(root_cause(&error)))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|error| told(format!("the answer broke off: {error}")))?.to_bytes();
+        if status != StatusCode::OK {
+            return Err(told(refusal(status, &body, &self.oauth.client_id)));
+        }
+        let answer: Answer = serde_json::from_slice(&body)
+            .map_err(|error| told(format!("the answer is not that of a token endpoint: {error}")))?;
+        let expires = expiry(&answer, SystemTime::now()).ok_or_else(|| {
+            told("neither expires_in nor a claim exp tells how long the token is valid".into())
+        })?;
+        Ok(Token {
+            value: answer.access_token,
+            expires,
+            principal: self.oauth.client_id.clone(),
+            extensions: self.oauth.extensions.clone().into_iter().collect(),
+        })
+    }
+
+    fn request(&self) -> Result<Request<Full<Bytes>>, String> {
+        let Oauth { token_endpoint, client_id, scope, audience, .. } = &self.oauth;
+        let secret = match (&self.oauth.client_secret, &self.oauth.client_secret_file) {
+            (Some(secret), _) => secret.clone(),
+            (None, Some(file)) => files::read_secret(file, "kafka.oauth.client_secret_file")?,
+            (None, None) => {
+                return Err("there is no secret: name a file in kafka.oauth.client_secret_file".into());
+            }
+        };
+        let encoded = |text: &str| utf8_percent_encode(text, FORM).to_string();
+        let mut form = "grant_type=client_credentials".to_owned();
+        for (name, value) in [("scope", scope), ("audience", audience)] {
+            if let Some(value) = value {
+                form.push_str(&format!("&{name}={}", encoded(value)));
+            }
+        }
+        // Section 2.3.1: both are encoded as in a form before they are joined.
+        let basic = STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(&secret)));
+        Request::post(token_endpoint)
+            .header(AUTHORIZATION, format!("Basic {basic}"))
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json")
+            .body(Full::new(form.into()))
+            .map_err(|error| format!("no request can be made to {token_endpoint}: {error}"))
+    }
+}
+
+/// Without TLS where the endpoint needs none, so that no certificate authorities have to be there.
+enum Connections {
+    Plain(Client<HttpConnector, Full<Bytes>>),
+    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+}
+
+impl Connections {
+    fn to(endpoint: &str) -> Result<Connections, String> {
+        let builder = Client::builder(TokioExecutor::new());
+        if !endpoint.starts_with("https:") {
+            return Ok(Connections::Plain(builder.build_http()));
+        }
+        let roots = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| {
+            format!(
+                "no certificate authorities found for {endpoint}: {error}; name a bundle in SSL_CERT_FILE"
+            )
+        })?;
+        Ok(Connections::Tls(builder.build(roots.https_only().enable_http1().build())))
+    }
+
+    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
+        match self {
+            Connections::Plain(client) => client.request(request),
+            Connections::Tls(client) => client.request(request),
+        }
+    }
+}
+
+/// Why the provider gives no token, and what to do about it.
+fn refusal(status: StatusCode, body: &[u8], client_id: &str) -> String {
+    let Ok(Refused { error, error_description }) = serde_json::from_slice(body) else {
+        let text: String = String::from_utf8_lossy(body).chars().take(MAX_SHOWN_CHARS).collect();
+        return format!("answered {status}: {text}");
+    };
+    let remedy = match error.as_str() {
+        "invalid_client" => {
+            "is the secret right (kafka.oauth.client_secret_file), and kafka.oauth.client_id?"
+        }
+        "unauthorized_client" => "allow this client the grant of client credentials at the provider",
+        "invalid_scope" => "correct kafka.oauth.scope",
+        _ => "see the provider's log",
+    };
+    format!("answered {status} to the client {client_id:?}: {error} {error_description}; {remedy}")
+}
+
+/// When a token ends: as the answer says, else as the token itself does (RFC 7519).
+fn expiry(answer: &Answer, now: SystemTime) -> Option<SystemTime> {
+    if let Some(seconds) = answer.expires_in {
+        return Some(now + Duration::from_secs(seconds));
+    }
+    let claims = URL_SAFE_NO_PAD.decode(answer.access_token.split('.').nth(1)?).ok()?;
+    let claims: Claims = serde_json::from_slice(&claims).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(claims.exp?))
+}
+
+/// The innermost cause: hyper's own text says only which step it was.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(token: &str, expires_in: Option<u64>) -> Answer {
+        Answer { access_token: token.into(), expires_in }
+    }
+
+    #[test]
+    fn a_token_ends_as_the_answer_says_else_as_it_says_itself() {
+        let now = SystemTime::now();
+        assert_eq!(expiry(&answer("opaque", Some(60)), now), Some(now + Duration::from_secs(60)));
+        let token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(r#"{"exp":1000}"#));
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        assert_eq!(expiry(&answer(&token, None), now), Some(end));
+        assert_eq!(expiry(&answer("opaque", None), now), None);
+    }
+
+    #[test]
+    fn a_refusal_names_the_client_and_what_to_look_at() {
+        let body = br#"{"error":"invalid_client","error_description":"bad secret"}"#;
+        let text = refusal(StatusCode::UNAUTHORIZED, body, "pawl");
+        for part in ["401", "\"pawl\"", "bad secret", "kafka.oauth.client_secret_file"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let text = refusal(StatusCode::BAD_GATEWAY, &[b'x'; 1_000], "pawl");
+        assert!(text.len() < 400 && text.contains("502"), "{text}");
+    }
+
+    #[test]
+    fn id_and_secret_are_encoded_before_they_are_joined() {
+        let oauth = Oauth {
+            token_endpoint: "http://127.0.0.1:1/token".into(),
+            client_id: "a:b-1".into(),
+            client_secret: Some("c d&".into()),
+            scope: Some("x y".into()),
+            ..Oauth::default()
+        };
+        let request = OidcTokens::new(oauth).request().expect("valid");
+        let header = request.headers()[AUTHORIZATION].to_str().expect("ASCII");
+        let decoded = STANDARD.decode(header.strip_prefix("Basic ").expect("basic")).expect("base64");
+        assert_eq!(decoded, b"a%3Ab-1:c%20d%26");
+    }
+}

@@ -1,0 +1,77 @@
+//! Asks why brokers refuse a connection: librdkafka itself goes on trying and answers every question with
+//! "timed out", and only an error callback is told the cause.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::certificate;
+use super::{Access, Plan};
+
+/// How long a broker may take to refuse.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks for an answer.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Keeps the first cause that is one of credentials or certificates.
+#[derive(Clone, Default)]
+struct Cause(Arc<Mutex<Option<String>>>);
+
+impl Cause {
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Cause {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code().is_some_and(is_refusal) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Cause {}
+
+/// Whether an error is about who comes, or how it is proved, and not about whether somebody is there.
+pub(in crate::kafka) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::UnsupportedSASLMechanism
+            | RDKafkaErrorCode::IllegalSASLState
+    )
+}
+
+pub(super) fn refusal(access: &Arc<Access>) -> Option<String> {
+    let cause = Cause::default();
+    let mut plan = Plan::new(access.clone());
+    plan.set("bootstrap.servers", access.kafka.bootstrap_servers.join(","));
+    for (name, value) in &access.kafka.properties {
+        plan.set(name, value);
+    }
+    plan.set("group.id", "pawl-probe");
+    let probe = match plan.open::<BaseConsumer<Cause>, _>(cause.clone()) {
+        Ok(probe) => probe,
+        Err(error) => return Some(error.to_string()),
+    };
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        // The errors come with the events that a poll hands on.
+        let _ = probe.poll(LOOK);
+        if let Some(cause) = cause.take() {
+            let fault =
+                if cause.contains("verify failed") { certificate::fault(&access.kafka) } else { None };
+            return Some(fault.unwrap_or(cause));
+        }
+    }
+    None
+}
