@@ -23,6 +23,7 @@ use crate::kafka::access::Live;
 use crate::kafka::admin::Admin;
 use crate::kafka::client::{self, LogContext};
 use crate::kafka::headers;
+use crate::kafka::topic_reader::is_passing;
 use crate::settings::{HandlerSettings, Settings};
 
 /// Longest wait for a record of the command topic.
@@ -223,7 +224,8 @@ impl Asked {
                     merge::show(&bar, &answers);
                 }
                 Some(Err(error))
-                    if error.rdkafka_error_code().is_some_and(crate::kafka::group::is_forbidden) =>
+                    if !is_passing(&error)
+                        && error.rdkafka_error_code().is_some_and(crate::kafka::group::is_forbidden) =>
                 {
                     return Err(self.failed(&error));
                 }

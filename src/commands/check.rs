@@ -15,7 +15,7 @@ use crate::cli::Check;
 use crate::exit::Exit;
 use crate::kafka::admin::{Admin, AdminError};
 use crate::kafka::transactional_id;
-use crate::rights::{Resource, Seen, transactional_id_prefix};
+use crate::rights::{Resource, Right, Seen, transactional_id_prefix};
 use crate::settings::{Guarantee, HandlerSettings, Kafka, Settings};
 
 /// How much a finding matters.
@@ -162,14 +162,16 @@ impl Asked<'_> {
             Err(AdminError::Forbidden { .. }) => return Ok(Topic { name, found: None, seen: Seen::Hidden }),
             Err(error) => return Err(error),
         };
-        let configs = match self.admin.configs(&name) {
-            Ok(configs) => Some(configs),
-            // A right that running does not need: it is found among the rights.
+        let seen = description.rights.map_or(Seen::Untold, Seen::Rights);
+        // A right that running does not need: it is found among the rights. Brokers answer whoever lacks it with
+        // no configs at all.
+        let configs = match seen.allows(Right::DescribeConfigs).then(|| self.admin.configs(&name)).transpose()
+        {
             Err(AdminError::Forbidden { .. }) => None,
-            Err(error) => return Err(error),
+            asked => asked?,
         };
         let found = Found { partitions: description.partitions, configs };
-        Ok(Topic { name, found: Some(found), seen: description.rights.map_or(Seen::Untold, Seen::Rights) })
+        Ok(Topic { name, found: Some(found), seen })
     }
 
     fn answers(&self, facts: &Facts) -> Result<Answers, AdminError> {

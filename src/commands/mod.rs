@@ -47,9 +47,10 @@ impl Failure {
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Failure {
         let exit = match error {
-            AdminError::Unreachable { .. } | AdminError::Unanswered { .. } | AdminError::NoToken(_) => {
-                Exit::Unreachable
-            }
+            AdminError::Unreachable { .. }
+            | AdminError::Unanswered { .. }
+            | AdminError::NoCoordinator { .. }
+            | AdminError::NoToken(_) => Exit::Unreachable,
             AdminError::Properties(_) | AdminError::NoSecret(_) => Exit::Usage,
             AdminError::Refused { .. }
             | AdminError::Forbidden { .. }

@@ -141,6 +141,17 @@ pub enum AdminError {
         /// How long was waited.
         timeout: Duration,
     },
+    /// Brokers are there, but none coordinates this group.
+    #[error(
+        "the coordinator of the group \"{group}\" did not answer within {timeout:?}; on a new cluster it takes a moment \
+         to begin: try again, or raise kafka.request_timeout"
+    )]
+    NoCoordinator {
+        /// The group.
+        group: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
     /// A broker is there, but did not answer this: it is slow, or does not know the question (the mock
     /// cluster).
     #[error(
@@ -241,7 +252,7 @@ impl Admin {
             Ok(rights) => Ok(rights.map_or(Seen::Untold, Seen::Rights)),
             Err(RDKafkaErrorCode::GroupAuthorizationFailed) => Ok(Seen::Hidden),
             Err(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure) => {
-                Err(self.unreachable())
+                Err(AdminError::NoCoordinator { group: group.to_owned(), timeout: self.timeout })
             }
             // Brokers that do not know the question, as the mock cluster.
             Err(_) => Ok(Seen::Untold),

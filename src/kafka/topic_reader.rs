@@ -152,7 +152,7 @@ impl TopicReader {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
                 // librdkafka goes on by itself; the time-out decides.
-                Some(Err(error)) if is_connection(&error) => continue,
+                Some(Err(error)) if is_passing(&error) => continue,
                 Some(Err(error)) => return Err(self.failed(&error).into()),
             }
             progress = Instant::now();
@@ -163,7 +163,7 @@ impl TopicReader {
     /// The first offset and the end of a partition, as a client is told.
     fn ask(&self, client: &BaseConsumer<LogContext>, partition: i32) -> Result<(i64, i64), ReadError> {
         let answer = client.fetch_watermarks(&self.topic, partition, self.kafka.request_timeout);
-        answer.map_err(|error| if is_connection(&error) { self.timed_out() } else { self.failed(&error) })
+        answer.map_err(|error| if is_passing(&error) { self.timed_out() } else { self.failed(&error) })
     }
 
     fn assign(
@@ -214,10 +214,17 @@ impl TopicReader {
     }
 }
 
-fn is_connection(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+/// Whether a reader goes on by itself after this error: of a connection, or of the group that librdkafka asks
+/// about although it is never joined, which a principal may have no right to.
+pub fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{
+        AllBrokersDown, BrokerTransportFailure, GroupAuthorizationFailed, OperationTimedOut, Resolve,
+    };
     let code = error.rdkafka_error_code();
     code.is_some_and(|code| {
-        matches!(code, AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve)
+        matches!(
+            code,
+            AllBrokersDown | BrokerTransportFailure | GroupAuthorizationFailed | OperationTimedOut | Resolve
+        )
     })
 }
