@@ -90,6 +90,11 @@ pub struct SettingsFile {
 }
 
 impl SettingsFile {
+    /// A file, whatever the environment holds.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        SettingsFile { config: path.into(), config_env: None }
+    }
+
     /// Reads the settings from where they are.
     ///
     /// # Errors

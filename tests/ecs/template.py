@@ -35,6 +35,15 @@ def dockerfile():
     return (ROOT / "docker" / "Dockerfile").read_text()
 
 
+def metrics():
+    """The metrics that Pawl writes for CloudWatch, by the list in its source; `None` where it writes none yet."""
+    source = ROOT / "src" / "telemetry" / "emf.rs"
+    if not source.exists():
+        return None
+    (listed,) = re.findall(r"MEASURES: \[Measure; \d+\] = \[(.*?)\n\];", source.read_text(), re.DOTALL)
+    return set(re.findall(r'\(\s*"([a-z_]+)",', listed))
+
+
 def seconds(text):
     """A duration as the settings write it."""
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
@@ -46,7 +55,7 @@ def container(service):
     return only
 
 
-def complaints(service, settings, dockerfile):
+def complaints(service, settings, dockerfile, metrics):
     """What is wrong with the service, one sentence for each, none if all is well."""
     found = []
 
@@ -85,9 +94,9 @@ def complaints(service, settings, dockerfile):
     must(settings["telemetry"]["emf"]["namespace"] == namespace, "settings and alarms name different namespaces")
     policy = service["Resources"]["ScalingPolicy"]["Properties"]["TargetTrackingScalingPolicyConfiguration"]
     watching = [policy["CustomizedMetricSpecification"]]
-    watching += [service["Resources"][name]["Properties"] for name in ("BehindAlarm", "SilentAlarm")]
+    watching += [service["Resources"][name]["Properties"] for name in ("BehindAlarm", "SilentAlarm", "BreakerAlarm")]
     for one in watching:
-        must(one["MetricName"] == "kafka_consumergroup_lag", f"{one['MetricName']} is no metric of Pawl")
+        must(one["MetricName"] in metrics, f"{one['MetricName']} is no metric of Pawl")
         must(one["Dimensions"] == [{"Name": "handler", "Value": {"Ref": "HandlerName"}}], "a metric of another handler")
     return found
 
