@@ -37,8 +37,10 @@ fn section(page: &mut String, table: &Value, path: &[&str]) {
     }
     let required = table["required"].as_array().map_or(&[][..], Vec::as_slice);
     for (name, key) in keys.iter().filter(|(_, key)| inner(key).is_none()) {
-        let must = if required.contains(&name.as_str().into()) { " Must be set." } else { "" };
-        writeln!(page, "| `{name}` | {} | {}{must} |", value(key), meaning(key)).expect("a String takes all");
+        let text = meaning(key);
+        let untold = required.contains(&name.as_str().into()) && !text.contains("Must be set.");
+        let must = if untold { " Must be set." } else { "" };
+        writeln!(page, "| `{name}` | {} | {text}{must} |", value(key)).expect("a String takes all");
     }
     for (name, key) in keys {
         let (Some(table), path) = (inner(key), [path, &[name.as_str()]].concat()) else { continue };
@@ -110,7 +112,7 @@ fn the_reference_has_every_key_of_the_settings() {
         "## `[kafka]`",
         "| `bootstrap_servers` | list of string |",
         "## `[handler.NAME]`",
-        "| `topic` | string | The input topic.",
+        "| `topic` | string | The input topic; one for each handler. Must be set. |",
         "| `guarantee` | `\"exactly-once\"`, `\"at-least-once\"` |",
         "## `[handler.NAME.retry]`",
         "| `initial` | duration |",
