@@ -95,6 +95,14 @@ impl SettingsFile {
         SettingsFile { config: path.into(), config_env: None }
     }
 
+    /// Where they are, for messages: the file's name, or the variable's after a dollar sign.
+    pub fn place(&self) -> String {
+        match &self.config_env {
+            Some(name) => format!("${name}"),
+            None => self.config.display().to_string(),
+        }
+    }
+
     /// Reads the settings from where they are.
     ///
     /// # Errors
@@ -349,8 +357,14 @@ mod tests {
 
     #[test]
     fn settings_come_from_a_file_or_from_a_variable_and_not_from_both() {
-        let parse = |extra: &[&str]| Cli::try_parse_from([&["pawl", "run"], extra].concat());
-        assert!(parse(&["--config-env", "PAWL_SETTINGS"]).is_ok());
-        assert!(parse(&["--config-env", "PAWL_SETTINGS", "--config", "pawl.toml"]).is_err());
+        let place = |extra: &[&str]| {
+            let Cli { command } = Cli::try_parse_from([&["pawl", "run"], extra].concat()).ok()?;
+            let Command::Run(run) = command else { panic!("another command") };
+            Some(run.settings.place())
+        };
+        assert_eq!(place(&[]).as_deref(), Some("pawl.toml"));
+        assert_eq!(place(&["--config", "x.toml"]).as_deref(), Some("x.toml"));
+        assert_eq!(place(&["--config-env", "PAWL_SETTINGS"]).as_deref(), Some("$PAWL_SETTINGS"));
+        assert_eq!(place(&["--config-env", "PAWL_SETTINGS", "--config", "pawl.toml"]), None);
     }
 }
