@@ -95,18 +95,25 @@ class Service(unittest.TestCase):
         self.assertIn("gives it to root", " ".join(found))
 
     def test_the_tasks_reach_brokers_service_and_endpoints_and_nothing_else(self):
-        ways = self.service["Resources"]["SecurityGroup"]["Properties"]["SecurityGroupEgress"]
-        port = {"Ref": "HandlerPort"}
-        found = [(way["FromPort"], way["ToPort"], way.get("DestinationSecurityGroupId") or way["DestinationPrefixListId"]) for way in ways]
-        self.assertEqual(
-            found,
-            [
-                (9098, 9098, {"Ref": "MskSecurityGroupId"}),
-                (port, port, {"Ref": "HandlerSecurityGroupId"}),
-                (443, 443, {"Ref": "EndpointSecurityGroupId"}),
-                (443, 443, {"Ref": "S3PrefixListId"}),
-            ],
-        )
+        def ways(by_endpoints):
+            """The rules, with the condition decided: port and where to."""
+            told = []
+            for way in self.service["Resources"]["SecurityGroup"]["Properties"]["SecurityGroupEgress"]:
+                if "Fn::If" in way:
+                    condition, one, other = way["Fn::If"]
+                    self.assertEqual(condition, "ByEndpoints")
+                    way = one if by_endpoints else other
+                if way == {"Ref": "AWS::NoValue"}:
+                    continue
+                self.assertEqual(way["FromPort"], way["ToPort"])
+                to = ("DestinationSecurityGroupId", "DestinationPrefixListId", "CidrIp")
+                told.append((way["FromPort"], next(way[key] for key in to if key in way)))
+            return told
+
+        always = [(9098, {"Ref": "MskSecurityGroupId"}), ({"Ref": "HandlerPort"}, {"Ref": "HandlerSecurityGroupId"})]
+        endpoints = [(443, {"Ref": "EndpointSecurityGroupId"}), (443, {"Ref": "S3PrefixListId"})]
+        self.assertEqual(ways(True), always + endpoints)
+        self.assertEqual(ways(False), always + [(443, "0.0.0.0/0")])
 
     def test_each_alarm_tells_the_topic_that_is_given(self):
         resources = self.service["Resources"]
