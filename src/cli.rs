@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use pawl_actors::selector::Selector;
 
 use crate::exit::Exit;
+use crate::settings::{Settings, SettingsError};
 
 pub use asking::{
     Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
@@ -86,7 +87,36 @@ pub enum Command {
 pub struct SettingsFile {
     /// The settings file; environment variables PAWL__TABLE__KEY override it.
     #[arg(long, short, value_name = "FILE", default_value = "pawl.toml")]
-    pub config: PathBuf,
+    config: PathBuf,
+    /// An environment variable that holds the text of the settings, in place of a file.
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    config_env: Option<String>,
+}
+
+impl SettingsFile {
+    /// A file, whatever the environment holds.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        SettingsFile { config: path.into(), config_env: None }
+    }
+
+    /// Where they are, for messages: the file's name, or the variable's after a dollar sign.
+    pub fn place(&self) -> String {
+        match &self.config_env {
+            Some(name) => format!("${name}"),
+            None => self.config.display().to_string(),
+        }
+    }
+
+    /// Reads the settings from where they are.
+    ///
+    /// # Errors
+    /// Lists all that is wrong with them, for a person.
+    pub fn load(&self) -> Result<Settings, SettingsError> {
+        match &self.config_env {
+            Some(name) => Settings::load_variable(name),
+            None => Settings::load(&self.config),
+        }
+    }
 }
 
 /// How to reach the cluster, for commands that need nothing else of the settings.
@@ -95,7 +125,8 @@ pub struct Connection {
     #[command(flatten)]
     settings: SettingsFile,
     /// Brokers to connect to, in place of a settings file.
-    #[arg(long, short, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with = "config")]
+    #[arg(long, short, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(conflicts_with_all = ["config", "config_env"])]
     bootstrap_servers: Vec<String>,
 }
 
@@ -126,10 +157,16 @@ limit and fit; the ledger's rows fit; the rights to these topics, the group and 
 where the brokers tell them. To find out about the last of these an id of its own is used once,
 <prefix><group>.check. Not checked: whether an HTTP service answers.
 
-Errors make the exit code 1. Warnings and notes do not.")]
+Errors make the exit code 1. Warnings and notes do not.
+
+With --offline only the settings and the variables over them are checked, and no broker is asked: for
+the place where settings are written, which cannot reach the cluster.")]
 pub struct Check {
     #[command(flatten)]
     pub settings: SettingsFile,
+    /// Check the settings alone, and ask no broker.
+    #[arg(long)]
+    pub offline: bool,
     /// Print one JSON object with a list of findings.
     #[arg(long)]
     pub json: bool,
@@ -320,5 +357,19 @@ mod tests {
         assert_eq!(parse(&[]).expect("valid"), Err("pawl.toml".into()));
         assert_eq!(parse(&["-b", "a:1,b:2"]).expect("valid"), Ok(vec!["a:1".into(), "b:2".into()]));
         assert!(parse(&["-b", "a:1", "-c", "x.toml"]).is_err(), "one of them, not both");
+        assert!(parse(&["-b", "a:1", "--config-env", "X"]).is_err(), "one of them, not both");
+    }
+
+    #[test]
+    fn settings_come_from_a_file_or_from_a_variable_and_not_from_both() {
+        let place = |extra: &[&str]| {
+            let Cli { command } = Cli::try_parse_from([&["pawl", "run"], extra].concat()).ok()?;
+            let Command::Run(run) = command else { panic!("another command") };
+            Some(run.settings.place())
+        };
+        assert_eq!(place(&[]).as_deref(), Some("pawl.toml"));
+        assert_eq!(place(&["--config", "x.toml"]).as_deref(), Some("x.toml"));
+        assert_eq!(place(&["--config-env", "PAWL_SETTINGS"]).as_deref(), Some("$PAWL_SETTINGS"));
+        assert_eq!(place(&["--config-env", "PAWL_SETTINGS", "--config", "pawl.toml"]), None);
     }
 }

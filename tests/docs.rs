@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The names of all functions in a source text.
-fn functions(text: &str) -> impl Iterator<Item = &str> {
+/// The names of all functions in a source text, in Rust or in Python.
+fn functions<'a>(text: &'a str, keyword: &'a str) -> impl Iterator<Item = &'a str> {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    text.split("fn ").skip(1).filter_map(move |rest| rest.split(|letter| !is_name(letter)).next())
+    text.split(keyword).skip(1).filter_map(move |rest| rest.split(|letter| !is_name(letter)).next())
 }
 
 /// What stands between backticks.
@@ -31,10 +31,11 @@ fn every_test_and_file_that_the_proofs_name_exists() {
     for text in quoted(&page) {
         if is_test(&text) {
             named.push(text);
-        } else if text.ends_with(".rs") {
+        } else if text.ends_with(".rs") || text.ends_with(".py") {
             let source =
                 std::fs::read_to_string(root.join(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
-            let known: BTreeSet<&str> = functions(&source).collect();
+            let known: BTreeSet<&str> =
+                functions(&source, if text.ends_with(".py") { "def " } else { "fn " }).collect();
             count += named.len();
             let missing: Vec<&str> = named.drain(..).filter(|name| !known.contains(name)).collect();
             assert!(missing.is_empty(), "{text} has no such tests: {missing:#?}");

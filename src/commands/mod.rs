@@ -131,7 +131,7 @@ fn log_to_stderr() {
 }
 
 fn settings(file: &SettingsFile) -> Result<Settings, Failure> {
-    Ok(Settings::load(&file.config)?)
+    Ok(file.load()?)
 }
 
 /// The handler that is meant: the one that is named, else the only one.

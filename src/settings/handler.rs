@@ -193,7 +193,7 @@ pub struct DeadLetter {
     /// "-dlt" after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
-    /// What becomes of the later records of the same key. Default: continue.
+    /// What becomes of the later records of the same key. Default: quarantine.
     pub then: Then,
 }
 

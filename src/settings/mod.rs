@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::{Config, ConfigError, Map, Value};
 use schemars::JsonSchema;
@@ -105,6 +105,42 @@ impl Settings {
                 Err(SettingsError { file: Some(path.to_owned()), problems: vec![problem] })
             }
         }
+    }
+
+    /// Reads the text that an environment variable holds, in the place of a file, and the environment of
+    /// the process: where a platform hands out variables and mounts no files.
+    ///
+    /// # Errors
+    /// Lists all that is wrong with the text and the variables, for a person; places in the text are told
+    /// by the variable's name after a dollar sign, and line and column.
+    pub fn load_variable(name: &str) -> Result<Self, SettingsError> {
+        Self::parse_variable(name, std::env::var_os(name), std::env::vars_os())
+    }
+
+    /// As `load_variable`, with the value and the other variables given.
+    fn parse_variable<I, K, V>(
+        name: &str,
+        value: Option<OsString>,
+        variables: I,
+    ) -> Result<Self, SettingsError>
+    where
+        I: IntoIterator<Item = (K, V)>,
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let place = PathBuf::from(format!("${name}"));
+        let refused = |reason: &str, remedy: &str| {
+            let subject = format!("cannot read settings from the variable {name}");
+            let problem = Problem::new(&KeyPath::default(), subject, remedy).because(reason);
+            SettingsError { file: Some(place.clone()), problems: vec![problem] }
+        };
+        let whole = "let it hold the whole text of a settings file, or name a file with --config";
+        let value = value.ok_or_else(|| refused("it is not set", whole))?;
+        let text = value.into_string().map_err(|_| refused("it is not in UTF-8", whole))?;
+        if text.trim().is_empty() {
+            return Err(refused("it is empty", whole));
+        }
+        Self::parse(&place, &text, variables)
     }
 
     /// Reads the text of a file, whose name is only used to tell places, and environment variables.

@@ -1,7 +1,7 @@
 //! The JSON schema of the settings, for editors and for `shape`.
 //!
 //! It is generated from the types and kept in `config/pawl.schema.json`; after a change of the types
-//! `UPDATE_SCHEMA=1 cargo test -p pawl --lib settings::schema` writes it anew.
+//! `UPDATE_SCHEMA=1 cargo test -p pawl --lib settings` writes it anew.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -134,7 +134,7 @@ mod tests {
         assert!(
             committed == current,
             "config/pawl.schema.json is not that of the types; write it anew with: \
-             UPDATE_SCHEMA=1 cargo test -p pawl --lib settings::schema"
+             UPDATE_SCHEMA=1 cargo test -p pawl --lib settings"
         );
     }
 

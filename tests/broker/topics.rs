@@ -119,6 +119,9 @@ fn a_check_tells_settings_from_brokers_by_its_exit_code() {
     let away = with_settings(nobody, &["check", "--json"]);
     assert_eq!(away.code, 3, "{away:?}");
     assert!(findings(&away)[0].contains("connection refused"), "{away:?}");
+    let unasked = with_settings(nobody, &["check", "--offline"]);
+    assert_eq!((unasked.code, unasked.stdout.contains("no broker was asked")), (0, true), "{unasked:?}");
+    assert_eq!(with_settings("[kafka]\n", &["check", "--offline", "--json"]).code, 2);
 }
 
 #[test]

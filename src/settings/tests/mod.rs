@@ -1,6 +1,7 @@
 //! Sentences about reading settings: what is taken, and what a person is told otherwise.
 
 mod reading;
+mod reference;
 mod refusing;
 mod reports;
 mod retries;

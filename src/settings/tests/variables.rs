@@ -160,3 +160,26 @@ fn no_secret_shows_in_reports_or_in_debug_output() {
         assert!(shown.contains("cgrp") && shown.contains("sasl.password"), "{shown}");
     }
 }
+
+#[test]
+fn the_whole_text_may_stand_in_a_variable_and_its_mistakes_are_told_by_its_name() {
+    let read = |value: Option<&str>, others: &[(&str, &str)]| {
+        Settings::parse_variable("PAWL_SETTINGS", value.map(OsString::from), others.iter().copied())
+    };
+    let settings = read(Some(GOOD), &[("PAWL__KAFKA__CLIENT_ID", "ecs")]).expect("good settings");
+    assert_eq!(settings.handler["billing"].topic, "orders");
+    assert_eq!(settings.kafka.client_id, "ecs", "variables win over the text");
+
+    let told = read(Some(&in_handler("tpic = 1")), &[]).expect_err("an unknown key").to_string();
+    assert!(
+        told.contains("in the settings of $PAWL_SETTINGS") && told.contains("($PAWL_SETTINGS:"),
+        "{told}"
+    );
+    for (value, reason) in [(None, "it is not set"), (Some(" \n"), "it is empty")] {
+        let told = read(value, &[]).expect_err(reason).to_string();
+        assert!(
+            told.contains(reason) && told.contains("PAWL_SETTINGS") && told.contains("--config"),
+            "{told}"
+        );
+    }
+}
