@@ -1,6 +1,7 @@
 //! The command line as types: names, defaults, help. What a command does stands in `commands`.
 
 mod asking;
+mod endpoint;
 mod letters;
 mod looking;
 mod rewind;
@@ -15,7 +16,8 @@ use crate::exit::Exit;
 pub use asking::{
     Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
 };
-pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment};
+pub use endpoint::{Address, EndpointArgs};
+pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment, moment};
 pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource, Top};
 pub use rewind::Rewind;
 
@@ -78,7 +80,7 @@ pub enum Command {
 }
 
 /// Which settings file.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct SettingsFile {
     /// The settings file; environment variables PAWL__TABLE__KEY override it.
     #[arg(long, short, value_name = "FILE", default_value = "pawl.toml")]

@@ -14,7 +14,7 @@ use super::document::{Data, Node};
 use super::key_path::KeyPath;
 use super::limits;
 use super::problem::{Complaint, Origin, Problem, Source, nearest, quoted_list};
-use super::{ByteSize, attempts, byte_size, duration, listen, null_key, schema, selector};
+use super::{ByteSize, attempts, byte_size, duration, listen, null_key, schema, secret, selector};
 
 /// The form of one setting or table.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub(super) enum Shape {
     Size,
     Selector,
     Listen,
+    /// Told by the environment only.
+    Secret,
     /// "reject", or a table with these keys.
     NullKey(BTreeMap<String, Shape>),
 }
@@ -77,6 +79,7 @@ impl Shape {
             (_, byte_size::TITLE) => Shape::Size,
             (_, selector::TITLE) => Shape::Selector,
             (_, listen::TITLE) => Shape::Listen,
+            (_, secret::TITLE) => Shape::Secret,
             (Some("array"), _) => Shape::List(Box::new(Shape::of(&schema["items"]))),
             (Some("string"), _) => Shape::Text,
             (Some("boolean"), _) => Shape::Truth,
@@ -114,6 +117,7 @@ impl Shape {
             (Shape::Duration, Data::Text(text)) => form(text, duration::parse(text).map(drop)),
             (Shape::Selector, Data::Text(text)) => form(text, text.parse::<Selector>().map(drop)),
             (Shape::Listen, Data::Text(text)) => form(text, listen::parse(text).map(drop)),
+            (Shape::Secret, _) => Err(Complaint::new("a secret does not belong in this file", self.wanted())),
             (Shape::Duration, Data::Whole(number)) => Err(Complaint::new(
                 "a duration needs a unit",
                 format!("write \"{number}s\" or \"{number}ms\", whichever is meant"),
@@ -148,6 +152,9 @@ impl Shape {
             Shape::Selector => "\"record\", \"header:NAME\" or \"json:/pointer\"".into(),
             Shape::NullKey(_) => format!("\"{}\" or {{ spread = 16 }}", null_key::REJECT),
             Shape::Listen => "an IP address and a port, as in \"127.0.0.1:9464\", or \"off\"".into(),
+            Shape::Secret => {
+                "remove it, and set the key's variable (PAWL__TABLE__KEY), or name a file in KEY_file".into()
+            }
         }
     }
 
@@ -171,6 +178,8 @@ impl Shape {
             }
             Shape::Real { .. } => text.trim().parse().map_or_else(|_| as_text(), Data::Real),
             Shape::Truth => text.trim().parse().map_or_else(|_| as_text(), Data::Truth),
+            // Where it belongs.
+            Shape::Secret => return Ok(as_text()),
             _ => as_text(),
         };
         self.check(&data).map(|()| data)
