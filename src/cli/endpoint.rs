@@ -69,7 +69,8 @@ mod tests {
         assert_eq!(read("a:1").as_deref(), Ok("http://a:1"));
         assert_eq!(read("http://[::1]:9464/").as_deref(), Ok("http://[::1]:9464"));
         assert_eq!(read("https://pawl-0:9464").as_deref(), Ok("https://pawl-0:9464"));
-        for wrong in ["", "a", "https://a", "http://u:p@a:1", "http://a:1/ready", "a:1?token=x", "ftp://a:1"] {
+        for wrong in ["", "a", "https://a", "http://u:p@a:1", "http://a:1/ready", "a:1?token=x", "ftp://a:1"]
+        {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -81,7 +81,8 @@ impl Endpoint {
         let Some(address) = args.admin.clone().or(listens) else { return Ok(None) };
         let token = access::token(args, own)?;
         let tls = access::tls(args, own, address.tls)?;
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).build(connector);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Some(Endpoint { address, token, client, runtime }))

@@ -22,7 +22,8 @@ const VARIABLE: &str = "PAWL_ADMIN_TOKEN";
 /// The token that is sent: the one that is named, else that of the variable, else one of the endpoint's own settings.
 pub fn token(args: &EndpointArgs, own: Option<&Admin>) -> Result<Option<Secret>, Failure> {
     if let Some(file) = &args.token_file {
-        let text = fs::read_to_string(file).map_err(|error| unusable("--token-file", file, &error.to_string()))?;
+        let text =
+            fs::read_to_string(file).map_err(|error| unusable("--token-file", file, &error.to_string()))?;
         return first(&text).map(Some).map_err(|why| unusable("--token-file", file, &why));
     }
     if let Ok(text) = std::env::var(VARIABLE) {
@@ -52,7 +53,8 @@ pub fn tls(args: &EndpointArgs, own: Option<&Admin>, spoken: bool) -> Result<Cli
     let builder = match (&args.ca_file, certificate) {
         (Some(file), _) => builder.with_root_certificates(read("--ca-file", file, admin::authorities)?),
         (None, Some(file)) => {
-            let [certificate, ..] = &read("admin.tls.certificate_file", file, admin::certificates)?[..] else {
+            let [certificate, ..] = &read("admin.tls.certificate_file", file, admin::certificates)?[..]
+            else {
                 return Err(unusable("admin.tls.certificate_file", file, "there is no certificate in it"));
             };
             let pinned = Pinned { certificate: certificate.clone(), provider };
