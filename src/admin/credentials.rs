@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::digest::{Context, Digest, SHA256};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -40,7 +41,6 @@ pub struct Credentials {
 pub struct CredentialsError(String);
 
 /// The files of the settings as they were read.
-#[derive(PartialEq, Eq)]
 struct Files {
     read_tokens: Option<Content>,
     operator_tokens: Option<Content>,
@@ -49,7 +49,6 @@ struct Files {
     client_ca: Option<Content>,
 }
 
-#[derive(PartialEq, Eq)]
 struct Content {
     setting: &'static str,
     path: PathBuf,
@@ -98,7 +97,8 @@ impl Credentials {
 /// Credentials that follow their files.
 pub struct Watched {
     settings: Admin,
-    files: Files,
+    /// Of the files as they were last seen: what is in them does not stay in memory.
+    fingerprint: Digest,
     now: watch::Sender<Arc<Credentials>>,
 }
 
@@ -110,7 +110,7 @@ impl Watched {
     pub fn read(settings: &Admin) -> Result<Watched, CredentialsError> {
         let files = Files::read(settings);
         let (now, _) = watch::channel(Arc::new(Credentials::of(settings, &files)?));
-        Ok(Watched { settings: settings.clone(), files, now })
+        Ok(Watched { settings: settings.clone(), fingerprint: files.fingerprint(), now })
     }
 
     /// The credentials as they are at any time.
@@ -142,11 +142,12 @@ impl Watched {
     /// What does not fit together is left as it was: certificate and key may be exchanged one after the other.
     fn look(&mut self) {
         let files = Files::read(&self.settings);
-        if files == self.files {
+        let fingerprint = files.fingerprint();
+        if fingerprint.as_ref() == self.fingerprint.as_ref() {
             return;
         }
-        self.files = files;
-        match Credentials::of(&self.settings, &self.files) {
+        self.fingerprint = fingerprint;
+        match Credentials::of(&self.settings, &files) {
             Ok(read) => {
                 self.now.send_replace(Arc::new(read));
                 tracing::info!("tokens and certificates of the admin endpoint were read again");
@@ -170,6 +171,23 @@ impl Files {
             key: some("admin.tls.key_file", tls.map(|tls| &tls.key_file)),
             client_ca: some("admin.tls.client_ca_file", tls.and_then(|tls| tls.client_ca_file.as_ref())),
         }
+    }
+}
+
+impl Files {
+    fn fingerprint(&self) -> Digest {
+        let Files { read_tokens, operator_tokens, certificate, key, client_ca } = self;
+        let mut all = Context::new(&SHA256);
+        for file in [read_tokens, operator_tokens, certificate, key, client_ca].into_iter().flatten() {
+            let (kind, bytes) = match &file.bytes {
+                Ok(bytes) => (1, bytes.as_slice()),
+                Err(why) => (0, why.as_bytes()),
+            };
+            all.update(&[kind]);
+            all.update(&bytes.len().to_be_bytes());
+            all.update(bytes);
+        }
+        all.finish()
     }
 }
 

@@ -8,6 +8,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use super::{Failure, settings};
+use crate::admin::OpenError;
 use crate::admin::audit_file::{self, AUDIT};
 use crate::cli::Run;
 use crate::commands::topics::TopicsError;
@@ -21,9 +22,12 @@ impl From<RunError> for Failure {
         match error {
             RunError::Settings(error) => error.into(),
             RunError::Topics(error @ TopicsError::Admin(_)) => error.into(),
-            error @ RunError::Handler(_) => Failure::new(Exit::Usage, error.to_string()),
+            error @ (RunError::Handler(_) | RunError::Endpoint(OpenError::Credentials(_))) => {
+                Failure::new(Exit::Usage, error.to_string())
+            }
             error @ (RunError::Topics(_)
             | RunError::Start(_)
+            | RunError::Endpoint(OpenError::Address { .. })
             | RunError::Halted(_)
             | RunError::Undrained { .. }) => Failure::new(Exit::Stopped, error.to_string()),
         }

@@ -37,6 +37,9 @@ pub enum RunError {
     /// The topics of a handler are not as they must be.
     #[error(transparent)]
     Topics(#[from] TopicsError),
+    /// The process's endpoint cannot be opened.
+    #[error(transparent)]
+    Endpoint(#[from] admin::OpenError),
     /// Something else was refused at the start.
     #[error("{0:#}")]
     Start(#[from] anyhow::Error),
@@ -84,7 +87,7 @@ async fn run_here(
     let instance = settings.instance()?;
     settings.admin.check_exposure()?;
     let endpoint = match settings.admin.listen {
-        Some(listen) => Some(admin::open(listen, &settings.admin).await.map_err(anyhow::Error::from)?),
+        Some(listen) => Some(admin::open(listen, &settings.admin).await?),
         None => None,
     };
     let (tell_halt, mut halted) = unbounded_channel();

@@ -53,9 +53,9 @@ pub struct Admin {
     /// TLS; without it the endpoint speaks plain HTTP. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<AdminTls>,
-    /// Requests a second of one address; /live and /ready are not counted. Bounds: 1 to 100000. Default: 50.
+    /// Requests a second of one address; /live and /ready are not counted. Bounds: 1 to 100000. Default: 100.
     pub requests_per_second: u32,
-    /// Requests of one address at once, before requests_per_second counts. Bounds: 1 to 100000. Default: 200.
+    /// Requests of one address at once, before requests_per_second counts. Bounds: 1 to 100000. Default: 500.
     pub burst: u32,
     /// The longest body of a request. Bounds: 1KiB to 1MiB. Default: 32KiB.
     pub max_body: ByteSize,
@@ -97,8 +97,8 @@ impl Default for Admin {
             operator_token: None,
             operator_token_file: None,
             tls: None,
-            requests_per_second: 50,
-            burst: 200,
+            requests_per_second: 100,
+            burst: 500,
             max_body: ByteSize::kib(32),
             audit_file: None,
             audit_file_size: ByteSize::mib(16),

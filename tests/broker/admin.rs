@@ -38,7 +38,7 @@ fn an_operators_command_over_http_is_in_the_audit_log_of_who_was_asked_and_of_wh
     let Some(broker) = support::broker() else { return };
     let (input, group) = (support::topic(broker, "orders", 2), support::unique("operator"));
     let service =
-        Service::start(|call: &Received| Reply::status(if call.body == b"bad" { 422 } else { 200 }));
+        Service::start(|call: &Received| Reply::status(if call.body == "bad" { 422 } else { 200 }));
     let audit = process::scratch("audit").join("audit.jsonl");
     let instance = |name: &str| {
         let more = format!(

@@ -51,7 +51,9 @@ impl Pawl {
     /// Replaces the settings; the next start reads them.
     pub fn set(&self, settings: &str) {
         let table = if settings.contains("\n[admin]\n") { "" } else { "\n[admin]\n" };
-        let text = format!("{settings}{table}listen = \"127.0.0.1:{}\"\n", self.port);
+        // Tests ask more often than anybody.
+        let bounds = "requests_per_second = 100000\nburst = 100000";
+        let text = format!("{settings}{table}{bounds}\nlisten = \"127.0.0.1:{}\"\n", self.port);
         std::fs::write(self.dir.join("pawl.toml"), text).expect("the scratch directory can be written");
     }
 

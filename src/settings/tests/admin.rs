@@ -13,7 +13,10 @@ fn a_secret_in_the_file_is_an_error_that_says_where_it_belongs() {
     for name in ["read_token", "operator_token"] {
         let error = parse(&with(&format!("{name} = \"{TOKEN}\"")), &[]).expect_err("refused").to_string();
         assert!(error.contains(&format!("admin.{name} = (hidden) (pawl.toml:10:")), "{error}");
-        assert!(error.contains("does not belong in this file") && error.contains("PAWL__TABLE__KEY"), "{error}");
+        assert!(
+            error.contains("does not belong in this file") && error.contains("PAWL__TABLE__KEY"),
+            "{error}"
+        );
         assert!(!error.contains(TOKEN), "{error}");
     }
 }
@@ -26,14 +29,18 @@ fn a_secret_is_taken_from_a_variable_and_never_shown() {
     assert!(shown.contains("(hidden)") && !shown.contains(TOKEN), "{shown}");
     for wrong in ["short", "0123456789abcdef with a space", "na me:0123456789abcdef"] {
         let told = problems(GOOD, &[("PAWL__ADMIN__OPERATOR_TOKEN", wrong)]);
-        assert!(told[0].contains("(PAWL__ADMIN__OPERATOR_TOKEN)") && told[0].contains("openssl rand"), "{told:?}");
+        assert!(
+            told[0].contains("(PAWL__ADMIN__OPERATOR_TOKEN)") && told[0].contains("openssl rand"),
+            "{told:?}"
+        );
         assert!(!told[0].contains(wrong), "{told:?}");
     }
 }
 
 #[test]
 fn an_endpoint_that_others_reach_takes_a_token_or_client_certificates() {
-    let exposed = |table: &str, variables: &[(&str, &str)]| good(&with(table), variables).admin.check_exposure();
+    let exposed =
+        |table: &str, variables: &[(&str, &str)]| good(&with(table), variables).admin.check_exposure();
     for listen in ["127.0.0.1:9464", "[::1]:9464", "[::ffff:127.0.0.1]:9464", "off"] {
         assert_eq!(exposed(&format!("listen = \"{listen}\""), &[]), Ok(()), "{listen}");
     }
@@ -57,7 +64,9 @@ fn what_does_not_fit_together_is_told() {
         "admin.tls.operators names certificates that nobody checks",
     );
     refused(
-        &with("tls = { certificate_file = \"c\", key_file = \"k\", client_ca_file = \"a\", operators = [\"\"] }"),
+        &with(
+            "tls = { certificate_file = \"c\", key_file = \"k\", client_ca_file = \"a\", operators = [\"\"] }",
+        ),
         "write 1 to 64 printable characters",
     );
     refused(&with("read_token_file = \"\""), "admin.read_token_file");
