@@ -8,9 +8,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use tracing::{Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::settings::Admin;
@@ -44,7 +44,20 @@ where
     let Some(path) = &settings.audit_file else { return Ok(None) };
     let file = AuditFile::open(path, settings.audit_file_size.bytes(), settings.audit_files_kept)?;
     let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(Mutex::new(file));
-    Ok(Some(layer.with_filter(Targets::new().with_target(AUDIT, Level::INFO))))
+    Ok(Some(AuditOnly(layer)))
+}
+
+/// Hands on the lines of the audit log alone. A layer's filter of tracing-subscriber would lose lines: whoever asks
+/// `tracing::enabled!` (the clients of Kafka do) has it remember an answer, which it takes for the next line of that
+/// thread.
+struct AuditOnly<L>(L);
+
+impl<S: Subscriber, L: Layer<S>> Layer<S> for AuditOnly<L> {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if event.metadata().target() == AUDIT {
+            self.0.on_event(event, context);
+        }
+    }
 }
 
 impl AuditFile {
@@ -159,6 +172,8 @@ mod tests {
         let log = tracing_subscriber::registry().with(layer(&settings).expect("it can be opened"));
         tracing::subscriber::with_default(log, || {
             tracing::error!("something else");
+            // Asking whether a line would be written must not keep the next one from it.
+            assert!(tracing::enabled!(target: "librdkafka", tracing::Level::INFO));
             let command = "{\"key\":\"A\\nforged\"}\nforged \u{1b}[31m";
             tracing::info!(target: "pawl::audit", id = "c1", command, "command asked for");
         });

@@ -69,7 +69,7 @@ async fn next_signal() {
 }
 
 /// Logs to standard error, as the settings say; `RUST_LOG` overrides the filter. The audit log is shown unless the
-/// filter speaks of it, and goes to its file whatever the filter says.
+/// filter speaks of it, and always if it has a file.
 fn log(settings: &Settings) -> Result<(), Failure> {
     let audit =
         audit_file::layer(&settings.admin).map_err(|error| Failure::new(Exit::Stopped, error.to_string()))?;
@@ -78,7 +78,7 @@ fn log(settings: &Settings) -> Result<(), Failure> {
         std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| EnvFilter::try_new(filter).is_ok());
     let filter = filter.unwrap_or_else(|| log.filter.clone());
     let mut shown = EnvFilter::new(&filter);
-    if !filter.contains(AUDIT) {
+    if audit.is_some() || !filter.contains(AUDIT) {
         shown = shown.add_directive(format!("{AUDIT}=info").parse().expect("a directive"));
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
@@ -86,6 +86,7 @@ fn log(settings: &Settings) -> Result<(), Failure> {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(shown)).with(audit).init();
+    // One filter for all: see `audit_file::AuditOnly`.
+    tracing_subscriber::registry().with(shown).with(lines).with(audit).init();
     Ok(())
 }
