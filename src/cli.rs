@@ -1,6 +1,7 @@
 //! The command line as types: names, defaults, help. What a command does stands in `commands`.
 
 mod asking;
+mod endpoint;
 mod iam_policy;
 mod letters;
 mod looking;
@@ -17,8 +18,9 @@ use crate::settings::{Settings, SettingsError};
 pub use asking::{
     Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
 };
+pub use endpoint::{Address, EndpointArgs};
 pub use iam_policy::{IamPolicy, PolicyForm};
-pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment};
+pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment, moment};
 pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource, Top};
 pub use rewind::Rewind;
 
@@ -83,7 +85,7 @@ pub enum Command {
 }
 
 /// Which settings file.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct SettingsFile {
     /// The settings file; environment variables PAWL__TABLE__KEY override it.
     #[arg(long, short, value_name = "FILE", default_value = "pawl.toml")]

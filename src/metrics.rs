@@ -36,6 +36,11 @@ impl Metrics {
         Metrics { registry }
     }
 
+    /// Adds a metric that is counted elsewhere.
+    pub fn register(&mut self, name: &str, help: &str, metric: impl prometheus_client::registry::Metric) {
+        self.registry.register(name, help, metric);
+    }
+
     /// The values now, in OpenMetrics text.
     pub fn text(&self) -> Result<String, Error> {
         let mut text = String::new();

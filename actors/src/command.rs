@@ -17,8 +17,8 @@ use crate::record::{self, Record};
 pub const VERSION: u32 = 1;
 /// Header of an answer; its value is the command's id.
 pub const ANSWER: &str = "pawl-answer";
-/// Longest text that a person may put into a command, in bytes.
-pub const MAX_TEXT: usize = 4 * 1024;
+/// Longest command, in bytes: the partition row has to hold one that takes time.
+pub const MAX_COMMAND: usize = 16 * 1024;
 
 /// What an operator asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -274,6 +274,18 @@ pub enum Progress {
     Nothing,
     /// It was not carried out.
     Refused,
+}
+
+impl Progress {
+    /// The name in answers and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Progress::Running => "running",
+            Progress::Done => "done",
+            Progress::Nothing => "nothing",
+            Progress::Refused => "refused",
+        }
+    }
 }
 
 /// What a partition's owner says to a command.

@@ -1,14 +1,26 @@
-//! The process's own HTTP endpoint: `/live`, `/ready`, `/metrics`, `/supervision` and the handlers' keys.
+//! The process's own HTTP endpoint: `/live`, `/ready`, `/metrics`, `/supervision`, the handlers' keys, and commands
+//! for them.
 //!
-//! Deliberately absent: anything that changes something, and TLS; it is for the machine that
-//! runs the process and belongs to no public network. One request for each connection, so that
-//! one time-out bounds all that a client can hold.
+//! A request passes `connection` (bounds, TLS), `gate` (who asks, how often; rules in `access`), and then what its
+//! path names. One request for each connection, so that one time-out bounds all that a client can hold, and nothing
+//! that follows a request can be taken for another one. Deliberately absent: sessions, cookies, CORS, and anything
+//! that a browser could be made to do.
 
+mod access;
+pub mod audit_file;
+mod commands;
+mod connection;
+mod credentials;
+mod denials;
+mod gate;
 pub mod keys;
+mod rates;
 mod readiness;
 pub mod supervision;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod tokens;
 
 use std::future::Future;
 use std::io;
@@ -20,117 +32,145 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router, middleware};
 use pawl_actors::record::Millis;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
-use crate::kafka::access;
+use self::access::Visitor;
+use self::connection::Connections;
+use self::credentials::Watched;
+use self::denials::Denials;
+use self::rates::Rates;
+use crate::kafka::access as kafka_access;
 use crate::metrics::{self, Metrics};
 use crate::observed::HandlerView;
+use crate::settings::{Admin, Settings};
 
+pub use credentials::{Credentials, CredentialsError};
 pub use readiness::{HandlerReadiness, PartitionReadiness, Readiness, judge};
+pub use tls::{authorities, certificates, private_key, provider};
 
-/// From accepting a connection to its last byte; probes and scrapes give up earlier.
+/// From accepting a connection to its last byte; probes and scrapes give up earlier. Commands are granted more.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The most bytes of a request's head.
-const MAX_HEAD_BYTES: usize = 16 << 10;
-
-/// The most headers of a request.
-const MAX_HEADERS: usize = 64;
-
-/// The most connections at once; more wait in the system's queue.
-const MAX_CONNECTIONS: usize = 64;
-
-/// How long to wait after a connection could not be accepted, which happens when the process has
-/// no file descriptor left: trying again at once would only spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 struct Process {
     handlers: Vec<HandlerView>,
-    metrics: Metrics,
-    stalled_after: Duration,
+    metrics: Arc<Metrics>,
+    settings: Arc<Settings>,
+    credentials: watch::Receiver<Arc<Credentials>>,
+    rates: Rates,
+    denials: Denials,
+    /// Commands that are under way.
+    commands: Arc<Semaphore>,
     /// Only this machine can reach the endpoint.
     is_local: bool,
 }
 
-/// Opens the endpoint's socket, apart from [`serve`], so that a wrong or taken address ends the
-/// start with a message that names it.
-pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(listen).await.map_err(|error| {
-        let text = format!(
-            "cannot listen on {listen} for /live, /ready and /metrics: {error}; name another \
-             address in admin.listen, or turn the endpoint off with \"off\""
-        );
-        io::Error::new(error.kind(), text)
-    })
+/// The endpoint before it answers: its socket, and what it knows people by.
+pub struct Opened {
+    listener: TcpListener,
+    credentials: Watched,
+    denials: Denials,
 }
 
-/// Answers requests until `shutdown` is over. A partition with lag is not ready any more when it
-/// got no further for `stalled_after`.
+impl Opened {
+    /// Adds what the endpoint itself counts.
+    pub fn register(&self, metrics: &mut Metrics) {
+        let help = "Requests to the admin endpoint that were denied";
+        metrics.register("pawl_admin_denied", help, self.denials.counts.clone());
+    }
+}
+
+/// Why the endpoint cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The address is wrong or taken.
+    #[error(
+        "cannot listen on {listen} for /live, /ready and /metrics: {error}; name another address in admin.listen, or turn the endpoint off with \"off\""
+    )]
+    Address {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Tokens or certificates.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+/// Opens the endpoint's socket and reads its credentials, apart from [`serve`], so that what is wrong ends the
+/// start with a message.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open(listen: SocketAddr, settings: &Admin) -> Result<Opened, OpenError> {
+    let credentials = Watched::read(settings)?;
+    let bound = TcpListener::bind(listen).await;
+    let listener = bound.map_err(|error| OpenError::Address { listen, error })?;
+    if settings.is_exposed() && settings.has_tokens() && settings.tls.is_none() {
+        tracing::warn!("{}", PLAIN_TOKENS);
+    }
+    Ok(Opened { listener, credentials, denials: Denials::default() })
+}
+
+/// What should be known of tokens without TLS.
+pub const PLAIN_TOKENS: &str = "admin.listen is reachable from other machines without TLS, so whoever reads that network reads \
+     the tokens; set up [admin.tls], or keep the network to those who may read it";
+
+/// Answers requests until `shutdown` is over.
 pub async fn serve(
-    listener: TcpListener,
+    opened: Opened,
+    settings: Arc<Settings>,
     handlers: Vec<HandlerView>,
-    stalled_after: Duration,
+    metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
 ) {
-    serve_within(REQUEST_TIMEOUT, listener, handlers, stalled_after, shutdown).await;
+    serve_within(REQUEST_TIMEOUT, opened, settings, handlers, metrics, shutdown).await;
 }
 
 async fn serve_within(
     request_timeout: Duration,
-    listener: TcpListener,
+    opened: Opened,
+    settings: Arc<Settings>,
     handlers: Vec<HandlerView>,
-    stalled_after: Duration,
+    metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let metrics = Metrics::new(handlers.clone());
-    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let routes = routes(Arc::new(Process { handlers, metrics, stalled_after, is_local }));
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let Opened { listener, credentials: watched, denials } = opened;
+    let credentials = watched.subscribe();
+    let admin = &settings.admin;
+    let process = Arc::new(Process {
+        handlers,
+        metrics,
+        rates: Rates::new(admin.requests_per_second, admin.burst),
+        settings,
+        credentials: credentials.clone(),
+        denials,
+        commands: Arc::new(Semaphore::new(commands::MAX_AT_ONCE)),
+        is_local: listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback()),
+    });
+    tokio::spawn(watched.follow());
+    let (routes, connections) = (routes(process), Connections::of(listener));
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => return,
-            (stream, permit) = accept(&listener, &connections) => {
-                tokio::spawn(answer(stream, routes.clone(), permit, request_timeout));
+            (stream, address, place) = connections.next() => {
+                let acceptor = credentials.borrow().acceptor.clone();
+                let routes = routes.clone();
+                tokio::spawn(async move {
+                    let deadline = Instant::now() + request_timeout;
+                    connection::answer(stream, address, acceptor, routes, deadline).await;
+                    drop(place);
+                });
             }
         }
     }
-}
-
-async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
-    let permit = connections.clone().acquire_owned().await.expect("the semaphore is never closed");
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection to the admin endpoint");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn answer(stream: TcpStream, routes: Router, permit: OwnedSemaphorePermit, request_timeout: Duration) {
-    let connection = http1::Builder::new()
-        .keep_alive(false)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    match timeout(request_timeout, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a request to the admin endpoint failed"),
-        Err(_) => tracing::debug!("a request to the admin endpoint took too long"),
-    }
-    drop(permit);
 }
 
 fn routes(process: Arc<Process>) -> Router {
@@ -145,6 +185,8 @@ fn routes(process: Arc<Process>) -> Router {
         .route("/handlers/{name}/keys/{key}", get(keys::show))
         .route("/handlers/{name}/unkeyed", get(keys::show_unkeyed))
         .route("/handlers/{name}/unkeyed/{lane}", get(keys::show_spread))
+        .route("/handlers/{name}/commands", post(commands::ask))
+        .layer(middleware::from_fn_with_state(process.clone(), gate::gate))
         .with_state(process)
 }
 
@@ -152,10 +194,20 @@ async fn live() -> &'static str {
     "live\n"
 }
 
-async fn ready(State(process): State<Arc<Process>>) -> Response {
-    let readiness = judge(&process.handlers, access::statuses(), now(), process.stalled_after);
+/// What probes are told, which have no token.
+#[derive(Serialize)]
+struct ReadyOrNot {
+    ready: bool,
+}
+
+async fn ready(State(process): State<Arc<Process>>, visitor: Option<Extension<Visitor>>) -> Response {
+    let readiness =
+        judge(&process.handlers, kafka_access::statuses(), now(), process.settings.admin.stalled_after);
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness)).into_response()
+    match visitor {
+        Some(_) => (status, Json(readiness)).into_response(),
+        None => (status, Json(ReadyOrNot { ready: readiness.ready })).into_response(),
+    }
 }
 
 async fn show_metrics(State(process): State<Arc<Process>>) -> Response {

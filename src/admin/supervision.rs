@@ -1,6 +1,4 @@
 //! `/supervision`: what watches over what in this process, what came to a bad end, why, and how often.
-//!
-//! Deliberately absent: keys, where others than this machine can ask.
 
 use std::sync::Arc;
 
@@ -65,10 +63,10 @@ pub struct LastRestart {
     pub partition: Option<i32>,
     /// What came to a bad end.
     pub actor: String,
-    /// The key that it worked on; told to this machine only.
+    /// The key that it worked on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Why; it may name keys, and is told to this machine only.
+    /// Why; it may name keys.
     pub why: String,
 }
 
@@ -97,7 +95,7 @@ pub struct SupervisedPartition {
 
 /// `GET /supervision`.
 pub(super) async fn show(State(process): State<Arc<Process>>) -> Json<Supervision> {
-    let readiness = judge(&process.handlers, Vec::new(), now(), process.stalled_after);
+    let readiness = judge(&process.handlers, Vec::new(), now(), process.settings.admin.stalled_after);
     let handlers = process.handlers.iter().zip(readiness.handlers).map(|(view, ready)| {
         let stats = view.stats.partitions();
         let of = |number: i32| stats.iter().find(|(partition, _)| partition.0 == number);
@@ -106,17 +104,12 @@ pub(super) async fn show(State(process): State<Arc<Process>>) -> Json<Supervisio
             Some(partition_of(view, *partition, stats, ready))
         });
         let partitions = partitions.collect();
-        handler(view, ready.reason, partitions, process.is_local)
+        handler(view, ready.reason, partitions)
     });
     Json(Supervision { handlers: handlers.collect() })
 }
 
-fn handler(
-    view: &HandlerView,
-    reason: Option<String>,
-    partitions: Vec<SupervisedPartition>,
-    keys: bool,
-) -> Supervised {
+fn handler(view: &HandlerView, reason: Option<String>, partitions: Vec<SupervisedPartition>) -> Supervised {
     let stats = &view.stats;
     let last = stats.restarts.last().into_iter();
     Supervised {
@@ -133,16 +126,15 @@ fn handler(
         restarts: stats.restarts.count.get(),
         restarts_allowed: view.supervision.restarts,
         restarts_within: humantime::format_duration(view.supervision.within).to_string(),
-        last_restarts: last.map(|restart| last_restart(restart, keys)).collect(),
+        last_restarts: last.map(last_restart).collect(),
         partitions,
     }
 }
 
-fn last_restart(restart: Restart, keys: bool) -> LastRestart {
+fn last_restart(restart: Restart) -> LastRestart {
     let Restart { at, partition, actor, key, why } = restart;
     let partition = partition.map(|partition| partition.0);
-    let why = if keys { why } else { "told to its own machine only; see the log".to_owned() };
-    LastRestart { at, partition, actor: actor.to_owned(), key: key.filter(|_| keys), why }
+    LastRestart { at, partition, actor: actor.to_owned(), key, why }
 }
 
 fn partition_of(

@@ -9,7 +9,7 @@ use super::{LetterFilter, SettingsFile};
 use crate::shown::bytes_of_hex;
 
 /// Which handler is asked, and how long for.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Asking {
     #[command(flatten)]
     pub settings: SettingsFile,

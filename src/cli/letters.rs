@@ -44,7 +44,11 @@ pub enum Moment {
     Ago(Duration),
 }
 
-pub(super) fn moment(text: &str) -> Result<Moment, String> {
+/// Reads a point in time.
+///
+/// # Errors
+/// Says how it is written.
+pub fn moment(text: &str) -> Result<Moment, String> {
     if let Ok(age) = humantime::parse_duration(text) {
         return Ok(Moment::Ago(age));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::{KeyCommand, KeyRelease, KeySkip, KeySkipGap, SettingsFile};
+use super::{EndpointArgs, KeyCommand, KeyRelease, KeySkip, KeySkipGap, SettingsFile};
 use crate::shown::bytes_of_hex;
 
 /// `pawl audit`.
@@ -43,9 +43,8 @@ Other instances hold other partitions: each tells of its own.")]
 pub struct Top {
     #[command(flatten)]
     pub settings: SettingsFile,
-    /// The endpoint of the instance [default: admin.listen of the settings].
-    #[arg(long, value_name = "URL", value_parser = admin_address)]
-    pub admin: Option<String>,
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
     /// Time between two looks.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
     pub interval: Duration,
@@ -92,11 +91,10 @@ pub struct KeysSource {
     /// The handler; may be left out where the settings have only one.
     #[arg(long, value_name = "NAME")]
     pub handler: Option<String>,
-    /// Ask the instance with this endpoint, and nothing else [default: admin.listen of the settings].
-    #[arg(long, value_name = "URL", value_parser = admin_address, conflicts_with = "changelog")]
-    pub admin: Option<String>,
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
     /// Read the changelog, whether an instance runs or not.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "admin")]
     pub changelog: bool,
     /// Only this partition.
     #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..))]
@@ -166,18 +164,6 @@ pub struct KeysShow {
     pub source: KeysSource,
 }
 
-/// `host:port` of `http://host:port`.
-fn admin_address(text: &str) -> Result<String, String> {
-    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    let plain = !address.is_empty() && !address.contains(['/', '?', '#', '@']);
-    match address.rsplit_once(':') {
-        Some((host, port)) if plain && !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(address.to_owned())
-        }
-        _ => Err("write it like http://127.0.0.1:9464".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -196,7 +182,7 @@ mod tests {
             &[],
             &["K", "--no-key"],
             &["--key-hex", "f"],
-            &["K", "--admin", "https://a:1"],
+            &["K", "--certificate-file", "c.pem"],
             &["K", "--admin", "a"],
             &["K", "--admin", "a:1", "--changelog"],
         ];

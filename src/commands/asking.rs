@@ -1,20 +1,23 @@
 //! Asks the instances of a handler for something: writes a command to its command topic, and waits until
 //! whoever holds the partitions has answered there. Works from any machine that reaches the brokers.
 
-mod merge;
+pub(crate) mod merge;
+mod request;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pawl_actors::command::{ANSWER, Command, Progress, Reply, VERSION, What};
+use pawl_actors::command::{ANSWER, Command, MAX_COMMAND, Progress, Reply, VERSION, What};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Serialize;
+
+pub use request::Request;
 
 use super::{Failure, handler, print, print_json, settings};
 use crate::cli::Asking;
@@ -36,8 +39,24 @@ pub struct Asked {
     name: String,
     topic: String,
     partitions: Vec<i32>,
-    timeout: Duration,
-    json: bool,
+}
+
+/// Who asks, and by which id the answers are known.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Names the command in its answers and in the audit log.
+    pub id: String,
+    /// For people: the log, and whoever reads the topic later.
+    pub by: String,
+}
+
+/// How long answers are waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Without hearing anything.
+    pub silence: Duration,
+    /// In all.
+    pub total: Duration,
 }
 
 /// What was asked, and answered.
@@ -51,15 +70,66 @@ pub struct Answers {
     pub silent: Vec<i32>,
 }
 
+/// Asks for something as the command line says, and tells what was answered.
+///
+/// # Errors
+/// Settings, no broker, no right, or what is asked for cannot be.
+pub fn ask(args: &Asking, request: &Request) -> Result<Exit, Failure> {
+    let asked = Asked::open(args)?;
+    ask_and_tell(&asked, args, &request.of_each(&asked)?)
+}
+
+/// Asks each partition for its part, and tells what was answered.
+///
+/// # Errors
+/// No broker, or no right.
+pub fn ask_and_tell(asked: &Asked, args: &Asking, parts: &BTreeMap<i32, What>) -> Result<Exit, Failure> {
+    let asker = Asker::at_terminal();
+    let patience = Patience { silence: args.timeout, total: Duration::MAX };
+    let bar = asked.bar();
+    let answers = asked.answers(&asker, parts, patience, |answers| match answers {
+        Some(answers) => merge::show(&bar, answers),
+        None => bar.tick(),
+    });
+    bar.finish_and_clear();
+    let answers = answers?;
+    if args.json {
+        print_json(&answers)?;
+    } else {
+        print(merge::told(&answers, &asked.name).as_bytes())?;
+    }
+    Ok(merge::exit(&answers))
+}
+
+impl Asker {
+    /// Somebody with an id of its own.
+    pub fn new(by: String) -> Asker {
+        Asker { id: uuid::Uuid::new_v4().to_string(), by }
+    }
+
+    /// Whoever sits at this machine.
+    fn at_terminal() -> Asker {
+        Asker::new(who())
+    }
+}
+
 impl Asked {
-    /// Finds the handler's command topic.
+    /// Finds the command topic of the handler that the command line means.
     ///
     /// # Errors
     /// Settings, no broker, or no command topic.
     pub fn open(args: &Asking) -> Result<Asked, Failure> {
         let settings = settings(&args.settings)?;
-        let (name, handler) = handler(&settings, args.handler.as_ref())?;
-        let (name, topic) = (name.to_owned(), handler.command_topic(name));
+        let name = handler(&settings, args.handler.as_ref())?.0.to_owned();
+        Asked::of(settings, name, args.partition)
+    }
+
+    /// Finds the command topic of a handler of these settings; one partition of it, or all.
+    ///
+    /// # Errors
+    /// No broker, no command topic, or no such partition.
+    pub fn of(settings: Settings, name: String, partition: Option<i32>) -> Result<Asked, Failure> {
+        let topic = settings.handler[&name].command_topic(&name);
         let found = Admin::new(&settings.kafka)?.describe(&topic)?;
         let Some(found) = found else {
             return Err(Failure::new(
@@ -69,12 +139,12 @@ impl Asked {
                 ),
             ));
         };
-        let partitions = match args.partition {
+        let partitions = match partition {
             None => (0..found.partitions).collect(),
-            Some(one) if one < found.partitions => vec![one],
+            Some(one) if (0..found.partitions).contains(&one) => vec![one],
             Some(one) => return Err(super::dlt::scan::no_such_partition(&topic, one, found.partitions)),
         };
-        Ok(Asked { settings, name, topic, partitions, timeout: args.timeout, json: args.json })
+        Ok(Asked { settings, name, topic, partitions })
     }
 
     /// The handler's settings.
@@ -97,40 +167,22 @@ impl Asked {
         &self.name
     }
 
-    /// Asks only whoever holds these of its partitions.
-    pub fn among(&mut self, partitions: Vec<i32>) {
-        self.partitions = partitions;
-    }
-
-    /// Asks only whoever holds this partition.
-    pub fn only(&mut self, partition: i32) {
-        self.partitions = vec![partition];
-    }
-
-    /// Asks for the same in all partitions, and tells what was answered.
+    /// Asks each partition for its part, and waits for the answers. `heard` is told of each, and nothing from
+    /// time to time.
     ///
     /// # Errors
-    /// No broker, or no right.
-    pub fn ask(&self, what: What) -> Result<Exit, Failure> {
-        self.ask_each(|_| what.clone())
-    }
-
-    /// Asks for something in each partition, and tells what was answered.
-    ///
-    /// # Errors
-    /// No broker, or no right.
-    pub fn ask_each(&self, what: impl Fn(i32) -> What) -> Result<Exit, Failure> {
-        let id = uuid::Uuid::new_v4().to_string();
+    /// No broker, no right, or the command is too long.
+    pub fn answers(
+        &self,
+        asker: &Asker,
+        parts: &BTreeMap<i32, What>,
+        patience: Patience,
+        heard: impl FnMut(Option<&Answers>),
+    ) -> Result<Answers, Failure> {
         // Before the command is written, so that no answer is missed.
-        let reader = self.reader()?;
-        self.write(&id, what)?;
-        let answers = self.collect(&reader, id)?;
-        if self.json {
-            print_json(&answers)?;
-        } else {
-            print(merge::told(&answers, &self.name).as_bytes())?;
-        }
-        Ok(merge::exit(&answers))
+        let reader = self.reader(parts)?;
+        self.write(asker, parts)?;
+        self.collect(&reader, asker, parts, patience, heard)
     }
 
     fn failed(&self, error: &KafkaError) -> Failure {
@@ -151,7 +203,7 @@ impl Asked {
     }
 
     /// A reader that stands at the end of each partition.
-    fn reader(&self) -> Result<Live<BaseConsumer<LogContext>>, Failure> {
+    fn reader(&self, parts: &BTreeMap<i32, What>) -> Result<Live<BaseConsumer<LogContext>>, Failure> {
         let kafka = &self.settings.kafka;
         let mut config = client::reader(kafka);
         client::tune(&mut config, kafka, &[("fetch.queue.backoff.ms", "5"), ("fetch.wait.max.ms", "100")]);
@@ -160,7 +212,7 @@ impl Asked {
             .open(LogContext::new("commands"))
             .map_err(|error| self.failed(&error.into()))?;
         let mut list = TopicPartitionList::new();
-        for partition in &self.partitions {
+        for partition in parts.keys() {
             let ends = reader.fetch_watermarks(&self.topic, *partition, kafka.request_timeout);
             let (_, end) = ends.map_err(|error| self.failed(&error))?;
             let added = list.add_partition_offset(&self.topic, *partition, Offset::Offset(end));
@@ -170,16 +222,22 @@ impl Asked {
         Ok(reader)
     }
 
-    fn write(&self, id: &str, what: impl Fn(i32) -> What) -> Result<(), Failure> {
+    fn write(&self, Asker { id, by }: &Asker, parts: &BTreeMap<i32, What>) -> Result<(), Failure> {
         let kafka = &self.settings.kafka;
         let timeout = kafka.request_timeout;
         let producer: Live<BaseProducer<Delivered>> = client::producer(kafka)
             .set("message.timeout.ms", timeout.as_millis().to_string())
             .open(Delivered::default())
             .map_err(|error| self.failed(&error.into()))?;
-        for partition in &self.partitions {
-            let command = Command { version: VERSION, id: id.to_owned(), by: who(), what: what(*partition) };
+        for (partition, what) in parts {
+            let command = Command { version: VERSION, id: id.clone(), by: by.clone(), what: what.clone() };
             let value: Bytes = command.written();
+            if value.len() > MAX_COMMAND {
+                let (bytes, most) = (value.len(), MAX_COMMAND);
+                let message =
+                    format!("the command has {bytes} bytes, {most} are allowed: give a shorter reason");
+                return Err(Failure::new(Exit::Usage, message));
+            }
             let record = BaseRecord::<(), [u8]>::to(&self.topic).partition(*partition).payload(&value);
             producer.send(record).map_err(|(error, _)| self.failed(&error))?;
         }
@@ -199,12 +257,23 @@ impl Asked {
     }
 
     /// Reads answers until all partitions have given their last, or nothing comes any more.
-    fn collect(&self, reader: &BaseConsumer<LogContext>, id: String) -> Result<Answers, Failure> {
-        let mut answers = Answers { id, partitions: BTreeMap::new(), silent: self.partitions.clone() };
-        let bar = self.bar();
-        let mut heard = Instant::now();
-        while !answers.silent.is_empty() && heard.elapsed() < self.timeout {
-            bar.tick();
+    fn collect(
+        &self,
+        reader: &BaseConsumer<LogContext>,
+        asker: &Asker,
+        parts: &BTreeMap<i32, What>,
+        patience: Patience,
+        mut heard: impl FnMut(Option<&Answers>),
+    ) -> Result<Answers, Failure> {
+        let silent = parts.keys().copied().collect();
+        let mut answers = Answers { id: asker.id.clone(), partitions: BTreeMap::new(), silent };
+        let began = Instant::now();
+        let mut last = began;
+        while !answers.silent.is_empty()
+            && last.elapsed() < patience.silence
+            && began.elapsed() < patience.total
+        {
+            heard(None);
             match reader.poll(POLL) {
                 Some(Ok(message)) => {
                     let answer = headers::read(&message, Bytes::copy_from_slice);
@@ -215,13 +284,13 @@ impl Asked {
                     let reply: Result<Reply, _> =
                         serde_json::from_slice(message.payload().unwrap_or_default());
                     let Ok(reply) = reply else { continue };
-                    heard = Instant::now();
+                    last = Instant::now();
                     let partition = message.partition();
                     if reply.progress != Progress::Running {
                         answers.silent.retain(|silent| *silent != partition);
                     }
                     answers.partitions.insert(partition, reply);
-                    merge::show(&bar, &answers);
+                    heard(Some(&answers));
                 }
                 Some(Err(error))
                     if !is_passing(&error)
@@ -233,7 +302,6 @@ impl Asked {
                 Some(Err(_)) | None => {}
             }
         }
-        bar.finish_and_clear();
         Ok(answers)
     }
 

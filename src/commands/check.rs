@@ -91,7 +91,10 @@ fn of_settings(problem: &crate::settings::Problem) -> Finding {
 
 /// Asks the cluster about each handler. Stops at a cluster that does not answer.
 fn inspect(settings: &Settings) -> (Exit, Vec<Finding>) {
-    let mut findings = Vec::new();
+    let (usable, mut findings) = endpoint(&settings.admin);
+    if !usable {
+        return (Exit::Usage, findings);
+    }
     let admin = match Admin::new(&settings.kafka) {
         Ok(admin) => admin,
         Err(error @ AdminError::NoToken(_)) => return (Exit::Unreachable, vec![of_cluster(&error)]),
@@ -113,6 +116,25 @@ fn inspect(settings: &Settings) -> (Exit, Vec<Finding>) {
         }
     }
     (Exit::Done, findings)
+}
+
+/// What can be said of the admin endpoint on this machine; and whether Pawl would start.
+fn endpoint(settings: &crate::settings::Admin) -> (bool, Vec<Finding>) {
+    let finding = |level, text: &str| {
+        let (finding, remedy) = text.rsplit_once("; ").unwrap_or((text, ""));
+        Finding { level, handler: None, finding: finding.to_owned(), remedy: remedy.to_owned() }
+    };
+    if let Err(error) = settings.check_exposure() {
+        return (false, error.problems().iter().map(of_settings).collect());
+    }
+    if settings.listen.is_none() {
+        return (true, Vec::new());
+    }
+    if let Err(error) = crate::admin::Credentials::read(settings) {
+        return (false, vec![finding(Level::Error, &error.to_string())]);
+    }
+    let plain = settings.is_exposed() && settings.has_tokens() && settings.tls.is_none();
+    (true, plain.then(|| finding(Level::Warning, crate::admin::PLAIN_TOKENS)).into_iter().collect())
 }
 
 /// The errors of `admin` read "what; what to do".

@@ -2,10 +2,10 @@
 //!
 //! Reads Spring Kafka's headers, so it shows the letters of a Spring service as well.
 
-pub(super) mod back;
+pub(crate) mod back;
 mod counts;
 pub(super) mod export;
-pub(super) mod filter;
+pub(crate) mod filter;
 pub(super) mod import;
 pub(super) mod letter;
 mod line;

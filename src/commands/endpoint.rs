@@ -1,11 +1,15 @@
 //! Asking a running instance through its endpoint.
 
+mod access;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{StatusCode, Uri};
+use hyper::header::{AUTHORIZATION, RETRY_AFTER};
+use hyper::{Request, Response, StatusCode};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -13,7 +17,10 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
+use super::Failure;
 use crate::admin::keys::NoAnswer;
+use crate::cli::{Address, EndpointArgs};
+use crate::settings::{Admin, Secret};
 
 /// Longer than the endpoint takes for its own longest answer.
 const TIMEOUT: Duration = Duration::from_secs(12);
@@ -45,13 +52,14 @@ pub enum EndpointError {
 
 /// An instance.
 pub struct Endpoint {
-    address: String,
-    client: Client<HttpConnector, Empty<Bytes>>,
+    address: Address,
+    token: Option<Secret>,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     runtime: Runtime,
 }
 
 /// Where an instance with this setting is reached from its own machine.
-pub fn address(listen: SocketAddr) -> SocketAddr {
+fn here(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -61,19 +69,28 @@ pub fn address(listen: SocketAddr) -> SocketAddr {
 }
 
 impl Endpoint {
-    /// Asks nobody yet.
+    /// The endpoint that a person names, else that of these settings; `None`: there is neither. Asks nobody yet.
+    /// Tokens of the settings are for their own endpoint only.
     ///
     /// # Errors
-    /// When the process can start no thread.
-    pub fn new(address: String) -> std::io::Result<Endpoint> {
+    /// A file that was named cannot be used, or the process can start no thread.
+    pub fn find(args: &EndpointArgs, settings: Option<&Admin>) -> Result<Option<Endpoint>, Failure> {
+        let own = settings.filter(|_| args.admin.is_none());
+        let listens = own.and_then(|admin| Some((admin.listen?, admin.tls.is_some())));
+        let listens = listens.map(|(listen, tls)| Address { tls, authority: here(listen).to_string() });
+        let Some(address) = args.admin.clone().or(listens) else { return Ok(None) };
+        let token = access::token(args, own)?;
+        let tls = access::tls(args, own, address.tls)?;
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).build(connector);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Endpoint { address, client, runtime })
+        Ok(Some(Endpoint { address, token, client, runtime }))
     }
 
     /// Where is asked.
     pub fn address(&self) -> &str {
-        &self.address
+        &self.address.authority
     }
 
     /// What it answers at a path.
@@ -81,19 +98,25 @@ impl Endpoint {
     /// # Errors
     /// See [`EndpointError`].
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EndpointError> {
-        let silent = |reason: String| EndpointError::Silent { address: self.address.clone(), reason };
+        let address = || self.address.authority.clone();
+        let silent = |reason: String| EndpointError::Silent { address: address(), reason };
         let refused = |status: StatusCode, reason: String| EndpointError::Refused {
-            address: self.address.clone(),
+            address: address(),
             status: status.as_u16(),
             reason,
         };
-        let uri: Uri =
-            format!("http://{}{path}", self.address).parse().map_err(|error| silent(format!("{error}")))?;
         let asking = async {
-            let answer = self.client.get(uri).await.map_err(|error| silent(cause(&error)))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
-            Ok((status, body.map_err(|error| silent(error.to_string()))?.to_bytes()))
+            loop {
+                let answer = self.client.request(self.request(path).map_err(silent)?).await;
+                let answer = answer.map_err(|error| silent(cause(&error)))?;
+                if let Some(wait) = too_early(&answer) {
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+                let status = answer.status();
+                let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+                return Ok((status, body.map_err(|error| silent(error.to_string()))?.to_bytes()));
+            }
         };
         let asked = self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, asking).await });
         let (status, body) = asked.map_err(|_| silent(format!("no answer within {TIMEOUT:?}")))??;
@@ -107,6 +130,20 @@ impl Endpoint {
         serde_json::from_slice(&body)
             .map_err(|error| refused(status, format!("not an answer of Pawl: {error}")))
     }
+
+    fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>, String> {
+        let mut request = Request::get(format!("{}{path}", self.address));
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
+        }
+        request.body(Empty::new()).map_err(|error| error.to_string())
+    }
+}
+
+/// How long an instance wants to be left alone.
+fn too_early<T>(answer: &Response<T>) -> Option<Duration> {
+    let wait = answer.headers().get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.parse().ok());
+    (answer.status() == StatusCode::TOO_MANY_REQUESTS).then(|| Duration::from_secs(wait.unwrap_or(1)))
 }
 
 /// As it stands in a path.
@@ -127,7 +164,7 @@ mod tests {
     #[test]
     fn an_instance_that_listens_everywhere_is_asked_on_this_machine() {
         let check = |listen: &str, expected: &str| {
-            assert_eq!(address(listen.parse().expect("an address")).to_string(), expected);
+            assert_eq!(here(listen.parse().expect("an address")).to_string(), expected);
         };
         check("0.0.0.0:9464", "127.0.0.1:9464");
         check("[::]:9464", "[::1]:9464");
@@ -136,7 +173,9 @@ mod tests {
 
     #[test]
     fn nobody_there_is_told_by_its_cause() {
-        let endpoint = Endpoint::new("127.0.0.1:1".into()).expect("a runtime");
+        let nobody = Address { tls: false, authority: "127.0.0.1:1".into() };
+        let args = EndpointArgs { admin: Some(nobody), ..EndpointArgs::default() };
+        let endpoint = Endpoint::find(&args, None).expect("a runtime").expect("it is named");
         let error = endpoint.get::<()>("/ready").expect_err("nobody listens on port 1").to_string();
         assert!(error.contains("127.0.0.1:1") && error.to_lowercase().contains("refused"), "{error}");
     }

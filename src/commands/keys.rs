@@ -15,7 +15,7 @@ use pawl_actors::ledger::LaneKey;
 
 use self::changelog::Changelog;
 use self::instance::Instance;
-use super::endpoint::{EndpointError, address};
+use super::endpoint::{Endpoint, EndpointError};
 use super::{Failure, handler, print, print_json, settings};
 use crate::admin::keys::HeldPartition;
 use crate::cli::{KeysList, KeysShow, KeysSource};
@@ -118,15 +118,14 @@ fn asked<T>(
     if source.changelog {
         return Ok(None);
     }
-    let listens = settings.admin.listen.map(|listen| address(listen).to_string());
-    let Some(at) = source.admin.clone().or(listens) else { return Ok(None) };
-    let endpoint = Instance::new(at, handler)?;
+    let Some(endpoint) = Endpoint::find(&source.endpoint, Some(&settings.admin))? else { return Ok(None) };
+    let endpoint = Instance::new(endpoint, handler);
     let why = match ask(&endpoint) {
         Ok(Some(found)) => return Ok(Some(found)),
         Ok(None) => format!("the instance at {} holds no partition whose keys it knows", endpoint.address()),
         Err(error) => error.to_string(),
     };
-    if source.admin.is_some() {
+    if source.endpoint.admin.is_some() {
         return Err(Failure::new(Exit::Stopped, format!("{why}; --changelog reads the changelog instead")));
     }
     eprintln!("{why}; reading the changelog");

@@ -1,7 +1,7 @@
 //! The commands of the command line, one file each, and what they share: how they fail and how
 //! they print.
 
-mod asking;
+pub(crate) mod asking;
 pub mod audit;
 pub mod check;
 pub mod demo;

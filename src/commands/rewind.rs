@@ -3,6 +3,7 @@
 //! Where each partition goes back to is decided here, pure, from what the group and the topic say; the owner
 //! of a partition decides again whether it may.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Write as _};
 use std::time::SystemTime;
@@ -12,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::asking::Asked;
+use super::asking::{Asked, ask_and_tell};
 use super::dlt::filter::millis;
 use super::{Failure, print};
 use crate::cli::Rewind;
@@ -35,18 +36,38 @@ struct Standing {
 
 /// To where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub enum Place {
+    /// An offset of the only partition.
     Offset(i64),
-    Time,
+    /// The first record of this time, in milliseconds since the epoch, or later.
+    Time(i64),
+    /// The first record that the topic still has.
     Earliest,
 }
 
 /// What a partition would go back by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Step {
+pub struct Step {
     partition: i32,
     from: i64,
     to: i64,
+}
+
+/// What a rewind would do.
+pub struct Plan {
+    /// Partitions that go back.
+    pub steps: Vec<Step>,
+    /// What becomes of each partition, a line each.
+    pub told: String,
+}
+
+impl Plan {
+    /// What each partition is asked.
+    pub fn parts(&self, reset: bool, reason: &str) -> BTreeMap<i32, What> {
+        let part =
+            |step: &Step| (step.partition, What::Rewind { to: step.to, reset, reason: reason.to_owned() });
+        self.steps.iter().map(part).collect()
+    }
 }
 
 /// Carries `pawl rewind` out.
@@ -54,33 +75,22 @@ struct Step {
 /// # Errors
 /// Settings, no broker, no right, a place that cannot be, or nobody agreed.
 pub fn execute(args: &Rewind) -> Result<Exit, Failure> {
-    let mut asked = Asked::open(&args.asking)?;
-    let place = match args.to_offset {
-        Some(_) if asked.partitions().len() > 1 => {
-            let message = "an offset is one of a partition: name it with --partition, or use --to-time";
-            return Err(Failure::new(Exit::Usage, message));
-        }
-        Some(offset) => Place::Offset(offset),
-        None if args.to_earliest => Place::Earliest,
-        None => Place::Time,
+    let asked = Asked::open(&args.asking)?;
+    let place = match (args.to_offset, args.to_time) {
+        (Some(offset), _) => Place::Offset(offset),
+        (None, Some(time)) => Place::Time(millis(time, SystemTime::now())),
+        (None, None) => Place::Earliest,
     };
-    let time = args.to_time.map(|time| millis(time, SystemTime::now()));
-    let standings = standings(&asked, time)?;
-    let (mut steps, mut told) = (Vec::new(), String::new());
-    for standing in &standings {
-        let decided = decide(place, standing).map_err(|message| Failure::new(Exit::Usage, message))?;
-        told += &line(standing, decided);
-        steps.extend(decided);
-    }
-    if steps.is_empty() {
-        print(told.as_bytes())?;
+    let mut plan = plan(&asked, place)?;
+    if plan.steps.is_empty() {
+        print(plan.told.as_bytes())?;
         return Ok(Exit::Findings);
     }
-    told += &meaning(args.reset_state, &asked);
+    plan.told += &meaning(args.reset_state, &asked);
     if args.asking.json {
-        eprint!("{told}")
+        eprint!("{}", plan.told)
     } else {
-        print(told.as_bytes())?
+        print(plan.told.as_bytes())?
     }
     if !args.yes && !agreed()? {
         return Err(Failure::new(
@@ -88,11 +98,26 @@ pub fn execute(args: &Rewind) -> Result<Exit, Failure> {
             "nothing was done: agree with --yes, or with yes at a terminal",
         ));
     }
-    asked.among(steps.iter().map(|step| step.partition).collect());
-    asked.ask_each(|partition| {
-        let step = steps.iter().find(|step| step.partition == partition).expect("only these are asked");
-        What::Rewind { to: step.to, reset: args.reset_state, reason: args.reason.clone() }
-    })
+    ask_and_tell(&asked, &args.asking, &plan.parts(args.reset_state, &args.reason))
+}
+
+/// What a rewind to a place would do.
+///
+/// # Errors
+/// No broker, no right, or a place that cannot be.
+pub fn plan(asked: &Asked, place: Place) -> Result<Plan, Failure> {
+    if matches!(place, Place::Offset(_)) && asked.partitions().len() > 1 {
+        let message = "an offset is one of a partition: name it with --partition, or use --to-time";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let time = if let Place::Time(time) = place { Some(time) } else { None };
+    let (mut steps, mut told) = (Vec::new(), String::new());
+    for standing in &standings(asked, time)? {
+        let decided = decide(place, standing).map_err(|message| Failure::new(Exit::Usage, message))?;
+        told += &line(standing, decided);
+        steps.extend(decided);
+    }
+    Ok(Plan { steps, told })
 }
 
 /// Where a partition goes back to; `None`: it need not.
@@ -113,7 +138,7 @@ fn decide(place: Place, standing: &Standing) -> Result<Option<Step>, String> {
     }
     let to = match place {
         Place::Offset(offset) => Some(offset),
-        Place::Time => at_time.map(|offset| offset.max(low)),
+        Place::Time(_) => at_time.map(|offset| offset.max(low)),
         Place::Earliest => Some(low),
     };
     let step = |(from, to)| Step { partition, from, to };
@@ -135,7 +160,7 @@ fn line(standing: &Standing, step: Option<Step>) -> String {
 }
 
 /// What a rewind means for state and outputs.
-fn meaning(reset: bool, asked: &Asked) -> String {
+pub fn meaning(reset: bool, asked: &Asked) -> String {
     let handler = asked.handler();
     let mut text = String::from("\nThis means:\n");
     let mut point = |point: &str| writeln!(text, "- {point}").expect("a String takes any text");
@@ -221,10 +246,10 @@ mod tests {
         assert_eq!(to(Place::Offset(50), STANDING), Ok(None));
         assert_eq!(to(Place::Earliest, STANDING), Ok(Some((50, 10))));
         let at = |offset| Standing { at_time: Some(offset), ..STANDING };
-        assert_eq!(to(Place::Time, at(30)), Ok(Some((50, 30))));
-        assert_eq!(to(Place::Time, at(3)), Ok(Some((50, 10))), "what is gone cannot come again");
-        assert_eq!(to(Place::Time, at(70)), Ok(None));
-        assert_eq!(to(Place::Time, STANDING), Ok(None), "nothing is as late as that");
+        assert_eq!(to(Place::Time(0), at(30)), Ok(Some((50, 30))));
+        assert_eq!(to(Place::Time(0), at(3)), Ok(Some((50, 10))), "what is gone cannot come again");
+        assert_eq!(to(Place::Time(0), at(70)), Ok(None));
+        assert_eq!(to(Place::Time(0), STANDING), Ok(None), "nothing is as late as that");
         let unborn = Standing { committed: None, ..STANDING };
         assert_eq!(to(Place::Earliest, unborn), Ok(None));
     }

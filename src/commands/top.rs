@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use console::Term;
 
-use super::endpoint::{Endpoint, address};
+use super::endpoint::Endpoint;
 use super::{Failure, print, print_json, settings};
 use crate::admin::supervision::Supervision;
 use crate::cli::Top;
@@ -17,7 +17,7 @@ use crate::exit::Exit;
 /// # Errors
 /// No instance answers. On a terminal one that answered before is waited for.
 pub fn execute(args: &Top) -> Result<Exit, Failure> {
-    let endpoint = Endpoint::new(whom(args)?)?;
+    let endpoint = whom(args)?;
     let look = || endpoint.get::<Supervision>("/supervision");
     let silent = |error| Failure::new(Exit::Stopped, format!("{error}"));
     let mut seen = look().map_err(silent)?;
@@ -49,12 +49,11 @@ pub fn execute(args: &Top) -> Result<Exit, Failure> {
     }
 }
 
-fn whom(args: &Top) -> Result<String, Failure> {
-    if let Some(named) = &args.admin {
-        return Ok(named.clone());
-    }
-    let listen = settings(&args.settings)?.admin.listen;
+fn whom(args: &Top) -> Result<Endpoint, Failure> {
+    // Whoever names an endpoint needs no settings.
+    let settings = args.endpoint.admin.is_none().then(|| settings(&args.settings)).transpose()?;
     let why =
         "the settings have no admin.listen, so the instance tells nobody; name another one with --admin URL";
-    listen.map(|listen| address(listen).to_string()).ok_or_else(|| Failure::new(Exit::Usage, why))
+    let found = Endpoint::find(&args.endpoint, settings.as_ref().map(|settings| &settings.admin))?;
+    found.ok_or_else(|| Failure::new(Exit::Usage, why))
 }

@@ -9,6 +9,7 @@ mod policy;
 mod topics;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::unbounded_channel;
@@ -21,6 +22,7 @@ use crate::admin;
 use crate::commands::topics::TopicsError;
 use crate::handlers::{BuildError, Registry};
 use crate::kafka::access::Access;
+use crate::metrics::Metrics;
 use crate::observed::HandlerView;
 use crate::settings::{Settings, SettingsError};
 
@@ -36,6 +38,9 @@ pub enum RunError {
     /// The topics of a handler are not as they must be.
     #[error(transparent)]
     Topics(#[from] TopicsError),
+    /// The process's endpoint cannot be opened.
+    #[error(transparent)]
+    Endpoint(#[from] admin::OpenError),
     /// Something else was refused at the start.
     #[error("{0:#}")]
     Start(#[from] anyhow::Error),
@@ -81,17 +86,20 @@ async fn run_here(
 ) -> Result<(), RunError> {
     settings.validate()?;
     let instance = settings.instance()?;
-    let listener = match settings.admin.listen {
-        Some(listen) => Some(admin::bind(listen).await.map_err(anyhow::Error::from)?),
+    settings.admin.check_exposure()?;
+    let endpoint = match settings.admin.listen {
+        Some(listen) => Some(admin::open(listen, &settings.admin).await?),
         None => None,
     };
     let (tell_halt, mut halted) = unbounded_channel();
     let views: Vec<HandlerView> =
         settings.handler.iter().map(|(name, handler)| HandlerView::new(name, handler)).collect();
     // Before the brokers are reached: a process that waits for them is alive, and not ready.
-    if let Some(listener) = listener {
-        let stalled_after = settings.admin.stalled_after;
-        actix::spawn(admin::serve(listener, views.clone(), stalled_after, std::future::pending()));
+    if let Some(endpoint) = endpoint {
+        let mut metrics = Metrics::new(views.clone());
+        endpoint.register(&mut metrics);
+        let (settings, metrics) = (Arc::new(settings.clone()), Arc::new(metrics));
+        actix::spawn(admin::serve(endpoint, settings, views.clone(), metrics, std::future::pending()));
     }
     actix::spawn(clock_watch::watch());
     // Held from the start: without a holder each question would begin to fetch a token of its own.

@@ -119,7 +119,7 @@ pub(super) fn problems(settings: &Settings) -> impl Iterator<Item = Problem> {
 fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
     use Limit::{Size, Time, Whole};
     let Settings { kafka, store, admin, shutdown, .. } = settings;
-    let (mib, gib) = (ByteSize::mib, ByteSize::gib);
+    let (kib, mib, gib) = (ByteSize::kib, ByteSize::mib, ByteSize::gib);
     vec![
         (KeyPath::of(&["kafka", "session_timeout"]), Time([kafka.session_timeout, 6 * SECOND, 30 * MINUTE])),
         (
@@ -139,6 +139,14 @@ fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
         (KeyPath::of(&["store", "cache_bytes"]), Size([store.cache_bytes, mib(1), gib(64)])),
         (KeyPath::of(&["store", "restore_timeout"]), Time([store.restore_timeout, SECOND, HOUR])),
         (KeyPath::of(&["admin", "stalled_after"]), Time([admin.stalled_after, 5 * SECOND, DAY])),
+        (
+            KeyPath::of(&["admin", "requests_per_second"]),
+            Whole([admin.requests_per_second.into(), 1, 100_000]),
+        ),
+        (KeyPath::of(&["admin", "burst"]), Whole([admin.burst.into(), 1, 100_000])),
+        (KeyPath::of(&["admin", "max_body"]), Size([admin.max_body, kib(1), mib(1)])),
+        (KeyPath::of(&["admin", "audit_file_size"]), Size([admin.audit_file_size, kib(64), gib(16)])),
+        (KeyPath::of(&["admin", "audit_files_kept"]), Whole([admin.audit_files_kept.into(), 1, 1_000])),
         (KeyPath::of(&["shutdown", "deadline"]), Time([shutdown.deadline, SECOND, HOUR])),
     ]
 }

@@ -5,6 +5,7 @@
 //! typed settings, `validate` checks what types cannot say, `problem` tells a person. Deliberately
 //! absent: anything that asks a broker or opens the store.
 
+mod admin;
 mod attempts;
 mod byte_size;
 mod document;
@@ -26,6 +27,7 @@ mod selector;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod token;
 mod validate;
 mod waiting;
 
@@ -39,6 +41,7 @@ use config::{Config, ConfigError, Map, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use admin::{Admin, AdminTls};
 pub use byte_size::ByteSize;
 pub use handler::{
     Assignor, DeadLetter, Forward, GroupProtocol, Guarantee, HandlerSettings, Http, Intake, Membership,
@@ -46,10 +49,12 @@ pub use handler::{
 };
 pub use kafka::Kafka;
 pub use problem::{Place, Problem, SettingsError};
-pub use process::{Admin, Engine, Log, LogFormat, Shutdown, Store};
+pub use process::{Engine, Log, LogFormat, Shutdown, Store};
 pub use retry::{Retry, RetryClass, RetryOn};
 pub use schema::json_schema;
+pub use secret::Secret;
 pub use security::{MskIam, Oauth, Sasl, ScramMechanism, Security, Tls};
+pub use token::Token;
 pub use waiting::{Breaker, Careful, Gap, GapThen, Overflow, Parking, Replay, Supervision};
 
 use document::{Data, Node};

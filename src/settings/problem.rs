@@ -76,7 +76,7 @@ impl Problem {
 
     /// A problem with the value of a key. The value is shown unless its name says that it is secret.
     pub(super) fn with_value(key: &KeyPath, value: &str, complaint: Complaint) -> Self {
-        let hidden = key.names().next() == Some("kafka") && key.names().last().is_some_and(secret::named_by);
+        let hidden = secret::key(key.names());
         let value = if hidden { secret::HIDDEN.to_owned() } else { shortened(value) };
         let problem = Problem::new(key, format!("{key} = {value}"), complaint.remedy);
         Problem { meant: key.list(), ..problem.because(complaint.reason) }

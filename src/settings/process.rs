@@ -1,13 +1,12 @@
-//! `[store]`, `[admin]`, `[shutdown]` and `[log]`: what concerns the process, not a handler.
+//! `[store]`, `[shutdown]` and `[log]`: what concerns the process, not a handler.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, duration, listen};
+use super::{ByteSize, duration};
 
 /// The local view of the ledgers. It may be deleted while Pawl is down: it is rebuilt from the
 /// changelogs.
@@ -63,22 +62,6 @@ impl Engine {
     }
 }
 
-/// The process's own HTTP endpoint: /live, /ready, /metrics, and keys with their states.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// The IP address and port to listen on, or "off". There is no authentication: what is reachable
-    /// from outside the machine is anybody's to read. Default: 127.0.0.1:9464.
-    #[serde(with = "listen")]
-    #[schemars(schema_with = "listen::schema")]
-    pub listen: Option<SocketAddr>,
-    /// After how long without progress a partition that has lag makes /ready answer no.
-    /// Bounds: 5s to 1day. Default: 1m.
-    #[serde(with = "duration")]
-    #[schemars(schema_with = "duration::schema")]
-    pub stalled_after: Duration,
-}
-
 /// How the process ends after SIGTERM or Ctrl-C.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -122,15 +105,6 @@ impl Default for Store {
             buffer_bytes: ByteSize::mib(64),
             cache_bytes: ByteSize::mib(64),
             restore_timeout: Duration::from_secs(90),
-        }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Admin {
-            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9464))),
-            stalled_after: Duration::from_secs(60),
         }
     }
 }

@@ -1,9 +1,12 @@
-//! What must not be printed: which names and lines may hold a secret.
+//! What must not be printed: secrets, and which names and lines may hold one.
+
+use std::fmt;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// The title by which the schema marks a secret, so that the reader of the file refuses it there.
-pub(super) const TITLE: &str = "secret, only in the environment";
+/// The title by which the schema marks a secret, so that the reader of the file knows that it must not be there.
+pub(super) const TITLE: &str = "secret";
 
 /// What is printed in place of a secret.
 pub(super) const HIDDEN: &str = "(hidden)";
@@ -14,6 +17,16 @@ pub(super) fn named_by(name: &str) -> bool {
     ["password", "secret", "token", "key", "credential", "oauthbearer.config"]
         .iter()
         .any(|word| name.contains(word))
+}
+
+/// Whether the value of a key must not be shown.
+pub(super) fn key<'a>(names: impl Iterator<Item = &'a str>) -> bool {
+    let names: Vec<&str> = names.collect();
+    match names[..] {
+        ["kafka", .., last] => named_by(last),
+        ["admin", .., last] => last.ends_with("_token"),
+        _ => false,
+    }
 }
 
 /// Whether a line of the settings file may hold a secret. Coarser than `named_by` where that would
@@ -27,6 +40,36 @@ pub(super) fn in_line(line: &str) -> bool {
         || authorities.any(|authority| authority.is_some_and(|authority| authority.contains('@')))
 }
 
+/// A secret that the environment has told. Neither printed nor written.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a secret that a program has from elsewhere.
+    pub fn new(secret: impl Into<String>) -> Secret {
+        Secret(secret.into())
+    }
+
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(HIDDEN)
+    }
+}
+
 pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "title": TITLE, "type": "string", "writeOnly": true })
+    // No value in a file is right.
+    json_schema!({ "title": TITLE, "type": "string", "not": {} })
 }

@@ -2,14 +2,13 @@
 //! that go with it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{duration, secret};
+use super::{Secret, duration, secret};
 
 /// How connections to the brokers are secured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -57,7 +56,7 @@ impl Security {
 }
 
 /// Encryption of the connections to the brokers, for every `security` but plaintext. All files are PEM.
-#[derive(Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// Whether connections are encrypted. Without it scram, plain and oauth go over open connections:
@@ -76,15 +75,15 @@ pub struct Tls {
     pub key_file: Option<PathBuf>,
     /// The password of key_file, only in the environment: PAWL__KAFKA__TLS__KEY_PASSWORD, or a file that
     /// PAWL__KAFKA__TLS__KEY_PASSWORD__FILE names. Default: none.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "secret::schema")]
-    pub key_password: Option<String>,
+    pub key_password: Option<Secret>,
     /// Whether the certificate must be for the host name by which the broker was called. Default: true.
     pub verify_host: bool,
 }
 
 /// Name and password, for security = "scram" and "plain".
-#[derive(Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sasl {
     /// The name. Must be set for scram and plain.
@@ -94,9 +93,9 @@ pub struct Sasl {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
     /// The password, only in the environment: PAWL__KAFKA__SASL__PASSWORD. Default: none.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "secret::schema")]
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// The hash of scram. Default: scram-sha-512.
     pub mechanism: ScramMechanism,
 }
@@ -114,7 +113,7 @@ pub enum ScramMechanism {
 }
 
 /// Client credentials at an identity provider, for security = "oauth".
-#[derive(Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Oauth {
     /// The provider's token endpoint, https:// or, on this machine alone, http://. Must be set.
@@ -125,9 +124,9 @@ pub struct Oauth {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_secret_file: Option<PathBuf>,
     /// The client's secret, only in the environment: PAWL__KAFKA__OAUTH__CLIENT_SECRET. Default: none.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "secret::schema")]
-    pub client_secret: Option<String>,
+    pub client_secret: Option<Secret>,
     /// The scopes that are asked for, separated by blanks. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
@@ -200,48 +199,5 @@ impl Default for MskIam {
             role_session_name: "pawl".into(),
             timeout: Duration::from_secs(10),
         }
-    }
-}
-
-fn hidden(secret: Option<&String>) -> Option<&'static str> {
-    secret.map(|_| secret::HIDDEN)
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls")
-            .field("enabled", &self.enabled)
-            .field("ca_file", &self.ca_file)
-            .field("certificate_file", &self.certificate_file)
-            .field("key_file", &self.key_file)
-            .field("key_password", &hidden(self.key_password.as_ref()))
-            .field("verify_host", &self.verify_host)
-            .finish()
-    }
-}
-
-impl fmt::Debug for Sasl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sasl")
-            .field("username", &self.username)
-            .field("password_file", &self.password_file)
-            .field("password", &hidden(self.password.as_ref()))
-            .field("mechanism", &self.mechanism)
-            .finish()
-    }
-}
-
-impl fmt::Debug for Oauth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Oauth")
-            .field("token_endpoint", &self.token_endpoint)
-            .field("client_id", &self.client_id)
-            .field("client_secret_file", &self.client_secret_file)
-            .field("client_secret", &hidden(self.client_secret.as_ref()))
-            .field("scope", &self.scope)
-            .field("audience", &self.audience)
-            .field("extensions", &self.extensions.keys())
-            .field("timeout", &self.timeout)
-            .finish()
     }
 }

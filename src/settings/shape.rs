@@ -46,7 +46,7 @@ pub(super) enum Shape {
     Size,
     Selector,
     Listen,
-    /// A text that must not stand in the file.
+    /// Told by the environment only.
     Secret,
     /// "reject", or a table with these keys.
     NullKey(BTreeMap<String, Shape>),
@@ -187,7 +187,7 @@ fn misplaced(path: &KeyPath) -> Problem {
         "take it out, and set PAWL__{variable}, or PAWL__{variable}__FILE to the name of a file that holds it"
     );
     Problem::new(path, format!("{path} stands in the settings file"), remedy)
-        .because("a secret does not belong there")
+        .because("a secret does not belong in this file")
 }
 
 fn choice(choices: &[String], text: &str) -> Result<(), Complaint> {

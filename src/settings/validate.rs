@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::key_path::KeyPath;
 use super::problem::{Complaint, Problem};
-use super::{HandlerSettings, Http, Kafka, Settings, environment, kafka, limits, secret};
+use super::{HandlerSettings, Http, Kafka, Settings, admin, environment, kafka, limits, secret};
 
 /// The longest name of a topic that Kafka takes, in characters.
 const MAX_TOPIC_CHARS: usize = 249;
@@ -35,6 +35,7 @@ pub(super) fn values(settings: &Settings) -> Vec<Problem> {
         let complaint = Complaint::new("it is empty", "name a directory, or leave the key out");
         found.push(Problem::with_value(&KeyPath::of(&["store", "dir"]), "\"\"", complaint));
     }
+    found.extend(admin::problems(&settings.admin));
     let filter = &settings.log.filter;
     found.extend(check(&KeyPath::of(&["log", "filter"]), filter, log_filter(filter)));
     for (name, handler) in &settings.handler {

@@ -12,6 +12,7 @@
     reason = "shared by the broker tests and the benchmark, which use different parts"
 )]
 
+pub mod authority;
 pub mod clients;
 pub mod fetched;
 pub mod http;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::http::request;
+use super::http::request_with;
 use super::kafka::Broker;
 use super::process;
 use super::wait::until;
@@ -51,7 +51,9 @@ impl Pawl {
     /// Replaces the settings; the next start reads them.
     pub fn set(&self, settings: &str) {
         let table = if settings.contains("\n[admin]\n") { "" } else { "\n[admin]\n" };
-        let text = format!("{settings}{table}listen = \"127.0.0.1:{}\"\n", self.port);
+        // Tests ask more often than anybody.
+        let bounds = "requests_per_second = 100000\nburst = 100000";
+        let text = format!("{settings}{table}{bounds}\nlisten = \"127.0.0.1:{}\"\n", self.port);
         std::fs::write(self.dir.join("pawl.toml"), text).expect("the scratch directory can be written");
     }
 
@@ -141,7 +143,23 @@ impl Pawl {
 
     /// Asks the process's own HTTP endpoint: status and body; `None` where nobody answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        request(self.port, "GET", path, "").ok()
+        let token =
+            self.env.iter().find(|(name, _)| *name == "PAWL__ADMIN__READ_TOKEN").map(|(_, token)| &**token);
+        request_with(self.port, "GET", path, token, "").ok()
+    }
+
+    /// Sends JSON to the endpoint: status and body.
+    ///
+    /// # Panics
+    /// Nobody answers.
+    pub fn send(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
+        let answer = request_with(self.port, method, path, token, body);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// The port of the endpoint.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The sum of a metric's samples now, over all their labels; `None` where nobody answers.

@@ -9,14 +9,13 @@ use actix::{Addr, AsyncContext, Context, Handler, Message};
 use super::PartitionActor;
 use crate::aside::{Aside, Ask, Found, Want};
 use crate::clock;
-use crate::command::{ANSWER, Command, CommandError, KeyName, Progress, Replayed, Reply, VERSION, What};
+use crate::command::{
+    ANSWER, Command, CommandError, KeyName, MAX_COMMAND, Progress, Replayed, Reply, VERSION, What,
+};
 use crate::effects::Emit;
 use crate::ledger::LaneKey;
 use crate::order::{Drive, LaneCell, OrderActor, Wake, cover};
 use crate::record::{Header, Offset, Record, last_header};
-
-/// Longest command, in bytes: the partition row has to hold one that takes time.
-const MAX_COMMAND: usize = 16 * 1024;
 
 /// When the next commands are asked for after they could not be read.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -25,6 +24,27 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Commands(pub Found);
+
+/// The target of the audit log: who asked for what, and what became of it.
+const AUDIT: &str = "pawl::audit";
+
+/// A command as the audit log tells it.
+struct Asked<'a> {
+    id: &'a str,
+    by: &'a str,
+    command: String,
+}
+
+impl Asked<'_> {
+    fn by(command: &Command) -> Asked<'_> {
+        let text = serde_json::to_string(&command.what).expect("a command is plain data");
+        Asked { id: &command.id, by: &command.by, command: text }
+    }
+
+    fn unknown(id: &str) -> Asked<'_> {
+        Asked { id, by: "", command: String::new() }
+    }
+}
 
 /// What happened to a command.
 pub(super) struct Outcome(pub Progress, pub String);
@@ -76,30 +96,27 @@ impl PartitionActor {
             Command::read(value)
         };
         let (id, outcome) = match read {
-            Ok(Command { id, by, what: what @ What::Rewind { to, reset, .. }, .. }) => {
+            Ok(command @ Command { what: What::Rewind { to, reset, .. }, .. }) => {
+                let id = command.id.clone();
                 let refused = self.begin_rewind(&id, record.offset, (to, reset), ctx);
-                self.tell_command(record.offset, &format!("{by} asked for {what:?}: "), refused.as_ref());
+                self.tell_command(record.offset, &Asked::by(&command), refused.as_ref());
                 // Its position is committed by the epoch that rewinds.
                 let Some(refused) = refused else { return };
                 (id, Some(refused))
             }
             Ok(command) => {
                 let outcome = self.obey(&command, record.offset, value, ctx);
-                let by = &command.by;
-                self.tell_command(
-                    record.offset,
-                    &format!("{by} asked for {:?}: ", command.what),
-                    outcome.as_ref(),
-                );
+                self.tell_command(record.offset, &Asked::by(&command), outcome.as_ref());
                 (command.id, outcome)
             }
             Err(CommandError::Refused { id, why }) => {
                 let outcome = Some(Outcome::refused(why));
-                self.tell_command(record.offset, "", outcome.as_ref());
+                self.tell_command(record.offset, &Asked::unknown(&id), outcome.as_ref());
                 (id, outcome)
             }
             Err(error @ CommandError::Nameless(_)) => {
-                self.tell_command(record.offset, "", Some(&Outcome::refused(error.to_string())));
+                let refused = Outcome::refused(error.to_string());
+                self.tell_command(record.offset, &Asked::unknown(""), Some(&refused));
                 self.state.borrow_mut().commanded(next, None);
                 return self.pipeline.open.borrow_mut().touch(&self.state);
             }
@@ -109,18 +126,38 @@ impl PartitionActor {
         self.pipeline.open.borrow_mut().touch(&self.state);
     }
 
-    fn tell_command(&self, at: Offset, asked: &str, outcome: Option<&Outcome>) {
-        let (handler, partition) = (&self.pipeline.source.handler, self.state.borrow().partition());
-        let topic = &self.pipeline.policy.command_topic;
-        match outcome {
+    /// A line of the audit log. All that others have written goes in as texts, which the log escapes.
+    fn tell_command(&self, at: Offset, Asked { id, by, command }: &Asked<'_>, outcome: Option<&Outcome>) {
+        let (handler, partition) = (&*self.pipeline.source.handler, self.state.borrow().partition().0);
+        let (topic, offset) = (&*self.pipeline.policy.command_topic, at.0);
+        let (result, said) = match outcome {
+            // Every partition is asked about a key, and one at most knows it.
             Some(Outcome(Progress::Nothing, _)) => return,
-            Some(Outcome(Progress::Refused, why)) => {
-                tracing::warn!("{handler}: {topic}[{partition}]@{at}: {asked}refused: {why}");
-            }
-            Some(Outcome(_, what)) => tracing::info!("{handler}: {topic}[{partition}]@{at}: {asked}{what}"),
-            None => tracing::info!("{handler}: {topic}[{partition}]@{at}: {asked}begun"),
+            Some(Outcome(progress, said)) => (progress.name(), said.as_str()),
+            None => ("begun", ""),
+        };
+        let command = command.as_str();
+        if result == Progress::Refused.name() {
+            tracing::warn!(
+                target: AUDIT, id, by, handler, topic, partition, offset, command, result, said, "command refused"
+            );
+        } else {
+            tracing::info!(
+                target: AUDIT, id, by, handler, topic, partition, offset, command, result, said, "command carried out"
+            );
         }
         self.pipeline.stats.commands.add(1);
+    }
+
+    /// A line of the audit log about a command that took time: who asked was told when it began.
+    pub(super) fn tell_end(&self, id: &str, Outcome(progress, said): &Outcome) {
+        let (handler, partition) = (&*self.pipeline.source.handler, self.state.borrow().partition().0);
+        let (result, said) = (progress.name(), said.as_str());
+        if *progress == Progress::Refused {
+            tracing::warn!(target: AUDIT, id, handler, partition, result, said, "command refused");
+        } else {
+            tracing::info!(target: AUDIT, id, handler, partition, result, said, "command ended");
+        }
     }
 
     /// An answer as a record of the command topic.

@@ -211,8 +211,9 @@ impl PartitionActor {
             "{} letters {verb}, {} were duplicates, {} failed again",
             told.applied, told.duplicates, told.failed
         );
-        tracing::info!(handler = %self.pipeline.source.handler, id = replay.id(), "replay: {message}");
-        let answer = self.answer(replay.id(), Outcome::done(message), Some(told));
+        let outcome = Outcome::done(message);
+        self.tell_end(replay.id(), &outcome);
+        let answer = self.answer(replay.id(), outcome, Some(told));
         self.state.borrow_mut().answer(answer);
         self.pipeline.open.borrow_mut().touch(&self.state);
     }

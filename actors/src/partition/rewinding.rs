@@ -10,7 +10,6 @@ use super::PartitionActor;
 use super::actor::DRAIN_CHECK_EVERY;
 use super::commands::Outcome;
 use crate::aside::{Aside, Ask, Found, Want};
-use crate::command::Progress;
 use crate::ledger::Rewind;
 use crate::record::Offset;
 use crate::stats::PartitionPhase;
@@ -140,16 +139,6 @@ impl PartitionActor {
         });
     }
 
-    /// Its command was told, and counted, when it began.
-    fn tell_rewind(&self, Outcome(progress, what): &Outcome) {
-        let (source, partition) = (&self.pipeline.source, self.state.borrow().partition());
-        if *progress == Progress::Refused {
-            tracing::warn!("{}: {}[{partition}]: not rewound: {what}", source.handler, source.topic);
-        } else {
-            tracing::info!("{}: {}[{partition}]: {what}", source.handler, source.topic);
-        }
-    }
-
     /// Has the epoch written that carries the command out, or refuses it.
     fn write_rewind(&mut self, found: Found) {
         let Some(Rewinding { id, command, to, reset, step, .. }) = &mut self.rewinding else { return };
@@ -169,7 +158,8 @@ impl PartitionActor {
             )),
             Found::Records { .. } => Outcome::refused("the end of the dead-letter topic was not told"),
         };
-        self.tell_rewind(&outcome);
+        // Its command was told, and counted, when it began.
+        self.tell_end(&id, &outcome);
         let answer = self.answer(&id, outcome, None);
         let mut state = self.state.borrow_mut();
         if self.pipeline.policy.careful.is_some() {

@@ -11,9 +11,9 @@ use pawl_actors::record::Record;
 use pawl_actors::selector::Reader;
 
 use super::filter::filter;
-use crate::cli::{DltDiscard, DltReplay, DltStopReplay};
+use crate::cli::{Asking, DltDiscard, DltReplay, DltStopReplay};
 use crate::commands::Failure;
-use crate::commands::asking::Asked;
+use crate::commands::asking::{Asked, Request, ask};
 use crate::exit::Exit;
 use crate::kafka::chunk::Chunk;
 use crate::kafka::topic_reader::{Range, TopicReader};
@@ -23,11 +23,9 @@ use crate::kafka::topic_reader::{Range, TopicReader};
 /// # Errors
 /// Settings, no broker, no right.
 pub fn replay(args: &DltReplay) -> Result<Exit, Failure> {
-    let asked = Asked::open(&args.asking)?;
     let filter = filter(&args.filter, args.group.as_ref(), SystemTime::now())?;
-    // Each owner keeps to its share.
-    let rate = args.rate.map(|rate| rate / asked.partitions().len().max(1) as f64);
-    asked.ask(What::Replay(Replay { filter, rate, dry_run: args.dry_run, accept_lost: args.accept_lost }))
+    let (rate, dry_run, accept_lost) = (args.rate, args.dry_run, args.accept_lost);
+    ask(&args.asking, &Request::Replay(Replay { filter, rate, dry_run, accept_lost }))
 }
 
 /// Carries `pawl dlt stop-replay` out.
@@ -35,7 +33,7 @@ pub fn replay(args: &DltReplay) -> Result<Exit, Failure> {
 /// # Errors
 /// Settings, no broker, no right.
 pub fn stop_replay(args: &DltStopReplay) -> Result<Exit, Failure> {
-    Asked::open(&args.asking)?.ask(What::StopReplay {})
+    ask(&args.asking, &Request::Same(What::StopReplay {}))
 }
 
 /// Carries `pawl dlt discard` out.
@@ -43,10 +41,17 @@ pub fn stop_replay(args: &DltStopReplay) -> Result<Exit, Failure> {
 /// # Errors
 /// Settings, no broker, no right, no such letter, or one that is not the handler's.
 pub fn discard(args: &DltDiscard) -> Result<Exit, Failure> {
-    let mut asked = Asked::open(&args.asking)?;
-    let (partition, offset) = (args.letter_partition, args.offset);
+    let asking = Asking { partition: Some(args.letter_partition), ..args.asking.clone() };
+    ask(&asking, &Request::Discard { offset: args.offset, reason: args.reason.clone() })
+}
+
+/// What discards the letters of a key up to the one that lies here.
+///
+/// # Errors
+/// No broker, no right, no such letter, or one that is not the handler's.
+pub fn discard_of(asked: &Asked, partition: i32, offset: i64, reason: String) -> Result<What, Failure> {
     let topic = asked.handler().dead_letter_topic();
-    let letter = read(&asked, &topic, partition, offset)?;
+    let letter = read(asked, &topic, partition, offset)?;
     let told = Told::read(&letter);
     if let Some(group) = told.group.as_deref().filter(|group| *group != asked.group()) {
         return Err(Failure::new(
@@ -72,9 +77,7 @@ pub fn discard(args: &DltDiscard) -> Result<Exit, Failure> {
     let handler = asked.handler();
     let key = lane_key(&mut Reader::new(&record), &handler.key, handler.null_key, bounds);
     let key = key.unwrap_or(LaneKey::Unusable);
-    asked.only(partition);
-    let (key, through) = (KeyName(key), Some((quarantine, number)));
-    asked.ask(What::Discard { key, through, reason: args.reason.clone() })
+    Ok(What::Discard { key: KeyName(key), through: Some((quarantine, number)), reason })
 }
 
 /// The record at a place of the dead-letter topic.

@@ -13,11 +13,8 @@ pub struct Instance {
 
 impl Instance {
     /// Asks nobody yet.
-    ///
-    /// # Errors
-    /// When the process can start no thread.
-    pub fn new(address: String, handler: &str) -> std::io::Result<Instance> {
-        Ok(Instance { endpoint: Endpoint::new(address)?, handler: encoded(handler.as_bytes()) })
+    pub fn new(endpoint: Endpoint, handler: &str) -> Instance {
+        Instance { endpoint, handler: encoded(handler.as_bytes()) }
     }
 
     /// Where is asked.

@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Reads the password of the settings.
 pub(super) fn read_password(sasl: &Sasl, state: &State) -> bool {
     let password = match (&sasl.password, &sasl.password_file) {
-        (Some(password), _) => Ok(password.clone()),
+        (Some(password), _) => Ok(password.reveal().to_owned()),
         (None, Some(file)) => read_secret(file, "kafka.sasl.password_file"),
         (None, None) => Err("there is no password: name a file in kafka.sasl.password_file".into()),
     };

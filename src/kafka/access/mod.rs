@@ -241,7 +241,7 @@ fn encrypt(config: &mut ClientConfig, tls: &Tls) {
         }
     }
     if let Some(password) = key_password {
-        config.set("ssl.key.password", password);
+        config.set("ssl.key.password", password.reveal());
     }
     config.set("ssl.endpoint.identification.algorithm", if *verify_host { "https" } else { "none" });
 }

@@ -97,7 +97,7 @@ impl OidcTokens {
     fn request(&self) -> Result<Request<Full<Bytes>>, String> {
         let Oauth { token_endpoint, client_id, scope, audience, .. } = &self.oauth;
         let secret = match (&self.oauth.client_secret, &self.oauth.client_secret_file) {
-            (Some(secret), _) => secret.clone(),
+            (Some(secret), _) => secret.reveal().to_owned(),
             (None, Some(file)) => files::read_secret(file, "kafka.oauth.client_secret_file")?,
             (None, None) => {
                 return Err("there is no secret: name a file in kafka.oauth.client_secret_file".into());
@@ -188,6 +188,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Secret;
 
     fn answer(token: &str, expires_in: Option<u64>) -> Answer {
         Answer { access_token: token.into(), expires_in }
@@ -219,7 +220,7 @@ mod tests {
         let oauth = Oauth {
             token_endpoint: "http://127.0.0.1:1/token".into(),
             client_id: "a:b-1".into(),
-            client_secret: Some("c d&".into()),
+            client_secret: Some(Secret::new("c d&")),
             scope: Some("x y".into()),
             ..Oauth::default()
         };

@@ -1,5 +1,6 @@
 //! Sentences about reading settings: what is taken, and what a person is told otherwise.
 
+mod admin;
 mod reading;
 mod reference;
 mod refusing;

@@ -39,7 +39,17 @@ fn every_key_of_a_full_file_reaches_its_field() {
         kafka.reload_interval = "1m"
         kafka.properties = { "socket.keepalive.enable" = true, "queued.min.messages" = 1000, "debug" = "cgrp" }
         store = { dir = "/var/lib/pawl", engine = "fjall", checkpoint_interval = "1s", buffer_bytes = "1MiB", cache_bytes = 2097152, restore_timeout = "5s" }
-        admin = { listen = "off", stalled_after = "2m" }
+        admin.listen = "off"
+        admin.stalled_after = "2m"
+        admin.read_token_file = "/run/secrets/read"
+        admin.operator_token_file = "/run/secrets/operator"
+        admin.tls = { certificate_file = "c.pem", key_file = "k.pem", client_ca_file = "ca.pem", operators = ["alice"] }
+        admin.requests_per_second = 1
+        admin.burst = 2
+        admin.max_body = "1KiB"
+        admin.audit_file = "audit.jsonl"
+        admin.audit_file_size = "64KiB"
+        admin.audit_files_kept = 1
         shutdown.deadline = "10s"
         log = { format = "json", filter = "info,pawl::kafka=debug" }
         [handler.Tax]
@@ -100,7 +110,28 @@ fn every_key_of_a_full_file_reaches_its_field() {
         restore_timeout: Duration::from_secs(5),
     };
     assert_eq!(settings.store, expected);
-    assert_eq!(settings.admin, Admin { listen: None, stalled_after: Duration::from_secs(120) });
+    let tls = AdminTls {
+        certificate_file: "c.pem".into(),
+        key_file: "k.pem".into(),
+        client_ca_file: Some("ca.pem".into()),
+        operators: vec!["alice".into()],
+    };
+    let expected = Admin {
+        listen: None,
+        stalled_after: Duration::from_secs(120),
+        read_token: None,
+        read_token_file: Some("/run/secrets/read".into()),
+        operator_token: None,
+        operator_token_file: Some("/run/secrets/operator".into()),
+        tls: Some(tls),
+        requests_per_second: 1,
+        burst: 2,
+        max_body: ByteSize::kib(1),
+        audit_file: Some("audit.jsonl".into()),
+        audit_file_size: ByteSize::kib(64),
+        audit_files_kept: 1,
+    };
+    assert_eq!(settings.admin, expected);
     assert_eq!(settings.shutdown.deadline, Duration::from_secs(10));
     assert_eq!(settings.log, Log { format: LogFormat::Json, filter: "info,pawl::kafka=debug".into() });
     let expected = HandlerSettings {

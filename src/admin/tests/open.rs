@@ -1,77 +1,13 @@
-//! The endpoint on a real socket.
+//! An endpoint without tokens, for this machine only.
 
 use pawl_actors::record::Partition;
 use pawl_actors::stats::{PartitionPhase, Restart};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-
-use pawl_actors::stats::HandlerStats;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::*;
-use crate::observed::EpochCommitTimes;
-
-const PATIENT: Duration = Duration::from_secs(20);
-
-struct Endpoint {
-    address: SocketAddr,
-    stats: Arc<HandlerStats>,
-    shutdown: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl Endpoint {
-    async fn start() -> Self {
-        Endpoint::start_within(REQUEST_TIMEOUT).await
-    }
-
-    async fn start_within(request_timeout: Duration) -> Self {
-        Self::start_on("127.0.0.1:0", request_timeout).await
-    }
-
-    async fn start_on(listen: &str, request_timeout: Duration) -> Self {
-        let listener = bind(listen.parse().unwrap()).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let stats = Arc::<HandlerStats>::default();
-        let view = HandlerView {
-            name: "billing".into(),
-            group: "accounts".into(),
-            topic: "orders".into(),
-            stats: stats.clone(),
-            epoch_commit_times: EpochCommitTimes::default(),
-            keys: Arc::default(),
-            supervision: Default::default(),
-        };
-        let (shutdown, ended) = oneshot::channel();
-        let stalled_after = Duration::from_secs(60);
-        let task = tokio::spawn(serve_within(request_timeout, listener, vec![view], stalled_after, async {
-            let _ = ended.await;
-        }));
-        Endpoint { address, stats, shutdown, task }
-    }
-
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
-    }
-
-    /// Everything the endpoint answers to these bytes until it closes the connection.
-    async fn send(&self, request: &str) -> String {
-        let mut stream = self.connect().await;
-        let mut answer = Vec::new();
-        // A refusal may come before all is written, so that writing or reading can fail late.
-        let _ = stream.write_all(request.as_bytes()).await;
-        let _ = timeout(PATIENT, stream.read_to_end(&mut answer)).await.expect("it closes");
-        String::from_utf8(answer).unwrap()
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        let answer = self.send(&format!("GET {path} HTTP/1.1\r\nhost: pawl\r\n\r\n")).await;
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
-        assert!(head.contains("connection: close"), "{head}");
-        (status.unwrap(), body.to_owned())
-    }
-}
+use crate::admin::connection::{MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_HEADERS};
+use crate::admin::{now, open, supervision};
 
 #[tokio::test]
 async fn a_process_is_live_before_it_is_ready() {
@@ -117,7 +53,7 @@ async fn ready_names_each_partition_and_what_it_waits_for() {
 async fn metrics_are_open_metrics_text() {
     let endpoint = Endpoint::start().await;
     endpoint.stats.applied.add(7);
-    let answer = endpoint.send("GET /metrics HTTP/1.1\r\nhost: pawl\r\n\r\n").await;
+    let answer = endpoint.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert!(answer.contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0"), "{answer}");
     assert!(answer.contains("\npawl_records_applied_total{handler=\"billing\"} 7\n"), "{answer}");
     assert!(answer.ends_with("# EOF\n"), "{answer}");
@@ -127,7 +63,7 @@ async fn metrics_are_open_metrics_text() {
 async fn other_paths_and_methods_are_refused() {
     let endpoint = Endpoint::start().await;
     assert_eq!(endpoint.get("/").await.0, 404);
-    let answer = endpoint.send("POST /ready HTTP/1.1\r\nhost: pawl\r\ncontent-length: 0\r\n\r\n").await;
+    let answer = endpoint.send("POST /ready HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
 }
 
@@ -167,7 +103,7 @@ async fn the_endpoint_ends_with_the_process() {
 #[tokio::test]
 async fn a_taken_address_is_named_with_the_remedy() {
     let endpoint = Endpoint::start().await;
-    let error = bind(endpoint.address).await.unwrap_err().to_string();
+    let error = open(endpoint.address, &Admin::default()).await.err().expect("it is taken").to_string();
     assert!(error.contains(&endpoint.address.to_string()) && error.contains("admin.listen"), "{error}");
 }
 
@@ -190,37 +126,59 @@ async fn keys_are_told_of_known_handlers_and_only_of_partitions_that_run() {
 }
 
 #[tokio::test]
-async fn the_tree_tells_what_was_begun_anew_and_keys_to_this_machine_only() {
-    for (listen, keys) in [("127.0.0.1:0", true), ("0.0.0.0:0", false)] {
-        let endpoint = Endpoint::start_on(listen, PATIENT).await;
-        let stats = &endpoint.stats;
-        stats.assigned(Partition(3)).set_careful(Some("3 owners ended".into()));
-        stats.restarts.note(Restart {
-            at: 5,
-            partition: Some(Partition(3)),
-            actor: "the order actor",
-            key: Some("A".into()),
-            why: "panicked".into(),
-        });
-        let (status, body) = endpoint.get("/supervision").await;
-        let tree: supervision::Supervision = serde_json::from_str(&body).unwrap();
-        let handler = &tree.handlers[0];
-        assert_eq!((status, handler.restarts, handler.partitions[0].restarts), (200, 1, 1));
-        assert_eq!(handler.partitions[0].careful.as_deref(), Some("3 owners ended"));
-        let last = &handler.last_restarts[0];
-        assert_eq!((last.key.is_some(), last.why == "panicked"), (keys, keys), "{listen}");
-    }
+async fn the_tree_tells_what_was_begun_anew() {
+    let endpoint = Endpoint::start().await;
+    let stats = &endpoint.stats;
+    stats.assigned(Partition(3)).set_careful(Some("3 owners ended".into()));
+    stats.restarts.note(Restart {
+        at: 5,
+        partition: Some(Partition(3)),
+        actor: "the order actor",
+        key: Some("A".into()),
+        why: "panicked".into(),
+    });
+    let (status, body) = endpoint.get("/supervision").await;
+    let tree: supervision::Supervision = serde_json::from_str(&body).unwrap();
+    let handler = &tree.handlers[0];
+    assert_eq!((status, handler.restarts, handler.partitions[0].restarts), (200, 1, 1));
+    assert_eq!(handler.partitions[0].careful.as_deref(), Some("3 owners ended"));
+    let last = &handler.last_restarts[0];
+    assert_eq!((last.key.as_deref(), last.why.as_str()), (Some("A"), "panicked"));
 }
 
 #[tokio::test]
-async fn keys_are_told_to_this_machine_only() {
-    let local = Endpoint::start().await;
-    assert_eq!(local.get("/handlers/billing/keys").await.0, 200);
-    let open = Endpoint::start_on("0.0.0.0:0", PATIENT).await;
-    for path in ["/handlers/billing/keys", "/handlers/billing/keys/K", "/handlers/billing/unkeyed"] {
-        let (status, why) = open.get(path).await;
-        assert_eq!(status, 403, "{path}");
-        assert!(why.contains("pawl keys --changelog"), "{why}");
+async fn a_page_that_has_its_own_name_resolved_to_this_machine_is_told_nothing() {
+    let endpoint = Endpoint::start().await;
+    for host in ["host: evil.example:9464\r\n", "host: localhost\r\nhost: evil.example\r\n", ""] {
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\n{host}\r\n");
+        let answer = endpoint.send(&get("/handlers/billing/keys")).await;
+        let expected = if host.is_empty() { "HTTP/1.1 400 " } else { "HTTP/1.1 403 " };
+        assert!(answer.starts_with(expected), "{host:?}: {answer}");
+        let answer = endpoint.send(&get("/ready")).await;
+        assert!(answer.ends_with(r#"{"ready":false}"#), "{host:?}: {answer}");
     }
-    assert_eq!(open.get("/live").await.0, 200);
+    let absolute = "GET http://evil.example/metrics HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    assert!(endpoint.send(absolute).await.starts_with("HTTP/1.1 403 "), "the place of a request wins");
+}
+
+#[tokio::test]
+async fn nobody_changes_anything_where_there_is_no_operator() {
+    let endpoint = Endpoint::start().await;
+    let command = Request::post("/handlers/billing/commands", r#"{"command":"pause","key":"K"}"#);
+    let answer = endpoint.ask(&command).await;
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert!(answer.body.contains("admin.operator_token_file"), "{answer:?}");
+    let page = endpoint.ask(&command.header("origin: http://localhost:9464")).await;
+    assert_eq!(page.status, 403, "{page:?}");
+}
+
+#[tokio::test]
+async fn others_than_this_machine_are_told_nothing_without_a_token_whoever_opened_the_endpoint() {
+    let endpoint = Endpoint::start_on("0.0.0.0:0", PATIENT, Admin::default()).await;
+    for path in ["/metrics", "/supervision", "/handlers/billing/keys"] {
+        let (status, why) = endpoint.get(path).await;
+        assert_eq!(status, 403, "{path}");
+        assert!(why.contains("admin.read_token_file"), "{why}");
+    }
+    assert_eq!(endpoint.get("/live").await.0, 200);
 }
