@@ -13,3 +13,4 @@ pub mod runtime;
 pub mod settings;
 pub mod shown;
 pub mod store;
+pub mod telemetry;

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -53,7 +53,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 struct Process {
     handlers: Vec<HandlerView>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     stalled_after: Duration,
     /// Only this machine can reach the endpoint.
     is_local: bool,
@@ -76,20 +76,21 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     handlers: Vec<HandlerView>,
+    metrics: Arc<Metrics>,
     stalled_after: Duration,
     shutdown: impl Future<Output = ()>,
 ) {
-    serve_within(REQUEST_TIMEOUT, listener, handlers, stalled_after, shutdown).await;
+    serve_within(REQUEST_TIMEOUT, listener, handlers, metrics, stalled_after, shutdown).await;
 }
 
 async fn serve_within(
     request_timeout: Duration,
     listener: TcpListener,
     handlers: Vec<HandlerView>,
+    metrics: Arc<Metrics>,
     stalled_after: Duration,
     shutdown: impl Future<Output = ()>,
 ) {
-    let metrics = Metrics::new(handlers.clone());
     let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let routes = routes(Arc::new(Process { handlers, metrics, stalled_after, is_local }));
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -157,9 +158,17 @@ async fn ready(State(process): State<Arc<Process>>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-async fn show_metrics(State(process): State<Arc<Process>>) -> Response {
-    match process.metrics.text() {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+/// In OpenMetrics for whoever asks for it, as Prometheus does; else in the older format, which everything reads.
+async fn show_metrics(State(process): State<Arc<Process>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let open = accepted.into_iter().any(|value| value.contains("application/openmetrics-text"));
+    let (text, content_type) = if open {
+        (process.metrics.text(), metrics::CONTENT_TYPE)
+    } else {
+        (process.metrics.classic_text(), metrics::CLASSIC_CONTENT_TYPE)
+    };
+    match text {
+        Ok(text) => ([(CONTENT_TYPE, content_type)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

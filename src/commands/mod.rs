@@ -157,6 +157,14 @@ fn connection(connection: &Connection) -> Result<Kafka, Failure> {
     }
 }
 
+/// What leaves the process about itself: as the settings say, if there are any; the environment may say it too.
+fn telemetry(connection: &Connection) -> Result<crate::settings::Telemetry, Failure> {
+    match connection.source() {
+        Ok(_) => Ok(crate::settings::Telemetry::default()),
+        Err(file) => Ok(settings(file)?.telemetry),
+    }
+}
+
 /// One JSON value and a line break on standard output.
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_vec(value).map_err(io::Error::from)?;

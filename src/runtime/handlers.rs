@@ -18,6 +18,7 @@ use crate::kafka::admin::AdminError;
 use crate::observed::HandlerView;
 use crate::settings::Settings;
 use crate::store::{ViewDir, ViewDirParts};
+use crate::telemetry::Tracing;
 
 /// How often a process rebuilds a handler's local view: a disk that damages it again and again is
 /// nothing to go on with.
@@ -62,6 +63,7 @@ impl<'a> Handlers<'a> {
         registry: &Registry,
         instance: &'a str,
         views: &[HandlerView],
+        tracing: Option<&Tracing>,
         tell_halt: UnboundedSender<Halt>,
     ) -> Result<Self, RunError> {
         let mut blueprints = Vec::new();
@@ -85,6 +87,7 @@ impl<'a> Handlers<'a> {
                 gate: Arc::clone(&gate),
                 view_dir: Arc::new(view_dir.map_err(anyhow::Error::from)?),
                 refusals: Arc::default(),
+                tracing: tracing.cloned(),
                 on_halt: on_halt(&tell_halt, blueprints.len(), 0),
             });
         }

@@ -9,6 +9,7 @@ mod policy;
 mod topics;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::unbounded_channel;
@@ -20,8 +21,10 @@ use self::handlers::Handlers;
 use crate::admin;
 use crate::commands::topics::TopicsError;
 use crate::handlers::{BuildError, Registry};
+use crate::metrics::Metrics;
 use crate::observed::HandlerView;
 use crate::settings::{Settings, SettingsError};
+use crate::telemetry::{Emf, MetricsText, Shown, Telemetry, TelemetryError, TelemetryStats};
 
 /// Why a run ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,9 @@ pub enum RunError {
     /// The topics of a handler are not as they must be.
     #[error(transparent)]
     Topics(#[from] TopicsError),
+    /// Telemetry cannot be sent as the settings say.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// Something else was refused at the start.
     #[error("{0:#}")]
     Start(#[from] anyhow::Error),
@@ -87,15 +93,23 @@ async fn run_here(
     let (tell_halt, mut halted) = unbounded_channel();
     let views: Vec<HandlerView> =
         settings.handler.iter().map(|(name, handler)| HandlerView::new(name, handler)).collect();
+    let stats = Arc::new(TelemetryStats::default());
+    let stalled_after = settings.admin.stalled_after;
+    let metrics = Arc::new(Metrics::new(views.clone(), stalled_after).with(Shown(stats.clone())));
+    let text = metrics.clone();
+    let text: MetricsText = Arc::new(move || text.text().ok());
+    let telemetry = Telemetry::start(&settings.telemetry, &instance, &stats, Some(text))?;
+    if let Some(emf) = Emf::new(&settings.telemetry.emf, views.clone()) {
+        actix::spawn(emf.run());
+    }
     // Before the brokers are reached: a process that waits for them is alive, and not ready.
     if let Some(listener) = listener {
-        let stalled_after = settings.admin.stalled_after;
-        actix::spawn(admin::serve(listener, views.clone(), stalled_after, std::future::pending()));
+        actix::spawn(admin::serve(listener, views.clone(), metrics, stalled_after, std::future::pending()));
     }
     actix::spawn(clock_watch::watch());
     tokio::pin!(stop);
     let mut handlers = tokio::select! {
-        handlers = Handlers::start(settings, registry, &instance, &views, tell_halt) => handlers?,
+        handlers = Handlers::start(settings, registry, &instance, &views, telemetry.tracing.as_ref(), tell_halt) => handlers?,
         () = &mut stop => return Ok(()),
     };
     started(Running { handlers: views });
@@ -109,5 +123,6 @@ async fn run_here(
         }
     };
     let drained = handlers.stop().await;
+    telemetry.stop(settings.telemetry.otlp.timeout);
     ended.and(drained)
 }

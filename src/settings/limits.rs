@@ -117,8 +117,9 @@ pub(super) fn problems(settings: &Settings) -> impl Iterator<Item = Problem> {
 }
 
 fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
-    use Limit::{Size, Time, Whole};
-    let Settings { kafka, store, admin, shutdown, .. } = settings;
+    use Limit::{Real, Size, Time, Whole};
+    let Settings { kafka, store, admin, shutdown, telemetry, .. } = settings;
+    let (otlp, in_otlp) = (&telemetry.otlp, KeyPath::of(&["telemetry", "otlp"]));
     let (mib, gib) = (ByteSize::mib, ByteSize::gib);
     vec![
         (KeyPath::of(&["kafka", "session_timeout"]), Time([kafka.session_timeout, 6 * SECOND, 30 * MINUTE])),
@@ -137,6 +138,13 @@ fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
         (KeyPath::of(&["store", "restore_timeout"]), Time([store.restore_timeout, SECOND, HOUR])),
         (KeyPath::of(&["admin", "stalled_after"]), Time([admin.stalled_after, 5 * SECOND, DAY])),
         (KeyPath::of(&["shutdown", "deadline"]), Time([shutdown.deadline, SECOND, HOUR])),
+        (in_otlp.name("sampling_ratio"), Real([otlp.sampling_ratio, 0.0, 1.0])),
+        (in_otlp.name("queue_spans"), Whole([otlp.queue_spans.into(), 1, 1_000_000])),
+        (in_otlp.name("batch_spans"), Whole([otlp.batch_spans.into(), 1, 10_000])),
+        (in_otlp.name("export_interval"), Time([otlp.export_interval, 10 * MILLI, MINUTE])),
+        (in_otlp.name("metrics_interval"), Time([otlp.metrics_interval, SECOND, HOUR])),
+        (in_otlp.name("timeout"), Time([otlp.timeout, 100 * MILLI, MINUTE])),
+        (KeyPath::of(&["telemetry", "emf", "interval"]), Time([telemetry.emf.interval, SECOND, HOUR])),
     ]
 }
 

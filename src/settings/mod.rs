@@ -23,6 +23,7 @@ mod schema;
 mod secret;
 mod selector;
 mod shape;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -48,6 +49,7 @@ pub use problem::{Place, Problem, SettingsError};
 pub use process::{Admin, Engine, Log, LogFormat, Shutdown, Store};
 pub use retry::{Retry, RetryClass, RetryOn};
 pub use schema::json_schema;
+pub use telemetry::{Emf, Otlp, Telemetry};
 pub use waiting::{Breaker, Careful, Gap, GapThen, Overflow, Parking, Replay, Supervision};
 
 use document::{Data, Node};
@@ -83,6 +85,8 @@ pub struct Settings {
     pub shutdown: Shutdown,
     /// What the process logs.
     pub log: Log,
+    /// What the process tells of itself to others: traces and metrics.
+    pub telemetry: Telemetry,
 }
 
 impl Settings {

@@ -4,6 +4,7 @@
 //! what `pawl check` does afterwards.
 
 mod retries;
+mod telemetry;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,7 @@ pub(super) fn values(settings: &Settings) -> Vec<Problem> {
     }
     let filter = &settings.log.filter;
     found.extend(check(&KeyPath::of(&["log", "filter"]), filter, log_filter(filter)));
+    found.extend(telemetry::problems(&settings.telemetry));
     for (name, handler) in &settings.handler {
         found.extend(of_handler(name, handler));
     }

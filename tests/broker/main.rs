@@ -28,4 +28,5 @@ mod rewind;
 mod sequence;
 mod shutdown;
 mod spring;
+mod telemetry;
 mod topics;

@@ -21,6 +21,7 @@ use crate::partition::{Admission, Condemned, PartitionState, place};
 use crate::pipeline::Pipeline;
 use crate::record::{Offset, key_text};
 use crate::supervisor::{Failed, Tried};
+use crate::trace::Trace;
 
 /// See the module's documentation.
 pub struct OrderActor {
@@ -29,6 +30,8 @@ pub struct OrderActor {
     pub(super) pipeline: Rc<Pipeline>,
     /// The failure that waits for its verdict.
     pub(super) failure: Option<Box<Failure>>,
+    /// The span of the last attempt at the current record.
+    pub(super) trace: Option<Trace>,
     waiting: bool,
     /// Whether what follows does so now.
     pub(super) following: bool,
@@ -52,6 +55,7 @@ impl OrderActor {
                 partition,
                 pipeline,
                 failure: None,
+                trace: None,
                 waiting: false,
                 following: false,
                 gap_timer: None,
@@ -147,7 +151,10 @@ impl OrderActor {
         let handler = &self.pipeline.handler;
         let answer = catch_unwind(AssertUnwindSafe(|| handler.handle(call)))
             .unwrap_or_else(|panic| Answer::Ready(Outcome::Failed(panicked(&*panic))));
+        let (trace, answer) = answer.untraced();
+        self.trace = trace;
         match answer {
+            Answer::Traced(..) => unreachable!("taken off before"),
             Answer::Ready(outcome) => self.ended(attempt, outcome, ctx),
             Answer::Later(future) => {
                 let limit = self.pipeline.policy.attempt_timeout;
@@ -205,7 +212,10 @@ impl OrderActor {
                 let max_ids = self.pipeline.policy.recent_ids;
                 let done = self.cell.lane.borrow_mut().applied(attempt, state, max_ids);
                 let Some(done) = done else { return false };
-                self.partition.borrow_mut().applied(self.cell.lane.borrow().key.as_deref(), &done, emit);
+                let mut partition = self.partition.borrow_mut();
+                partition.applied(self.cell.lane.borrow().key.as_deref(), &done, emit);
+                partition.traced(self.trace.take());
+                drop(partition);
                 self.letter_is_done(done.hold);
                 self.head_changed();
                 true
@@ -274,6 +284,7 @@ impl OrderActor {
             key: self.key_text(),
             tried: Tried { attempt, elapsed },
             failure: failure.clone(),
+            trace: self.trace,
         };
         self.failure = Some(failure);
         // One failure a lane is under way at most, so the supervisor's mailbox is bounded by the

@@ -56,7 +56,12 @@ impl OrderActor {
         let done = self.cell.lane.borrow_mut().dead_lettered(attempt, cause);
         let Some(done) = done else { return false };
         self.pipeline.stats.quarantined.add(u64::from(begins));
-        self.partition.borrow_mut().dead_lettered(self.cell.lane.borrow().key.as_deref(), &done, letter);
+        let mut partition = self.partition.borrow_mut();
+        partition.traced(letter.trace);
+        // What comes next may become a letter without an attempt of its own.
+        self.trace = None;
+        partition.dead_lettered(self.cell.lane.borrow().key.as_deref(), &done, letter);
+        drop(partition);
         self.head_changed();
         true
     }
@@ -181,6 +186,7 @@ impl OrderActor {
     /// A letter that a replay handed in failed again: no other is written, it stays the key's first.
     fn letter_failed(&mut self, attempt: u32) -> bool {
         let Some(failure) = self.failure.take() else { return false };
+        self.trace = None;
         let letters = self.cell.lane.borrow_mut().letter_failed(attempt, &failure.message);
         let Some(letters) = letters else { return false };
         let lane = self.cell.lane.borrow();
@@ -229,6 +235,8 @@ impl OrderActor {
         Letter {
             emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
             offset: record.offset,
+            attempt,
+            trace: self.trace.filter(|_| attempt > 0),
             key: key_text(shown(record.key.as_deref(), lane.key.as_deref())),
             cause: match disposition {
                 Disposition::Poison => format!("{}, permanent", failure.message),
