@@ -18,6 +18,7 @@ use pawl_actors::epoch::{Committer, Epoch, EpochDecided, Letter, PartitionEpoch}
 use pawl_actors::ledger::Row;
 use pawl_actors::record::Partition;
 use pawl_actors::stats::HandlerStats;
+use pawl_actors::trace::Trace;
 
 use super::attempt::AttemptError;
 use super::claim::{ClaimJob, ClaimRequest};
@@ -322,17 +323,18 @@ impl<W: Wire> Writer<W> {
 
     fn tell_letter(&self, partition: Partition, letter: &Letter, place: Option<(i32, i64)>) {
         let WriterParts { handler, topic, .. } = &self.parts;
-        let (to, key, cause, offset) = (&letter.emit.topic, &letter.key, &letter.cause, letter.offset);
-        match place {
-            Some((at, number)) => tracing::warn!(
-                "{handler}: {topic}[{partition}]@{offset} key \"{key}\": {cause}; sent to {to}[{at}]@{number}. See it: \
-                 pawl dlt show {to} {at} {number}"
-            ),
-            None => tracing::warn!(
-                "{handler}: {topic}[{partition}]@{offset} key \"{key}\": {cause}; sent to {to}[{partition}]. See it: \
-                 pawl dlt list {to}"
-            ),
-        }
+        let (to, trace) = (&letter.emit.topic, letter.trace);
+        let to = match place {
+            Some((at, number)) => {
+                format!("sent to {to}[{at}]@{number}. See it: pawl dlt show {to} {at} {number}")
+            }
+            None => format!("sent to {to}[{partition}]. See it: pawl dlt list {to}"),
+        };
+        tracing::warn!(
+            %handler, topic, partition = partition.0, offset = letter.offset.0, key = %letter.key,
+            attempt = letter.attempt, trace_id = Trace::trace_field(trace), span_id = Trace::span_field(trace),
+            "{}; {to}", letter.cause
+        );
     }
 
     fn claim(&mut self, job: &ClaimJob) -> Result<(), String> {

@@ -88,7 +88,7 @@ impl<'a> Handlers<'a> {
                 view_dir: Arc::new(view_dir.map_err(anyhow::Error::from)?),
                 refusals: Arc::default(),
                 tracing: tracing.cloned(),
-                on_halt: on_halt(&tell_halt, blueprints.len(), 0),
+                on_halt: on_halt(&tell_halt, name, blueprints.len(), 0),
             });
         }
         let mut running = Vec::new();
@@ -136,7 +136,7 @@ impl<'a> Handlers<'a> {
         }
         one.blueprint.view.stats.restarts.note(restart);
         one.life += 1;
-        one.blueprint.on_halt = on_halt(&self.tell_halt, halt.handler, one.life);
+        one.blueprint.on_halt = on_halt(&self.tell_halt, one.blueprint.name, halt.handler, one.life);
         stop_all(one.pipeline.take(), self.deadline).await?;
         one.pipeline = Some(Pipeline::start(&one.blueprint).await?);
         Ok(())
@@ -154,10 +154,10 @@ impl<'a> Handlers<'a> {
     }
 }
 
-fn on_halt(tell: &UnboundedSender<Halt>, handler: usize, life: u32) -> OnHalt {
-    let tell = tell.clone();
+fn on_halt(tell: &UnboundedSender<Halt>, name: &str, handler: usize, life: u32) -> OnHalt {
+    let (tell, name) = (tell.clone(), name.to_owned());
     Arc::new(move |reason: String| {
-        tracing::error!("{reason}");
+        tracing::error!(handler = name, "{reason}");
         // Nobody listens any more once the process ends.
         let _ = tell.send(Halt { handler, life, reason });
     })

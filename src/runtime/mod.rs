@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pawl_actors::record::KeyDisplay;
 use tokio::sync::mpsc::unbounded_channel;
 
 pub use self::pipeline::TRANSACTION_SWEEP;
@@ -23,7 +24,7 @@ use crate::commands::topics::TopicsError;
 use crate::handlers::{BuildError, Registry};
 use crate::metrics::Metrics;
 use crate::observed::HandlerView;
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{LogKeys, Settings, SettingsError};
 use crate::telemetry::{Emf, MetricsText, Shown, Telemetry, TelemetryError, TelemetryStats};
 
 /// Why a run ended by itself.
@@ -86,6 +87,12 @@ async fn run_here(
 ) -> Result<(), RunError> {
     settings.validate()?;
     let instance = settings.instance()?;
+    match settings.log.keys {
+        LogKeys::Shown => KeyDisplay::Shown,
+        LogKeys::Hashed => KeyDisplay::Hashed,
+        LogKeys::Hidden => KeyDisplay::Hidden,
+    }
+    .set();
     let listener = match settings.admin.listen {
         Some(listen) => Some(admin::bind(listen).await.map_err(anyhow::Error::from)?),
         None => None,
@@ -100,7 +107,7 @@ async fn run_here(
     let text: MetricsText = Arc::new(move || text.text().ok());
     let telemetry = Telemetry::start(&settings.telemetry, &instance, &stats, Some(text))?;
     if let Some(emf) = Emf::new(&settings.telemetry.emf, views.clone()) {
-        actix::spawn(emf.run());
+        emf.start().map_err(anyhow::Error::from)?;
     }
     // Before the brokers are reached: a process that waits for them is alive, and not ready.
     if let Some(listener) = listener {

@@ -46,7 +46,7 @@ pub use handler::{
 };
 pub use kafka::{Kafka, Security};
 pub use problem::{Place, Problem, SettingsError};
-pub use process::{Admin, Engine, Log, LogFormat, Shutdown, Store};
+pub use process::{Admin, Engine, Log, LogFormat, LogKeys, Shutdown, Store};
 pub use retry::{Retry, RetryClass, RetryOn};
 pub use schema::json_schema;
 pub use telemetry::{Emf, Otlp, Telemetry};

@@ -4,6 +4,7 @@
 //! the partitions that it holds, so the sum over a period of one interval is the lag of the group.
 
 use std::io::{self, Write};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -41,18 +42,25 @@ impl Emf {
         Some(Emf { namespace, every: settings.interval, handlers })
     }
 
-    /// Writes lines until the process ends.
-    pub async fn run(self) {
-        let mut ticks = tokio::time::interval(self.every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Writes lines until the process ends, on a thread of its own: whoever reads standard output may be slow.
+    ///
+    /// # Errors
+    /// When there is no thread.
+    pub fn start(self) -> io::Result<()> {
+        // It ends with the process, and nobody needs to wait for it.
+        drop(thread::Builder::new().name("pawl-emf".into()).spawn(move || self.run())?);
+        Ok(())
+    }
+
+    fn run(&self) {
         loop {
-            ticks.tick().await;
             let text: String = self.lines(SystemTime::now()).iter().map(|line| format!("{line}\n")).collect();
             let written = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
             if let Err(error) = written {
                 tracing::warn!(%error, "telemetry: standard output cannot be written, no more metrics go there");
                 return;
             }
+            thread::sleep(self.every);
         }
     }
 

@@ -22,8 +22,8 @@ mod traced;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::TracerProvider;
+use opentelemetry::{InstrumentationScope, Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
@@ -110,16 +110,13 @@ impl Telemetry {
 
 /// Who sends: the settings win over `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, which the SDK reads.
 fn resource(settings: &Settings, instance: &str) -> Resource {
-    let named = settings.service_name.is_some() || std::env::var_os("OTEL_SERVICE_NAME").is_some();
-    let name = settings.service_name.clone().or_else(|| (!named).then(|| "pawl".to_owned()));
+    // What the SDK says where nobody names the service.
+    let unknown = |name: &str| name.starts_with("unknown_service");
+    let told = Resource::builder().build().get(&Key::new("service.name")).map(|name| name.to_string());
+    let name = settings.service_name.clone().or(told.filter(|name| !unknown(name)));
     let pairs = [("service.version", env!("CARGO_PKG_VERSION")), ("service.instance.id", instance)];
-    let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let given = settings.resource.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let attributes = pairs.into_iter().chain(given);
-    let attributes = attributes.map(|(name, value)| opentelemetry::KeyValue::new(name, value));
-    let builder = Resource::builder().with_attributes(attributes);
-    match name {
-        Some(name) => builder.with_service_name(name).build(),
-        None => builder.build(),
-    }
+    let pairs = pairs.into_iter().map(|(name, value)| KeyValue::new(name, value.to_owned()));
+    let given = settings.resource.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
+    let builder = Resource::builder().with_attributes(pairs.chain(given));
+    builder.with_service_name(name.unwrap_or_else(|| "pawl".to_owned())).build()
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
+use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::letters::shown;
@@ -135,10 +136,9 @@ impl OrderActor {
         let (source, partition) = (&self.pipeline.source, self.partition.borrow().partition());
         let (key, event_id) = (self.key_text(), key_text(event_id));
         tracing::warn!(
-            "{}: {}[{partition}]@{offset} key \"{key}\": its event id \"{event_id}\" came before with another value; \
-             dropped as a duplicate. If these are two events, their producer must give them two ids",
-            source.handler,
-            source.topic
+            handler = %source.handler, topic = %source.topic, partition = partition.0, offset = offset.0, key,
+            "its event id \"{event_id}\" came before with another value; \
+             dropped as a duplicate. If these are two events, their producer must give them two ids"
         );
     }
 
@@ -276,11 +276,12 @@ impl OrderActor {
         let lane = self.cell.lane.borrow();
         let offset = lane.current().expect("a failed attempt has a record").record.offset;
         let elapsed = lane.parking().map_or(Duration::ZERO, |parking| parking.elapsed(clock::now()));
-        drop(lane);
+        let lane = lane.key.as_deref().map(Bytes::copy_from_slice);
         let failed = Failed {
             actor: ctx.address(),
             partition: self.partition.borrow().partition(),
             offset,
+            lane,
             key: self.key_text(),
             tried: Tried { attempt, elapsed },
             failure: failure.clone(),

@@ -115,10 +115,12 @@ impl PartitionActor {
         match outcome {
             Some(Outcome(Progress::Nothing, _)) => return,
             Some(Outcome(Progress::Refused, why)) => {
-                tracing::warn!("{handler}: {topic}[{partition}]@{at}: {asked}refused: {why}");
+                tracing::warn!(%handler, %topic, partition = partition.0, offset = at.0, "{asked}refused: {why}");
             }
-            Some(Outcome(_, what)) => tracing::info!("{handler}: {topic}[{partition}]@{at}: {asked}{what}"),
-            None => tracing::info!("{handler}: {topic}[{partition}]@{at}: {asked}begun"),
+            Some(Outcome(_, what)) => {
+                tracing::info!(%handler, %topic, partition = partition.0, offset = at.0, "{asked}{what}");
+            }
+            None => tracing::info!(%handler, %topic, partition = partition.0, offset = at.0, "{asked}begun"),
         }
         self.pipeline.stats.commands.add(1);
     }
@@ -319,7 +321,8 @@ impl Handler<Commands> for PartitionActor {
             let topic = &self.pipeline.policy.command_topic;
             let partition = self.state.borrow().partition();
             tracing::warn!(
-                "{topic}[{partition}]: {below} commands below offset {position} are passed by: the topic has lost its end, or \
+                handler = %self.pipeline.source.handler, %topic, partition = partition.0,
+                "{below} commands below offset {position} are passed by: the topic has lost its end, or \
                  was made anew while this instance ran. Ask again for what was not answered"
             );
         }

@@ -142,11 +142,12 @@ impl PartitionActor {
 
     /// Its command was told, and counted, when it began.
     fn tell_rewind(&self, Outcome(progress, what): &Outcome) {
-        let (source, partition) = (&self.pipeline.source, self.state.borrow().partition());
+        let (handler, topic) = (&self.pipeline.source.handler, &self.pipeline.source.topic);
+        let partition = self.state.borrow().partition();
         if *progress == Progress::Refused {
-            tracing::warn!("{}: {}[{partition}]: not rewound: {what}", source.handler, source.topic);
+            tracing::warn!(%handler, %topic, partition = partition.0, "not rewound: {what}");
         } else {
-            tracing::info!("{}: {}[{partition}]: {what}", source.handler, source.topic);
+            tracing::info!(%handler, %topic, partition = partition.0, "{what}");
         }
     }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+use bytes::Bytes;
 use rand::Rng;
 use tokio::time::Instant;
 
 use super::restarts::Restarted;
 use super::{RetryPolicies, Timers, Tried, Verdict, judge};
+use crate::ledger::LaneKey;
 use crate::order::{Judged, OrderActor, Wake};
 use crate::outcome::Failure;
 use crate::partition::{Ownership, PartitionActor};
@@ -27,6 +29,8 @@ pub struct Failed {
     pub partition: Partition,
     /// Where the record lies.
     pub offset: Offset,
+    /// Its lane.
+    pub lane: LaneKey<Bytes>,
     /// Its key, for people.
     pub key: String,
     /// What has been tried of it.

@@ -96,7 +96,10 @@ fn every_key_of_a_full_file_reaches_its_field() {
     assert_eq!(settings.store, expected);
     assert_eq!(settings.admin, Admin { listen: None, stalled_after: Duration::from_secs(120) });
     assert_eq!(settings.shutdown.deadline, Duration::from_secs(10));
-    assert_eq!(settings.log, Log { format: LogFormat::Json, filter: "info,pawl::kafka=debug".into() });
+    assert_eq!(
+        settings.log,
+        Log { format: LogFormat::Json, filter: "info,pawl::kafka=debug".into(), ..Log::default() }
+    );
     let expected = HandlerSettings {
         topic: "t".into(),
         group: Some("g".into()),
