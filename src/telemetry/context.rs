@@ -20,7 +20,10 @@ pub fn of_record(headers: &[Header]) -> Context {
     if !headers.iter().any(|header| is(&header.name, NAMES[0])) {
         return Context::new();
     }
-    let found = Found { parent: joined(headers, NAMES[0]), state: joined(headers, NAMES[1]) };
+    // The propagator takes shorter ids too, which Trace Context does not allow.
+    let is_whole = |parent: &String| parent.trim().len() >= TRACEPARENT_BYTES;
+    let found =
+        Found { parent: joined(headers, NAMES[0]).filter(is_whole), state: joined(headers, NAMES[1]) };
     TraceContextPropagator::new().extract_with_context(&Context::new(), &found)
 }
 
@@ -31,8 +34,8 @@ pub fn set(headers: &mut Vec<Header>, context: &Context) {
     headers.extend(pairs.map(|(name, value)| Header::new(name, Bytes::from(value))));
 }
 
-/// Bytes that [`set`] adds to headers that name no span, at most, beside a `tracestate` that was there before.
-pub const SET_BYTES: usize = 11 + 55;
+/// Bytes of a `traceparent`, at least: version, trace id, span id and flags.
+const TRACEPARENT_BYTES: usize = 55;
 
 /// The context's span as header names and values; a `tracestate` that is empty is left out.
 pub fn pairs(context: &Context) -> Vec<(&'static str, String)> {
@@ -162,7 +165,6 @@ mod tests {
         ];
         set(&mut headers, &of_record(&[header("traceparent", PARENT)]));
         assert_eq!(headers, [raw, header("baggage", "user=1"), header("traceparent", PARENT)]);
-        assert_eq!(headers[2].name.len() + PARENT.len(), SET_BYTES);
     }
 
     #[test]
