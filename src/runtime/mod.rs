@@ -24,7 +24,7 @@ use crate::commands::topics::TopicsError;
 use crate::handlers::{BuildError, Registry};
 use crate::metrics::Metrics;
 use crate::observed::HandlerView;
-use crate::settings::{LogKeys, Settings, SettingsError};
+use crate::settings::{Settings, SettingsError};
 use crate::telemetry::{Emf, MetricsText, Shown, Telemetry, TelemetryError, TelemetryStats};
 
 /// Why a run ended by itself.
@@ -87,12 +87,7 @@ async fn run_here(
 ) -> Result<(), RunError> {
     settings.validate()?;
     let instance = settings.instance()?;
-    match settings.log.keys {
-        LogKeys::Shown => KeyDisplay::Shown,
-        LogKeys::Hashed => KeyDisplay::Hashed,
-        LogKeys::Hidden => KeyDisplay::Hidden,
-    }
-    .set();
+    KeyDisplay::from(settings.log.keys).set();
     let listener = match settings.admin.listen {
         Some(listen) => Some(admin::bind(listen).await.map_err(anyhow::Error::from)?),
         None => None,

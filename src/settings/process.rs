@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pawl_actors::record::KeyDisplay;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +117,16 @@ pub enum LogKeys {
     Hashed,
     /// Not at all; partition and offset say which record is meant.
     Hidden,
+}
+
+impl From<LogKeys> for KeyDisplay {
+    fn from(keys: LogKeys) -> Self {
+        match keys {
+            LogKeys::Shown => KeyDisplay::Shown,
+            LogKeys::Hashed => KeyDisplay::Hashed,
+            LogKeys::Hidden => KeyDisplay::Hidden,
+        }
+    }
 }
 
 /// How a line of the log looks.

@@ -58,7 +58,7 @@ pub struct Otlp {
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub metrics_interval: Duration,
-    /// How long a request may take, and how long the end of the process waits for what is queued.
+    /// How long a request may take, and (2s at most) the end of the process waits for what is queued.
     /// Bounds: 100ms to 1m. Default: 5s.
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]

@@ -29,6 +29,9 @@ pub type MetricsText = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 /// How often a batch is sent that is not taken, and how long is waited before that: the queue fills meanwhile.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
+/// How long the end of the process waits, at most: platforms kill soon after the drain's own deadline.
+const LONGEST_END: Duration = Duration::from_secs(2);
+
 /// What the thread needs.
 pub struct Parts {
     pub settings: Otlp,
@@ -66,11 +69,11 @@ impl Exporter {
         Ok(Exporter { stop, stopped })
     }
 
-    /// Has what is queued sent, for as long as `timeout` at most.
+    /// Has what is queued sent, for as long as `timeout` and 2 seconds at most.
     pub fn stop(self, timeout: Duration) {
         self.stop.send_replace(true);
         // What is not sent by then is lost with the process.
-        let _ = self.stopped.recv_timeout(timeout);
+        let _ = self.stopped.recv_timeout(timeout.min(LONGEST_END));
     }
 }
 
@@ -114,7 +117,7 @@ struct Spans {
 impl Spans {
     async fn run(mut self) {
         loop {
-            let stopped = *self.stopping.borrow();
+            let stopped = self.stops();
             let batch = if stopped { self.rest() } else { self.batch().await };
             if !batch.is_empty() {
                 self.send(batch).await;
@@ -122,6 +125,11 @@ impl Spans {
                 return;
             }
         }
+    }
+
+    /// Whether it was told to stop, or nobody is there to tell it.
+    fn stops(&self) -> bool {
+        *self.stopping.borrow() || self.stopping.has_changed().is_err()
     }
 
     /// The next batch: full, or what came within the interval, or before the end.
@@ -134,7 +142,7 @@ impl Spans {
         };
         batch.extend(first);
         let deadline = Instant::now() + self.settings.export_interval;
-        while !batch.is_empty() && batch.len() < most && !*self.stopping.borrow() {
+        while !batch.is_empty() && batch.len() < most && !self.stops() {
             let next = tokio::select! {
                 next = timeout_at(deadline, self.spans.recv()) => next,
                 _ = self.stopping.wait_for(|stopping| *stopping) => break,
@@ -169,7 +177,7 @@ impl Spans {
             self.trouble
                 .tell(&error, &format!("{lost} spans are lost so far (pawl_telemetry_spans_dropped_total)"));
             // A process that ends has no time to wait.
-            let again = matches!(error, NotTaken::Again(_)) && !*self.stopping.borrow();
+            let again = matches!(error, NotTaken::Again(_)) && !self.stops();
             let Some(pause) = pauses.next().filter(|_| again) else { break };
             tokio::select! {
                 () = tokio::time::sleep(*pause) => {}

@@ -99,7 +99,7 @@ impl Telemetry {
         Ok(Telemetry { tracing, exporter: Some(exporter), provider })
     }
 
-    /// Sends what is queued, for as long as `timeout` at most, and ends. Blocks.
+    /// Sends what is queued, for as long as `timeout` and 2 seconds at most, and ends. Blocks.
     pub fn stop(self, timeout: Duration) {
         if let Some(exporter) = self.exporter {
             exporter.stop(timeout);
