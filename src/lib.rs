@@ -14,3 +14,4 @@ pub mod runtime;
 pub mod settings;
 pub mod shown;
 pub mod store;
+pub mod telemetry;

@@ -1,10 +1,17 @@
 //! Every metric's name and meaning, in one place: what `/metrics` shows to Prometheus.
 //!
-//! Deliberately absent: counting. The actors count in
+//! `classic.rs` has them in the older form of the text, `process.rs` and `readiness.rs` what is not a handler's own
+//! count. Deliberately absent: counting. The actors count in
 //! [`HandlerStats`](pawl_actors::stats::HandlerStats); a scrape reads it. Keys and topics of records are never labels: they have no bound.
+
+mod classic;
+mod credentials;
+mod process;
+mod readiness;
 
 use std::fmt::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pawl_actors::outcome::FailureClass;
 use pawl_actors::stats::{HandlerStats, PartitionPhase, PartitionStats};
@@ -13,11 +20,13 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::kafka::access;
-use crate::observed::{EpochCommitTimes, HandlerView};
+use crate::observed::{Bounds, EpochCommitTimes, HandlerView};
 
 /// The content type of [`Metrics::text`]: OpenMetrics 1.0, which Prometheus reads.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The content type of [`Metrics::classic_text`].
+pub const CLASSIC_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics of a process.
 #[derive(Debug)]
@@ -26,13 +35,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of these handlers and of the process itself.
-    pub fn new(handlers: Vec<HandlerView>) -> Self {
+    /// The metrics of these handlers and of the process itself. A partition that has lag counts as ready no more when
+    /// it got no further for `stalled_after`, as for `/ready`.
+    pub fn new(handlers: Vec<HandlerView>, stalled_after: Duration) -> Self {
         let mut registry = Registry::default();
+        registry.register_collector(Box::new(readiness::Ready { handlers: handlers.clone(), stalled_after }));
         let handlers = handlers.into_iter().map(Handler::new).collect();
         registry.register_collector(Box::new(Handlers(handlers)));
-        registry.register_collector(Box::new(Process));
-        registry.register_collector(Box::new(Credentials));
+        registry.register_collector(Box::new(process::Process::default()));
+        registry.register_collector(Box::new(credentials::Credentials));
         Metrics { registry }
     }
 
@@ -41,11 +52,22 @@ impl Metrics {
         self.registry.register(name, help, metric);
     }
 
+    /// The same with further ones of the process, which this collector tells.
+    pub fn with(mut self, collector: impl Collector) -> Self {
+        self.registry.register_collector(Box::new(collector));
+        self
+    }
+
     /// The values now, in OpenMetrics text.
     pub fn text(&self) -> Result<String, Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    /// The same in Prometheus's older text format, for scrapers that do not ask for OpenMetrics.
+    pub fn classic_text(&self) -> Result<String, Error> {
+        self.text().map(|text| classic::classic(&text))
     }
 }
 
@@ -88,6 +110,26 @@ const HANDLER_VALUES: &[HandlerValue] = &[
         i64::from(stats.breaker.open().is_some())
     }),
     ("pawl_parked", "Lanes that wait for a retry now", |stats| stats.parked.get()),
+    ("pawl_unwritten", "1 while an attempt to write what is done has failed, else 0", |stats| {
+        i64::from(stats.unwritten().is_some())
+    }),
+];
+
+/// A bound that the settings set: name, help, value.
+type Bound = (&'static str, &'static str, fn(&Bounds) -> u64);
+
+const BOUNDS: &[Bound] = &[
+    ("pawl_in_flight_bound", "Calls at the handler, at most", |bounds| bounds.in_flight),
+    ("pawl_outstanding_records_bound", "pawl_outstanding_records at which the intake stops", |bounds| {
+        bounds.outstanding_records
+    }),
+    ("pawl_outstanding_bytes_bound", "pawl_outstanding_bytes at which the intake stops", |bounds| {
+        bounds.outstanding_bytes
+    }),
+    ("pawl_parked_records_bound", "pawl_parked_records of a partition, at most", |bounds| {
+        bounds.parked_records
+    }),
+    ("pawl_parked_bytes_bound", "pawl_parked_bytes of a partition, at most", |bounds| bounds.parked_bytes),
 ];
 
 /// A value of a partition: name, help, value.
@@ -113,9 +155,28 @@ const PARTITION_VALUES: &[PartitionValue] = &[
         i64::from(stats.careful().is_some())
     }),
     ("pawl_live_keys", "Keys with a live order actor", |stats| stats.live_keys.get()),
+    ("pawl_finished_ahead_records", "Records received from the first unfinished one on", |stats| {
+        stats.ahead.get()
+    }),
+    ("pawl_undecided_offsets", "Offsets that a producer's open transaction holds back", |stats| {
+        stats.undecided.get()
+    }),
+    ("pawl_last_progress_seconds", "When something was committed last, in seconds since 1970", |stats| {
+        stats.last_progress.get() / 1_000
+    }),
     ("pawl_restore_records_left", "Records of the changelog still to be read, about", |stats| {
         stats.restore_left.get()
     }),
+];
+
+/// Why a partition's intake stands still: name, and whether that is so.
+type IntakeStop = (&'static str, fn(&HandlerStats, &PartitionStats) -> bool);
+
+const INTAKE_STOPS: [IntakeStop; 4] = [
+    ("outstanding", |_, partition| partition.paused.get() > 0),
+    ("parking", |_, partition| partition.parking_full().is_some()),
+    ("breaker", |handler, _| handler.breaker.open().is_some()),
+    ("standing-still", |_, partition| partition.phase() == PartitionPhase::Stopped),
 ];
 
 const PHASES: [PartitionPhase; 5] = [
@@ -134,6 +195,7 @@ struct Handler {
     topic: String,
     stats: Arc<HandlerStats>,
     epoch_commit_times: EpochCommitTimes,
+    bounds: Bounds,
 }
 
 impl Handler {
@@ -144,6 +206,7 @@ impl Handler {
             topic: escaped(&view.topic),
             stats: view.stats,
             epoch_commit_times: view.epoch_commit_times,
+            bounds: view.bounds,
         }
     }
 
@@ -177,6 +240,12 @@ impl Collector for Handlers {
                 metric.encode_family(&[handler.label()])?.encode_gauge(&value(&handler.stats))?;
             }
         }
+        for (name, help, value) in BOUNDS {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for handler in &self.0 {
+                metric.encode_family(&[handler.label()])?.encode_gauge(&value(&handler.bounds))?;
+            }
+        }
         self.encode_failures(&mut encoder)?;
         self.encode_commit_times(&mut encoder)?;
 
@@ -184,6 +253,7 @@ impl Collector for Handlers {
         let partitions: Vec<_> = self.0.iter().flat_map(HeldPartition::of).collect();
         encode_partition_values(&partitions, &mut encoder)?;
         encode_phases(&partitions, &mut encoder)?;
+        encode_intake_stops(&partitions, &mut encoder)?;
         encode_lags(&partitions, &mut encoder)
     }
 }
@@ -255,6 +325,19 @@ fn encode_phases(held: &[HeldPartition], encoder: &mut DescriptorEncoder) -> Res
     Ok(())
 }
 
+fn encode_intake_stops(held: &[HeldPartition], encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+    let help = "1 for each reason for which no record is taken in now, 0 for the others";
+    let mut metric = encoder.encode_descriptor("pawl_intake_stopped", help, None, MetricType::Gauge)?;
+    for partition in held {
+        for (reason, is) in INTAKE_STOPS {
+            let labels = [partition.handler.label(), partition.label(), ("reason", reason)];
+            let stopped = is(&partition.handler.stats, &partition.stats);
+            metric.encode_family(&labels)?.encode_gauge(&i64::from(stopped))?;
+        }
+    }
+    Ok(())
+}
+
 /// The name and labels are those of Kafka's common exporters, so that their dashboards fit. A
 /// partition whose end is not known yet has no sample.
 fn encode_lags(held: &[HeldPartition], encoder: &mut DescriptorEncoder) -> Result<(), Error> {
@@ -268,72 +351,6 @@ fn encode_lags(held: &[HeldPartition], encoder: &mut DescriptorEncoder) -> Resul
         metric.encode_family(&labels)?.encode_gauge(&lag)?;
     }
     Ok(())
-}
-
-/// The process itself, where the system tells of it (Linux).
-#[derive(Debug)]
-struct Process;
-
-impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
-        let Some(bytes) = resident_bytes() else { return Ok(()) };
-        let (help, unit) = ("Resident memory of the process", Some(&Unit::Bytes));
-        let mut metric =
-            encoder.encode_descriptor("process_resident_memory", help, unit, MetricType::Gauge)?;
-        metric.encode_gauge(&bytes)
-    }
-}
-
-/// What Pawl comes to the brokers with.
-#[derive(Debug)]
-struct Credentials;
-
-impl Collector for Credentials {
-    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
-        encode_credentials(&access::statuses(), encoder)
-    }
-}
-
-/// A count of an access: name, help, value.
-type AccessCount = (&'static str, &'static str, fn(&access::Status) -> u64);
-
-const ACCESS_COUNTS: &[AccessCount] = &[
-    ("pawl_kafka_token_refreshes", "Tokens for the brokers that were fetched", |access| access.refreshes),
-    (
-        "pawl_kafka_token_refresh_failures",
-        "Attempts to fetch a token for the brokers that failed",
-        |access| access.failures,
-    ),
-    (
-        "pawl_kafka_credentials_reloads",
-        "Passwords, certificates and keys for the brokers that were read anew",
-        |access| access.reloads,
-    ),
-];
-
-fn encode_credentials(accesses: &[access::Status], mut encoder: DescriptorEncoder) -> Result<(), Error> {
-    for (name, help, value) in ACCESS_COUNTS {
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for access in accesses {
-            let labels = [("security", access.security)];
-            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value(access), None)?;
-        }
-    }
-    let (help, unit) = ("When the token for the brokers ends, in seconds since 1970", Some(&Unit::Seconds));
-    let mut metric = encoder.encode_descriptor("pawl_kafka_token_expires", help, unit, MetricType::Gauge)?;
-    for access in accesses {
-        if let Some(seconds) = access.token_expires {
-            metric.encode_family(&[("security", access.security)])?.encode_gauge(&seconds)?;
-        }
-    }
-    Ok(())
-}
-
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
 }
 
 #[cfg(test)]
@@ -353,40 +370,19 @@ mod tests {
             epoch_commit_times: EpochCommitTimes::default(),
             keys: Arc::default(),
             supervision: Default::default(),
+            bounds: Bounds { parked_records: 10_000, ..Bounds::default() },
         }
+    }
+
+    fn of(views: Vec<HandlerView>) -> Metrics {
+        Metrics::new(views, Duration::from_secs(60))
     }
 
     #[track_caller]
     fn check(views: &[&HandlerView], lines: &[&str]) {
-        let text = Metrics::new(views.iter().map(|view| (*view).clone()).collect()).text().unwrap();
+        let text = of(views.iter().map(|view| (*view).clone()).collect()).text().unwrap();
         for line in lines {
             assert!(text.lines().any(|found| found == *line), "{text}\nlacks {line}");
-        }
-    }
-
-    #[test]
-    fn the_end_of_a_token_and_failed_refreshes_are_shown() {
-        let access = access::Status {
-            security: "msk-iam",
-            token_expires: Some(1_700_000_000),
-            failures: 2,
-            ..Default::default()
-        };
-        #[derive(Debug)]
-        struct These(Vec<access::Status>);
-        impl Collector for These {
-            fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
-                encode_credentials(&self.0, encoder)
-            }
-        }
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(These(vec![access])));
-        let text = Metrics { registry }.text().unwrap();
-        for line in [
-            "pawl_kafka_token_refresh_failures_total{security=\"msk-iam\"} 2",
-            "pawl_kafka_token_expires_seconds{security=\"msk-iam\"} 1700000000",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{text}\nlacks {line}");
         }
     }
 
@@ -406,6 +402,7 @@ mod tests {
         stats.failures(FailureClass::Permanent).add(10);
         stats.in_flight.set(11);
         stats.parked.set(12);
+        stats.set_unwritten(Some("no answer".into()));
         check(
             &[&billing],
             &[
@@ -422,6 +419,8 @@ mod tests {
                 "pawl_failures_total{handler=\"billing\",class=\"fatal\"} 0",
                 "pawl_in_flight{handler=\"billing\"} 11",
                 "pawl_parked{handler=\"billing\"} 12",
+                "pawl_parked_records_bound{handler=\"billing\"} 10000",
+                "pawl_unwritten{handler=\"billing\"} 1",
             ],
         );
     }
@@ -437,6 +436,8 @@ mod tests {
         partition.outstanding_bytes.set(600);
         partition.live_keys.set(4);
         partition.restore_left.set(9);
+        partition.paused.set(1);
+        partition.last_progress.set(1_700_000_000_123);
         check(
             &[&billing],
             &[
@@ -447,13 +448,16 @@ mod tests {
                 "pawl_outstanding_bytes{handler=\"billing\",partition=\"3\"} 600",
                 "pawl_live_keys{handler=\"billing\",partition=\"3\"} 4",
                 "pawl_restore_records_left{handler=\"billing\",partition=\"3\"} 9",
+                "pawl_last_progress_seconds{handler=\"billing\",partition=\"3\"} 1700000000",
+                "pawl_intake_stopped{handler=\"billing\",partition=\"3\",reason=\"outstanding\"} 1",
+                "pawl_intake_stopped{handler=\"billing\",partition=\"3\",reason=\"parking\"} 0",
             ],
         );
         partition.end.set(-1);
-        let text = Metrics::new(vec![billing.clone()]).text().unwrap();
+        let text = of(vec![billing.clone()]).text().unwrap();
         assert!(!text.contains("kafka_consumergroup_lag{"), "an unknown end has no lag: {text}");
         billing.stats.released(Partition(3));
-        let text = Metrics::new(vec![billing]).text().unwrap();
+        let text = of(vec![billing]).text().unwrap();
         assert!(!text.contains("partition="), "a released partition is not shown: {text}");
     }
 
@@ -476,7 +480,7 @@ mod tests {
 
     #[test]
     fn each_metric_is_described_once_however_many_handlers_there_are() {
-        let text = Metrics::new(vec![view("billing"), view("mail")]).text().unwrap();
+        let text = of(vec![view("billing"), view("mail")]).text().unwrap();
         let mut described: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let all = described.len();
         described.sort_unstable();
@@ -488,14 +492,5 @@ mod tests {
     #[test]
     fn a_name_that_needs_escaping_does_not_break_the_format() {
         check(&[&view("a\"b\\c\nd")], &["pawl_parked{handler=\"a\\\"b\\\\c\\nd\"} 0"]);
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn the_memory_of_the_process_is_shown() {
-        let bytes = resident_bytes().expect("Linux tells it");
-        assert!((1 << 20..1 << 40).contains(&bytes), "{bytes}");
-        let text = Metrics::new(Vec::new()).text().unwrap();
-        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
     }
 }

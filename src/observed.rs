@@ -51,6 +51,39 @@ pub struct HandlerView {
     pub keys: Arc<Window>,
     /// How often a part of it may be begun anew.
     pub supervision: Supervision,
+    /// What its settings bound.
+    pub bounds: Bounds,
+}
+
+/// Bounds of a handler, to be shown beside what they bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bounds {
+    /// Calls at once.
+    pub in_flight: u64,
+    /// Records of a partition that are not durable.
+    pub outstanding_records: u64,
+    /// Their bytes.
+    pub outstanding_bytes: u64,
+    /// Records of a partition in parked rows.
+    pub parked_records: u64,
+    /// Their bytes.
+    pub parked_bytes: u64,
+}
+
+impl Bounds {
+    fn of(settings: &HandlerSettings) -> Self {
+        let HandlerSettings { intake, parking, http, program, .. } = settings;
+        let of_http = http.as_ref().map(|http| http.max_in_flight);
+        let of_program = program.as_ref().map(|program| program.max_in_flight);
+        Bounds {
+            // Forwarding waits for nothing.
+            in_flight: of_http.or(of_program).unwrap_or(u32::MAX).into(),
+            outstanding_records: intake.max_records.into(),
+            outstanding_bytes: intake.max_bytes.bytes(),
+            parked_records: parking.max_records.into(),
+            parked_bytes: parking.max_bytes.bytes(),
+        }
+    }
 }
 
 impl HandlerView {
@@ -64,6 +97,7 @@ impl HandlerView {
             epoch_commit_times: EpochCommitTimes::default(),
             keys: Arc::default(),
             supervision: settings.supervision,
+            bounds: Bounds::of(settings),
         }
     }
 }

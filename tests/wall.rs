@@ -21,6 +21,7 @@ const BANNED: &[(&str, &str)] = &[
     ("reqwest", "an HTTP client"),
     ("ureq", "an HTTP client"),
     ("prometheus-client", "metrics"),
+    ("opentelemetry", "tracing"),
 ];
 
 fn read(path: &str) -> toml::Table {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::outcome::Outcome;
 use crate::record::{Partition, Record};
+use crate::trace::Trace;
 
 /// One attempt at one record, with all that a handler may want to know of it.
 #[derive(Clone, Debug)]
@@ -59,12 +60,22 @@ pub enum Answer {
     /// Runs beside the actors, on their thread: it must not block it (use
     /// `tokio::task::spawn_blocking` for work that does).
     Later(Pin<Box<dyn Future<Output = Outcome>>>),
+    /// One of the others, and the span of the attempt: for handlers that wrap another one to trace it.
+    Traced(Trace, Box<Answer>),
 }
 
 impl Answer {
     /// Wraps a future.
     pub fn later(future: impl Future<Output = Outcome> + 'static) -> Self {
         Answer::Later(Box::pin(future))
+    }
+
+    /// The answer without the name of its span, and that. Of several the outermost is the attempt's.
+    pub(crate) fn untraced(self) -> (Option<Trace>, Self) {
+        match self {
+            Answer::Traced(trace, answer) => (Some(trace), answer.untraced().1),
+            answer => (None, answer),
+        }
     }
 }
 

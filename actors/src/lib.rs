@@ -28,4 +28,5 @@ pub mod selector;
 pub mod start;
 pub mod stats;
 pub mod supervisor;
+pub mod trace;
 pub mod watermark;

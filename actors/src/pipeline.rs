@@ -94,8 +94,8 @@ impl Pipeline {
         self.places.borrow_mut().open();
         let open = Duration::from_secs(open.as_secs());
         tracing::info!(
-            "{}: the breaker closes after {open:?}: the handler answers again",
-            self.source.handler
+            handler = %self.source.handler,
+            "the breaker closes after {open:?}: the handler answers again"
         );
     }
 }

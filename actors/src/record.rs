@@ -3,7 +3,11 @@
 //! Deliberately absent: anything of a Kafka client. Headers are raw bytes, names included,
 //! because Kafka does not promise that a header name is UTF-8.
 
+use std::hash::Hasher;
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use bytes::Bytes;
+use siphasher::sip::SipHasher24;
 
 use crate::ledger::LaneKey;
 
@@ -119,9 +123,67 @@ pub struct Record {
     pub headers: Vec<Header>,
 }
 
-/// A key for people, on one line: text, or else two digits a byte; `(no key)` where there is none.
+/// How the keys of records are told to people: in the log, in spans, and where the process says why it waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KeyDisplay {
+    /// As they are.
+    #[default]
+    Shown = 0,
+    /// As a hash: the same for the same key, everywhere and always. Whoever can guess a key can check the guess.
+    Hashed = 1,
+    /// Not at all.
+    Hidden = 2,
+}
+
+/// Of the whole process, as its log is.
+static KEY_DISPLAY: AtomicU8 = AtomicU8::new(KeyDisplay::Shown as u8);
+
+/// The most bytes of a key that are told to people.
+pub const MAX_KEY_TEXT_BYTES: usize = 256;
+
+impl KeyDisplay {
+    /// Tells keys in this way from now on, in the whole process.
+    pub fn set(self) {
+        KEY_DISPLAY.store(self as u8, Ordering::Relaxed);
+    }
+
+    /// How keys are told now.
+    pub fn get() -> Self {
+        match KEY_DISPLAY.load(Ordering::Relaxed) {
+            0 => KeyDisplay::Shown,
+            1 => KeyDisplay::Hashed,
+            _ => KeyDisplay::Hidden,
+        }
+    }
+
+    /// A key in this way, on one line and of a bounded length.
+    fn text(self, key: LaneKey<&[u8]>) -> String {
+        match (self, key) {
+            (KeyDisplay::Shown, LaneKey::Key(key)) if key.len() > MAX_KEY_TEXT_BYTES => {
+                // Not in the middle of a character, or all of it would be shown as digits.
+                let cut = match std::str::from_utf8(key) {
+                    Ok(text) => text.floor_char_boundary(MAX_KEY_TEXT_BYTES),
+                    Err(_) => MAX_KEY_TEXT_BYTES,
+                };
+                format!("{}... ({} bytes)", LaneKey::Key(&key[..cut]), key.len())
+            }
+            (KeyDisplay::Shown, key) => key.to_string(),
+            (_, key @ (LaneKey::Unusable | LaneKey::NoKey(_))) => key.to_string(),
+            (KeyDisplay::Hashed, LaneKey::Key(key)) => {
+                let mut hasher = SipHasher24::new();
+                hasher.write(key);
+                format!("#{:016x}", hasher.finish())
+            }
+            (KeyDisplay::Hidden, LaneKey::Key(_)) => "(hidden)".into(),
+        }
+    }
+}
+
+/// A key for people, on one line: text, or else two digits a byte; `(no key)` where there is none. What the process
+/// tells of itself may have to leave keys out: see [`KeyDisplay`].
 pub fn key_text<'a>(key: impl Into<LaneKey<&'a [u8]>>) -> String {
-    key.into().to_string()
+    KeyDisplay::get().text(key.into())
 }
 
 /// Two digits a byte.
@@ -181,5 +243,25 @@ mod tests {
         assert_eq!(key_text(Some(&b"\xff\x00"[..])), "0xff00");
         assert_eq!(key_text(Some(&b"null"[..])), "null");
         assert_eq!(key_text(None), "(no key)");
+    }
+
+    #[test]
+    fn a_long_key_is_cut_between_two_characters_and_tells_its_length() {
+        let long = "\u{e9}".repeat(200);
+        let text = key_text(Some(long.as_bytes()));
+        assert_eq!(text, format!("{}... (400 bytes)", "\u{e9}".repeat(128)));
+        let bytes = key_text(Some(&[0xff; 300][..]));
+        assert_eq!(bytes, format!("0x{}... (300 bytes)", "ff".repeat(256)));
+    }
+
+    #[test]
+    fn keys_that_must_not_be_told_are_a_hash_or_nothing() {
+        let key = |display: KeyDisplay, key: &'static str| display.text(LaneKey::Key(key.as_bytes()));
+        let hashed = key(KeyDisplay::Hashed, "ann@example.org");
+        assert_eq!(hashed, key(KeyDisplay::Hashed, "ann@example.org"));
+        assert_ne!(hashed, key(KeyDisplay::Hashed, "bob@example.org"));
+        assert!(hashed.len() == 17 && hashed.starts_with('#'), "{hashed}");
+        assert_eq!(key(KeyDisplay::Hidden, "ann@example.org"), "(hidden)");
+        assert_eq!(KeyDisplay::Hidden.text(LaneKey::NoKey(3)), "(no key, lane 3)");
     }
 }

@@ -109,6 +109,8 @@ pub struct PartitionStats {
     pub undecided: Gauge,
     /// Milliseconds since the epoch when the first of these was seen to be the first.
     pub undecided_since: Gauge,
+    /// 1 while the consumer was told to fetch nothing because the intake has no room, else 0.
+    pub paused: Gauge,
     /// 1 when the consumer has reached the end and received nothing since, else 0.
     pub at_end: Gauge,
     /// Records of the changelog still to be read before the partition can be taken in, about: offsets

@@ -2,7 +2,8 @@
 
 It shows the two things a service should do: recognise a repeated call by its Idempotency-Key,
 and say by its status whether another attempt makes sense (4xx: no, 5xx: yes).
-What it lacks on purpose is a database: a restart forgets the keys.
+What it lacks on purpose is a database: a restart forgets the keys. With OTEL_EXPORTER_OTLP_ENDPOINT it takes
+part in the trace that Pawl continues (tracing.py).
 """
 
 import json
@@ -11,6 +12,8 @@ import signal
 import threading
 from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import tracing
 
 PORT = int(os.environ.get("PORT", "8080"))
 MAX_BODY_BYTES = 1 << 20
@@ -44,6 +47,11 @@ class Billing(BaseHTTPRequestHandler):
         self.answer(200 if self.path == "/health" else 404)
 
     def do_POST(self):
+        with tracing.server_span(f"POST {self.path}", self.headers) as span:
+            self.span = span
+            self.bill()
+
+    def bill(self):
         length = int(self.headers.get("content-length", "0"))
         if length > MAX_BODY_BYTES:
             self.close_connection = True
@@ -70,6 +78,8 @@ class Billing(BaseHTTPRequestHandler):
     def answer(self, status, text=""):
         body = text.encode()
         self.send_response(status)
+        if span := getattr(self, "span", None):
+            span["http.response.status_code"] = status
         if status != 204:
             self.send_header("content-type", "text/plain; charset=utf-8")
             self.send_header("content-length", str(len(body)))
@@ -88,6 +98,7 @@ def main():
         signal.signal(name, lambda *_: stop.is_alive() or stop.start())
     print(f"billing listens on port {PORT}", flush=True)
     server.serve_forever()
+    tracing.flush()
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
@@ -210,9 +210,17 @@ async fn ready(State(process): State<Arc<Process>>, visitor: Option<Extension<Vi
     }
 }
 
-async fn show_metrics(State(process): State<Arc<Process>>) -> Response {
-    match process.metrics.text() {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+/// In OpenMetrics for whoever asks for it, as Prometheus does; else in the older format, which everything reads.
+async fn show_metrics(State(process): State<Arc<Process>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let open = accepted.into_iter().any(|value| value.contains("application/openmetrics-text"));
+    let (text, content_type) = if open {
+        (process.metrics.text(), metrics::CONTENT_TYPE)
+    } else {
+        (process.metrics.classic_text(), metrics::CLASSIC_CONTENT_TYPE)
+    };
+    match text {
+        Ok(text) => ([(CONTENT_TYPE, content_type)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -183,6 +183,7 @@ mod tests {
             epoch_commit_times: Default::default(),
             keys: Arc::default(),
             supervision: Default::default(),
+            bounds: Default::default(),
         }
     }
 

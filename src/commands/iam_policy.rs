@@ -160,7 +160,7 @@ mod tests {
 
     fn args(arn: &str) -> IamPolicy {
         IamPolicy {
-            settings: crate::cli::SettingsFile { config: "pawl.toml".into() },
+            settings: crate::cli::SettingsFile::file("pawl.toml"),
             form: PolicyForm::Iam,
             cluster_arn: Some(arn.into()),
             principal: None,

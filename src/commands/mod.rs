@@ -19,6 +19,7 @@ pub mod topics;
 
 use std::io::{self, Write};
 
+use pawl_actors::record::KeyDisplay;
 use serde::Serialize;
 
 use crate::cli::{Command, Connection, Dlt, Keys, SettingsFile, Topics};
@@ -160,6 +161,19 @@ fn connection(connection: &Connection) -> Result<Kafka, Failure> {
     match connection.source() {
         Ok(servers) => Ok(Kafka { bootstrap_servers: servers.to_vec(), ..Kafka::default() }),
         Err(file) => Ok(settings(file)?.kafka),
+    }
+}
+
+/// What leaves the process about itself, and how keys are told in it: as the settings say, if there are any; the
+/// environment may say it too.
+fn telemetry(connection: &Connection) -> Result<crate::settings::Telemetry, Failure> {
+    match connection.source() {
+        Ok(_) => Ok(crate::settings::Telemetry::default()),
+        Err(file) => {
+            let settings = settings(file)?;
+            KeyDisplay::from(settings.log.keys).set();
+            Ok(settings.telemetry)
+        }
     }
 }
 

@@ -3,15 +3,17 @@
 mod line;
 
 use std::io::BufRead;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::line::Shape;
 use super::sending::lines::Lines;
 use super::sending::sender::{Sender, Stopped};
 use super::sending::{self, Report, acknowledged};
-use super::{Failure, connection};
+use super::{Failure, connection, telemetry};
 use crate::cli::Publish;
 use crate::exit::Exit;
+use crate::telemetry::{Published, Telemetry, TelemetryError, TelemetryStats};
 
 /// Why the input was not sent to its end.
 enum Ended {
@@ -33,15 +35,29 @@ pub fn execute(args: &Publish) -> Result<Exit, Failure> {
     let remedy = "correct --topic, or create it: pawl topics create --input-partitions N";
     let takes = sending::demand_topic(&kafka, &args.topic, remedy)?.takes;
     let limit = args.max_line_bytes as usize;
-    let sender = Sender::new(&kafka, &args.topic, args.timeout, limit, takes)
+    let settings = telemetry(&args.connection)?;
+    let stats = Arc::new(TelemetryStats::default());
+    let telemetry = Telemetry::start(&settings, "publish", &stats, None).map_err(not_sent)?;
+    let published = telemetry.tracing.clone().map(|tracing| Arc::new(Published::new(tracing, &args.topic)));
+    let ended = published.clone();
+    let observer = Box::new(move |line, error: Option<&_>| {
+        if let Some(published) = &ended {
+            published.end(line, error.map(ToString::to_string).as_deref());
+        }
+    });
+    let sender = Sender::observed(&kafka, &args.topic, args.timeout, limit, takes, observer)
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
 
     let start = Instant::now();
     let mut skipped = 0;
     let lines = Lines::new(input, limit);
-    let result = send(args, &name, lines, &sender, &mut skipped);
+    let result = send(args, &name, lines, &sender, published.as_deref(), &mut skipped);
     let ended = sender.finish().map_err(Ended::Broker);
     let seconds = start.elapsed().as_secs_f64();
+    telemetry.stop(settings.otlp.timeout);
+    if stats.dropped() > 0 {
+        eprintln!("pawl: of the records' spans {} could not be sent to the OTLP endpoint", stats.dropped());
+    }
     let failure = result.and(ended).err().map(|ended| explain(ended, &args.topic, &name, &sender));
 
     let error = failure.as_ref().map(ToString::to_string);
@@ -54,6 +70,7 @@ fn send<R: BufRead>(
     name: &str,
     lines: Lines<R>,
     sender: &Sender,
+    published: Option<&Published>,
     skipped: &mut u64,
 ) -> Result<(), Ended> {
     let shape = Shape::new(args);
@@ -61,8 +78,11 @@ fn send<R: BufRead>(
     for line in lines {
         let line = line.map_err(|error| Ended::Input(format!("cannot read {name} any further: {error}")))?;
         match line.text.and_then(|text| shape.read(text)) {
-            Ok(outgoing) => {
+            Ok(mut outgoing) => {
                 pace.wait();
+                if let Some(published) = published {
+                    published.begin(line.number, outgoing.key.as_deref(), &mut outgoing.headers);
+                }
                 sender.send(line.number, &outgoing).map_err(Ended::Broker)?;
             }
             Err(why) if args.skip_invalid => {
@@ -73,6 +93,10 @@ fn send<R: BufRead>(
         }
     }
     Ok(())
+}
+
+fn not_sent(error: TelemetryError) -> Failure {
+    Failure::new(Exit::Usage, error.to_string())
 }
 
 fn explain(ended: Ended, topic: &str, name: &str, sender: &Sender) -> Failure {

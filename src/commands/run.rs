@@ -22,9 +22,9 @@ impl From<RunError> for Failure {
         match error {
             RunError::Settings(error) => error.into(),
             RunError::Topics(error @ TopicsError::Admin(_)) => error.into(),
-            error @ (RunError::Handler(_) | RunError::Endpoint(OpenError::Credentials(_))) => {
-                Failure::new(Exit::Usage, error.to_string())
-            }
+            error @ (RunError::Handler(_)
+            | RunError::Telemetry(_)
+            | RunError::Endpoint(OpenError::Credentials(_))) => Failure::new(Exit::Usage, error.to_string()),
             error @ (RunError::Topics(_)
             | RunError::Start(_)
             | RunError::Endpoint(OpenError::Address { .. })

@@ -27,6 +27,8 @@ use pawl_actors::handler::{Answer, Call, Handler};
 use pawl_actors::outcome::{Failure, Outcome, code};
 use tokio::time::{Instant, timeout_at};
 
+use crate::telemetry::CallSpan;
+
 /// How long an unused connection is kept. Services and load balancers commonly close theirs
 /// after 60 s or more; one that was closed meanwhile is noticed and replaced.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
@@ -128,7 +130,15 @@ impl HttpHandler {
 impl Handler for HttpHandler {
     fn handle(&self, call: Call) -> Answer {
         match request::build(&self.service.url, &call) {
-            Ok(request) => Answer::later(self.service.clone().attempt(request)),
+            Ok(mut request) => {
+                let (service, attempt) = (self.service.clone(), call.attempt);
+                let span = CallSpan::begin(&service.url, &service.shown, attempt, request.headers_mut());
+                Answer::later(async move {
+                    let outcome = service.attempt(request, &span).await;
+                    span.end(&outcome);
+                    outcome
+                })
+            }
             Err(request::HeadersTooLarge { bytes }) => Answer::Ready(Outcome::Failed(Failure::permanent(
                 code::TOO_LARGE,
                 format!(
@@ -163,7 +173,7 @@ impl Service {
         }
     }
 
-    async fn attempt(self: Arc<Self>, request: Request<Full<Bytes>>) -> Outcome {
+    async fn attempt(self: Arc<Self>, request: Request<Full<Bytes>>, span: &CallSpan) -> Outcome {
         let deadline = Instant::now() + self.timeout;
         let response = match timeout_at(deadline, self.client.request(request)).await {
             Ok(Ok(response)) => response,
@@ -171,6 +181,7 @@ impl Service {
             Err(_) => return Outcome::Failed(self.timed_out()),
         };
         let (head, body) = response.into_parts();
+        span.status(head.status.as_u16());
         let keep = answer::bytes_to_keep(head.status, &head.headers);
         let (excerpt, end) = read(body, self.max_response_bytes, keep, deadline).await;
         match answer::failure(head.status, &head.headers, &excerpt, SystemTime::now()) {

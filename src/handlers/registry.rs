@@ -163,6 +163,7 @@ mod tests {
         match handler.handle(call(record())) {
             Answer::Ready(outcome) => outcome,
             Answer::Later(future) => future.await,
+            Answer::Traced(..) => panic!("nobody traces it"),
         }
     }
 

@@ -11,13 +11,14 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::Addr;
 use pawl_actors::epoch::{Committer, Epoch, EpochDecided, Letter, PartitionEpoch};
 use pawl_actors::ledger::Row;
 use pawl_actors::record::Partition;
 use pawl_actors::stats::HandlerStats;
+use pawl_actors::trace::Trace;
 
 use super::attempt::AttemptError;
 use super::claim::{ClaimJob, ClaimRequest};
@@ -27,6 +28,7 @@ use super::held::Held;
 use super::wire::Wire;
 use crate::observed::EpochCommitTimes;
 use crate::store::LocalView;
+use crate::telemetry::{Committed, Tracing};
 use recovery::Recovery;
 pub use refusal::Refusals;
 
@@ -69,6 +71,10 @@ pub struct WriterParts<W> {
     pub stats: Arc<HandlerStats>,
     /// Is told what topics refuse.
     pub refusals: Arc<Refusals>,
+    /// Consumer group, for spans.
+    pub group: Arc<str>,
+    /// Makes spans of commits, where attempts are traced.
+    pub tracing: Option<Tracing>,
     /// Is told why the handler cannot go on.
     pub on_halt: Arc<dyn Fn(String) + Send + Sync>,
 }
@@ -153,7 +159,7 @@ impl<W: Wire> Writer<W> {
     }
 
     fn epoch(&mut self, epoch: Epoch, jobs: &Receiver<Job>) -> Result<(), String> {
-        let began = Instant::now();
+        let (began, began_at) = (Instant::now(), SystemTime::now());
         let (mut epochs, mut committed) = (Vec::new(), Vec::new());
         let sent = self.send(epoch, &mut epochs, jobs);
         let result = self.write(&epochs, sent, &mut committed);
@@ -163,7 +169,24 @@ impl<W: Wire> Writer<W> {
         }
         result?;
         self.parts.times.observe(began.elapsed());
+        self.trace(&epochs, &committed, began_at);
         Ok(())
+    }
+
+    /// Makes a span of a commit, for the attempts whose results it made durable.
+    fn trace(&self, epochs: &[Epoch], committed: &[(u64, Partition)], began: SystemTime) {
+        let Some(tracing) = &self.parts.tracing else { return };
+        let is_committed = |part: &&PartitionEpoch| committed.contains(&(part.epoch, part.partition));
+        let traces = || epochs.iter().flat_map(|epoch| &epoch.partitions).filter(is_committed);
+        let commit = Committed {
+            handler: &self.parts.handler,
+            group: &self.parts.group,
+            topic: &self.parts.topic,
+            began,
+            epochs: epochs.len(),
+            writes: epochs.iter().map(Epoch::writes).sum(),
+        };
+        tracing.committed(&commit, traces().flat_map(|part| &part.traces));
     }
 
     /// The first attempt. Until its first record is acknowledged a transaction takes in what is closed
@@ -300,17 +323,18 @@ impl<W: Wire> Writer<W> {
 
     fn tell_letter(&self, partition: Partition, letter: &Letter, place: Option<(i32, i64)>) {
         let WriterParts { handler, topic, .. } = &self.parts;
-        let (to, key, cause, offset) = (&letter.emit.topic, &letter.key, &letter.cause, letter.offset);
-        match place {
-            Some((at, number)) => tracing::warn!(
-                "{handler}: {topic}[{partition}]@{offset} key \"{key}\": {cause}; sent to {to}[{at}]@{number}. See it: \
-                 pawl dlt show {to} {at} {number}"
-            ),
-            None => tracing::warn!(
-                "{handler}: {topic}[{partition}]@{offset} key \"{key}\": {cause}; sent to {to}[{partition}]. See it: \
-                 pawl dlt list {to}"
-            ),
-        }
+        let (to, trace) = (&letter.emit.topic, letter.trace);
+        let to = match place {
+            Some((at, number)) => {
+                format!("sent to {to}[{at}]@{number}. See it: pawl dlt show {to} {at} {number}")
+            }
+            None => format!("sent to {to}[{partition}]. See it: pawl dlt list {to}"),
+        };
+        tracing::warn!(
+            %handler, topic, partition = partition.0, offset = letter.offset.0, key = %letter.key,
+            attempt = letter.attempt, trace_id = Trace::trace_field(trace), span_id = Trace::span_field(trace),
+            "{}; {to}", letter.cause
+        );
     }
 
     fn claim(&mut self, job: &ClaimJob) -> Result<(), String> {

@@ -19,6 +19,7 @@ use crate::kafka::admin::AdminError;
 use crate::observed::HandlerView;
 use crate::settings::Settings;
 use crate::store::{ViewDir, ViewDirParts};
+use crate::telemetry::Tracing;
 
 /// How often a process rebuilds a handler's local view: a disk that damages it again and again is
 /// nothing to go on with.
@@ -66,6 +67,7 @@ impl<'a> Handlers<'a> {
         registry: &Registry,
         instance: &'a str,
         views: &[HandlerView],
+        tracing: Option<&Tracing>,
         tell_halt: UnboundedSender<Halt>,
     ) -> Result<Self, RunError> {
         let mut blueprints = Vec::new();
@@ -89,7 +91,8 @@ impl<'a> Handlers<'a> {
                 gate: Arc::clone(&gate),
                 view_dir: Arc::new(view_dir.map_err(anyhow::Error::from)?),
                 refusals: Arc::default(),
-                on_halt: on_halt(&tell_halt, blueprints.len(), 0),
+                tracing: tracing.cloned(),
+                on_halt: on_halt(&tell_halt, name, blueprints.len(), 0),
             });
         }
         let mut running = Vec::new();
@@ -166,7 +169,7 @@ impl<'a> Handlers<'a> {
     async fn begin_anew(&mut self, handler: usize) -> Result<(), RunError> {
         let one = &mut self.running[handler];
         one.life += 1;
-        one.blueprint.on_halt = on_halt(&self.tell_halt, handler, one.life);
+        one.blueprint.on_halt = on_halt(&self.tell_halt, one.blueprint.name, handler, one.life);
         stop_all(one.pipeline.take(), self.deadline).await?;
         one.pipeline = Some(Pipeline::start(&one.blueprint).await?);
         Ok(())
@@ -184,10 +187,10 @@ impl<'a> Handlers<'a> {
     }
 }
 
-fn on_halt(tell: &UnboundedSender<Halt>, handler: usize, life: u32) -> OnHalt {
-    let tell = tell.clone();
+fn on_halt(tell: &UnboundedSender<Halt>, name: &str, handler: usize, life: u32) -> OnHalt {
+    let (tell, name) = (tell.clone(), name.to_owned());
     Arc::new(move |reason: String| {
-        tracing::error!("{reason}");
+        tracing::error!(handler = name, "{reason}");
         // Nobody listens any more once the process ends.
         let _ = tell.send(Halt { handler, life, reason });
     })

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pawl_actors::record::KeyDisplay;
 use tokio::sync::mpsc::unbounded_channel;
 
 pub use self::pipeline::TRANSACTION_SWEEP;
@@ -25,6 +26,7 @@ use crate::kafka::access::Access;
 use crate::metrics::Metrics;
 use crate::observed::HandlerView;
 use crate::settings::{Settings, SettingsError};
+use crate::telemetry::{Emf, MetricsText, Shown, Telemetry, TelemetryError, TelemetryStats};
 
 /// Why a run ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,9 @@ pub enum RunError {
     /// The process's endpoint cannot be opened.
     #[error(transparent)]
     Endpoint(#[from] admin::OpenError),
+    /// Telemetry cannot be sent as the settings say.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// Something else was refused at the start.
     #[error("{0:#}")]
     Start(#[from] anyhow::Error),
@@ -86,6 +91,7 @@ async fn run_here(
 ) -> Result<(), RunError> {
     settings.validate()?;
     let instance = settings.instance()?;
+    KeyDisplay::from(settings.log.keys).set();
     settings.admin.check_exposure()?;
     let endpoint = match settings.admin.listen {
         Some(listen) => Some(admin::open(listen, &settings.admin).await?),
@@ -94,11 +100,22 @@ async fn run_here(
     let (tell_halt, mut halted) = unbounded_channel();
     let views: Vec<HandlerView> =
         settings.handler.iter().map(|(name, handler)| HandlerView::new(name, handler)).collect();
+    let stats = Arc::new(TelemetryStats::default());
+    let stalled_after = settings.admin.stalled_after;
+    let mut metrics = Metrics::new(views.clone(), stalled_after).with(Shown(stats.clone()));
+    if let Some(endpoint) = &endpoint {
+        endpoint.register(&mut metrics);
+    }
+    let metrics = Arc::new(metrics);
+    let text = metrics.clone();
+    let text: MetricsText = Arc::new(move || text.text().ok());
+    let telemetry = Telemetry::start(&settings.telemetry, &instance, &stats, Some(text))?;
+    if let Some(emf) = Emf::new(&settings.telemetry.emf, views.clone()) {
+        emf.start().map_err(anyhow::Error::from)?;
+    }
     // Before the brokers are reached: a process that waits for them is alive, and not ready.
     if let Some(endpoint) = endpoint {
-        let mut metrics = Metrics::new(views.clone());
-        endpoint.register(&mut metrics);
-        let (settings, metrics) = (Arc::new(settings.clone()), Arc::new(metrics));
+        let settings = Arc::new(settings.clone());
         actix::spawn(admin::serve(endpoint, settings, views.clone(), metrics, std::future::pending()));
     }
     actix::spawn(clock_watch::watch());
@@ -106,7 +123,7 @@ async fn run_here(
     let access = Access::of(&settings.kafka);
     tokio::pin!(stop);
     let mut handlers = tokio::select! {
-        handlers = Handlers::start(settings, registry, &instance, &views, tell_halt) => handlers?,
+        handlers = Handlers::start(settings, registry, &instance, &views, telemetry.tracing.as_ref(), tell_halt) => handlers?,
         () = &mut stop => return Ok(()),
     };
     started(Running { handlers: views });
@@ -122,5 +139,6 @@ async fn run_here(
         }
     };
     let drained = handlers.stop().await;
+    telemetry.stop(settings.telemetry.otlp.timeout);
     ended.and(drained)
 }

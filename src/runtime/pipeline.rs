@@ -33,6 +33,7 @@ use crate::looking::window::Window;
 use crate::observed::HandlerView;
 use crate::settings::{Guarantee, HandlerSettings, Settings};
 use crate::store::{LocalView, SharedView, ViewDir, ViewParts};
+use crate::telemetry::{Traced, Tracing};
 
 /// How much longer than its time-out a dead instance's transaction may stay open: the broker looks
 /// for such every so often (`transaction.abort.timed.out.transaction.cleanup.interval.ms`, 10 s).
@@ -78,6 +79,8 @@ pub struct Blueprint<'a> {
     pub view_dir: Arc<ViewDir>,
     /// What its topics refused, over all its lives.
     pub refusals: Arc<Refusals>,
+    /// Makes spans, where telemetry is on.
+    pub tracing: Option<Tracing>,
     /// Told why it cannot go on.
     pub on_halt: OnHalt,
 }
@@ -205,6 +208,8 @@ impl Blueprint<'_> {
             times: self.view.epoch_commit_times.clone(),
             stats: self.view.stats.clone(),
             refusals: self.refusals.clone(),
+            group: self.view.group.clone(),
+            tracing: self.tracing.clone(),
             on_halt: self.on_halt.clone(),
         }
     }
@@ -260,7 +265,7 @@ impl Blueprint<'_> {
                 topic_id: self.facts.input_id.clone(),
                 group: self.view.group.clone(),
             }),
-            handler: self.handler.clone(),
+            handler: self.traced(),
             view: Box::new(SharedView(joints.store.clone())),
             refused: self.refusals.effects.clone(),
             stats: self.view.stats.clone(),
@@ -269,6 +274,15 @@ impl Blueprint<'_> {
             rebuild: rebuild_sink(joints.intake.clone()),
             sink: epoch_sink(joints.writer.clone()),
             on_halt: Box::new(move |reason| on_halt(reason)),
+        }
+    }
+
+    /// The handler, in a decorator where its attempts are traced.
+    fn traced(&self) -> Arc<dyn Handler> {
+        let handler = self.handler.clone();
+        match &self.tracing {
+            None => handler,
+            Some(tracing) => Arc::new(Traced::new(handler, tracing.clone(), self.facts.max_emit_bytes)),
         }
     }
 

@@ -117,8 +117,9 @@ pub(super) fn problems(settings: &Settings) -> impl Iterator<Item = Problem> {
 }
 
 fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
-    use Limit::{Size, Time, Whole};
-    let Settings { kafka, store, admin, shutdown, .. } = settings;
+    use Limit::{Real, Size, Time, Whole};
+    let Settings { kafka, store, admin, shutdown, telemetry, .. } = settings;
+    let (otlp, in_otlp) = (&telemetry.otlp, KeyPath::of(&["telemetry", "otlp"]));
     let (kib, mib, gib) = (ByteSize::kib, ByteSize::mib, ByteSize::gib);
     vec![
         (KeyPath::of(&["kafka", "session_timeout"]), Time([kafka.session_timeout, 6 * SECOND, 30 * MINUTE])),
@@ -148,6 +149,13 @@ fn process(settings: &Settings) -> Vec<(KeyPath, Limit)> {
         (KeyPath::of(&["admin", "audit_file_size"]), Size([admin.audit_file_size, kib(64), gib(16)])),
         (KeyPath::of(&["admin", "audit_files_kept"]), Whole([admin.audit_files_kept.into(), 1, 1_000])),
         (KeyPath::of(&["shutdown", "deadline"]), Time([shutdown.deadline, SECOND, HOUR])),
+        (in_otlp.name("sampling_ratio"), Real([otlp.sampling_ratio, 0.0, 1.0])),
+        (in_otlp.name("queue_spans"), Whole([otlp.queue_spans.into(), 1, 1_000_000])),
+        (in_otlp.name("batch_spans"), Whole([otlp.batch_spans.into(), 1, 10_000])),
+        (in_otlp.name("export_interval"), Time([otlp.export_interval, 10 * MILLI, MINUTE])),
+        (in_otlp.name("metrics_interval"), Time([otlp.metrics_interval, SECOND, HOUR])),
+        (in_otlp.name("timeout"), Time([otlp.timeout, 100 * MILLI, MINUTE])),
+        (KeyPath::of(&["telemetry", "emf", "interval"]), Time([telemetry.emf.interval, SECOND, HOUR])),
     ]
 }
 

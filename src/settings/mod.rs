@@ -25,6 +25,7 @@ mod secret;
 mod security;
 mod selector;
 mod shape;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -49,11 +50,12 @@ pub use handler::{
 };
 pub use kafka::Kafka;
 pub use problem::{Place, Problem, SettingsError};
-pub use process::{Engine, Log, LogFormat, Shutdown, Store};
+pub use process::{Engine, Log, LogFormat, LogKeys, Shutdown, Store};
 pub use retry::{Retry, RetryClass, RetryOn};
 pub use schema::json_schema;
 pub use secret::Secret;
 pub use security::{MskIam, Oauth, Sasl, ScramMechanism, Security, Tls};
+pub use telemetry::{Emf, Otlp, Telemetry};
 pub use token::Token;
 pub use waiting::{Breaker, Careful, Gap, GapThen, Overflow, Parking, Replay, Supervision};
 
@@ -90,6 +92,8 @@ pub struct Settings {
     pub shutdown: Shutdown,
     /// What the process logs.
     pub log: Log,
+    /// What the process tells of itself to others: traces and metrics.
+    pub telemetry: Telemetry,
 }
 
 impl Settings {

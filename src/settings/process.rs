@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pawl_actors::record::KeyDisplay;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +84,32 @@ pub struct Log {
     /// What is logged: a level (error, warn, info, debug, trace) or a list such as
     /// "info,pawl::kafka=debug", in the form of tracing-subscriber's EnvFilter. Default: info.
     pub filter: String,
+    /// How keys of records are told, in the log, in spans and by /ready: keys can be personal data. What services
+    /// answer and what failures say is told as it is. Default: shown.
+    pub keys: LogKeys,
+}
+
+/// How keys of records are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogKeys {
+    /// As they are, up to 256 bytes of each.
+    #[default]
+    Shown,
+    /// As 16 digits of a hash, the same for the same key. Whoever can guess a key can check the guess.
+    Hashed,
+    /// Not at all; partition and offset say which record is meant.
+    Hidden,
+}
+
+impl From<LogKeys> for KeyDisplay {
+    fn from(keys: LogKeys) -> Self {
+        match keys {
+            LogKeys::Shown => KeyDisplay::Shown,
+            LogKeys::Hashed => KeyDisplay::Hashed,
+            LogKeys::Hidden => KeyDisplay::Hidden,
+        }
+    }
 }
 
 /// How a line of the log looks.
@@ -117,6 +144,6 @@ impl Default for Shutdown {
 
 impl Default for Log {
     fn default() -> Self {
-        Log { format: LogFormat::Text, filter: "info".into() }
+        Log { format: LogFormat::Text, filter: "info".into(), keys: LogKeys::Shown }
     }
 }

@@ -5,6 +5,7 @@
 
 mod retries;
 mod security;
+mod telemetry;
 
 use std::collections::BTreeMap;
 
@@ -38,6 +39,7 @@ pub(super) fn values(settings: &Settings) -> Vec<Problem> {
     found.extend(admin::problems(&settings.admin));
     let filter = &settings.log.filter;
     found.extend(check(&KeyPath::of(&["log", "filter"]), filter, log_filter(filter)));
+    found.extend(telemetry::problems(&settings.telemetry));
     for (name, handler) in &settings.handler {
         found.extend(of_handler(name, handler));
     }

@@ -31,5 +31,6 @@ mod security;
 mod sequence;
 mod shutdown;
 mod spring;
+mod telemetry;
 mod tokens;
 mod topics;

@@ -20,6 +20,7 @@ pub mod identity;
 pub mod java;
 pub mod kafka;
 pub mod orders;
+pub mod otlp;
 pub mod pawl;
 pub mod process;
 pub mod proxy;
@@ -27,7 +28,7 @@ pub mod secured;
 pub mod service;
 pub mod wait;
 
-pub use self::pawl::{Finished, Pawl, command, settings};
+pub use self::pawl::{Finished, Pawl, command, command_with, settings};
 pub use clients::{
     Ending, Out, Seen, produce, produce_in_transaction, read_all, read_until, topic, topic_with, unique,
 };

@@ -283,10 +283,16 @@ impl Finished {
 
 /// Runs a command of `pawl` with `stdin` as its standard input, and waits for its end.
 pub fn command(args: &[&str], stdin: &[u8]) -> Finished {
+    command_with(&[], args, stdin)
+}
+
+/// The same with these environment variables.
+pub fn command_with(variables: &[(&str, &str)], args: &[&str], stdin: &[u8]) -> Finished {
     let dir = process::scratch("command");
     let file = |name: &str| dir.join(name);
     std::fs::write(file("in"), stdin).expect("the scratch directory can be written");
     let mut command = program(&dir);
+    command.envs(variables.iter().copied());
     command.args(args).stdin(File::open(file("in")).expect("just written"));
     command.stdout(File::create(file("out")).expect("a writable directory"));
     command.stderr(File::create(file("err")).expect("a writable directory"));
@@ -308,7 +314,9 @@ fn clean(executable: impl AsRef<OsStr>, dir: &Path) -> Command {
     let mut command = Command::new(executable);
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PAWL_") {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("PAWL_") || name_text.starts_with("OTEL_") || name_text.starts_with("TRACE")
+        {
             command.env_remove(name);
         }
     }

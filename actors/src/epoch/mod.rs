@@ -8,6 +8,7 @@ use crate::claims::Claims;
 use crate::effects::Emit;
 use crate::ledger::Row;
 use crate::record::{NextOffset, Offset, Partition};
+use crate::trace::Trace;
 
 pub use committer::{Committer, EpochDecided};
 pub use open::OpenEpoch;
@@ -52,6 +53,8 @@ pub struct PartitionEpoch {
     /// What the group commits. Present even where it did not move: the broker checks the group's
     /// generation only for partitions that carry an offset.
     pub next: NextOffset,
+    /// Spans of the attempts whose results these are; a bounded number, and none where handlers are not traced.
+    pub traces: Vec<Trace>,
 }
 
 /// A record to write.
@@ -74,6 +77,10 @@ pub struct Letter {
     pub key: String,
     /// What happened, for people.
     pub cause: String,
+    /// The last attempt; 0: none was made.
+    pub attempt: u32,
+    /// Its span.
+    pub trace: Option<Trace>,
 }
 
 impl Epoch {

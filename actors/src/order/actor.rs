@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
+use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::letters::shown;
@@ -21,6 +22,7 @@ use crate::partition::{Admission, Condemned, PartitionState, place};
 use crate::pipeline::Pipeline;
 use crate::record::{Offset, key_text};
 use crate::supervisor::{Failed, Tried};
+use crate::trace::Trace;
 
 /// See the module's documentation.
 pub struct OrderActor {
@@ -29,6 +31,8 @@ pub struct OrderActor {
     pub(super) pipeline: Rc<Pipeline>,
     /// The failure that waits for its verdict.
     pub(super) failure: Option<Box<Failure>>,
+    /// The span of the last attempt at the current record.
+    pub(super) trace: Option<Trace>,
     waiting: bool,
     /// Whether what follows does so now.
     pub(super) following: bool,
@@ -52,6 +56,7 @@ impl OrderActor {
                 partition,
                 pipeline,
                 failure: None,
+                trace: None,
                 waiting: false,
                 following: false,
                 gap_timer: None,
@@ -131,10 +136,9 @@ impl OrderActor {
         let (source, partition) = (&self.pipeline.source, self.partition.borrow().partition());
         let (key, event_id) = (self.key_text(), key_text(event_id));
         tracing::warn!(
-            "{}: {}[{partition}]@{offset} key \"{key}\": its event id \"{event_id}\" came before with another value; \
-             dropped as a duplicate. If these are two events, their producer must give them two ids",
-            source.handler,
-            source.topic
+            handler = %source.handler, topic = %source.topic, partition = partition.0, offset = offset.0, key,
+            "its event id \"{event_id}\" came before with another value; \
+             dropped as a duplicate. If these are two events, their producer must give them two ids"
         );
     }
 
@@ -147,7 +151,10 @@ impl OrderActor {
         let handler = &self.pipeline.handler;
         let answer = catch_unwind(AssertUnwindSafe(|| handler.handle(call)))
             .unwrap_or_else(|panic| Answer::Ready(Outcome::Failed(panicked(&*panic))));
+        let (trace, answer) = answer.untraced();
+        self.trace = trace;
         match answer {
+            Answer::Traced(..) => unreachable!("taken off before"),
             Answer::Ready(outcome) => self.ended(attempt, outcome, ctx),
             Answer::Later(future) => {
                 let limit = self.pipeline.policy.attempt_timeout;
@@ -205,7 +212,10 @@ impl OrderActor {
                 let max_ids = self.pipeline.policy.recent_ids;
                 let done = self.cell.lane.borrow_mut().applied(attempt, state, max_ids);
                 let Some(done) = done else { return false };
-                self.partition.borrow_mut().applied(self.cell.lane.borrow().key.as_deref(), &done, emit);
+                let mut partition = self.partition.borrow_mut();
+                partition.applied(self.cell.lane.borrow().key.as_deref(), &done, emit);
+                partition.traced(self.trace.take());
+                drop(partition);
                 self.letter_is_done(done.hold);
                 self.head_changed();
                 true
@@ -266,14 +276,16 @@ impl OrderActor {
         let lane = self.cell.lane.borrow();
         let offset = lane.current().expect("a failed attempt has a record").record.offset;
         let elapsed = lane.parking().map_or(Duration::ZERO, |parking| parking.elapsed(clock::now()));
-        drop(lane);
+        let lane = lane.key.as_deref().map(Bytes::copy_from_slice);
         let failed = Failed {
             actor: ctx.address(),
             partition: self.partition.borrow().partition(),
             offset,
+            lane,
             key: self.key_text(),
             tried: Tried { attempt, elapsed },
             failure: failure.clone(),
+            trace: self.trace,
         };
         self.failure = Some(failure);
         // One failure a lane is under way at most, so the supervisor's mailbox is bounded by the

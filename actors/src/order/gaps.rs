@@ -79,7 +79,7 @@ impl OrderActor {
                     "key \"{key}\": {what}. Send what is missing and pawl keys resume {which}; or give it up: pawl \
                      keys skip-gap {which} --to {lowest} --reason ..."
                 );
-                tracing::error!("{handler}: {topic}[{partition}] stands still: {why}");
+                tracing::error!(%handler, %topic, partition = partition.0, key, "the partition stands still: {why}");
                 self.cell.lane.borrow_mut().halt_at_gap();
                 self.stop_partition(why);
                 return false;
@@ -87,7 +87,7 @@ impl OrderActor {
             GapThen::Skip => false,
             GapThen::DeadLetter => true,
         };
-        tracing::warn!("{handler}: {topic}[{partition}] key \"{key}\": {what}; going on with {lowest}");
+        tracing::warn!(%handler, %topic, partition = partition.0, key, "{what}; going on with {lowest}");
         let skipped = self.cell.lane.borrow_mut().skip_gap(condemned);
         self.note_change();
         skipped.is_some()

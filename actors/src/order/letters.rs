@@ -9,9 +9,10 @@ use crate::epoch::Letter;
 use crate::ledger::{LaneKey, mark_row};
 use crate::outcome::{Failure, code};
 use crate::policy::Then;
-use crate::record::{hex, key_text};
+use crate::record::{KeyDisplay, hex, key_text};
 use crate::stats::PartitionPhase;
 use crate::supervisor::{Disposition, Gather, Halt};
+use crate::trace::Trace;
 
 /// What people are told of a record's key: its own, or that of its lane where that is another or none.
 pub(super) fn shown<'a>(record: Option<&'a [u8]>, lane: LaneKey<&'a [u8]>) -> LaneKey<&'a [u8]> {
@@ -56,7 +57,12 @@ impl OrderActor {
         let done = self.cell.lane.borrow_mut().dead_lettered(attempt, cause);
         let Some(done) = done else { return false };
         self.pipeline.stats.quarantined.add(u64::from(begins));
-        self.partition.borrow_mut().dead_lettered(self.cell.lane.borrow().key.as_deref(), &done, letter);
+        let mut partition = self.partition.borrow_mut();
+        partition.traced(letter.trace);
+        // What comes next may become a letter without an attempt of its own.
+        self.trace = None;
+        partition.dead_lettered(self.cell.lane.borrow().key.as_deref(), &done, letter);
+        drop(partition);
         self.head_changed();
         true
     }
@@ -76,13 +82,20 @@ impl OrderActor {
              give the record up: pawl keys skip {which} --offset {offset} --reason ...",
             failure.message
         );
-        tracing::error!("{}: {}[{partition}] stands still: {why}", source.handler, source.topic);
+        tracing::error!(
+            handler = %source.handler, topic = %source.topic, partition = partition.0, offset, key, attempt,
+            code = failure.code, trace_id = Trace::trace_field(self.trace), span_id = Trace::span_field(self.trace),
+            "the partition stands still: {why}"
+        );
         self.stop_partition(why);
     }
 
     /// How the command line names the lane.
     pub(super) fn key_argument(&self) -> String {
         let lane = self.cell.lane.borrow();
+        if KeyDisplay::get() != KeyDisplay::Shown && lane.key.is_key() {
+            return "KEY".into();
+        }
         let key = match lane.key.as_deref() {
             LaneKey::Unusable => return "--no-key".into(),
             LaneKey::NoKey(lane) => return format!("--no-key-lane {lane}"),
@@ -181,12 +194,18 @@ impl OrderActor {
     /// A letter that a replay handed in failed again: no other is written, it stays the key's first.
     fn letter_failed(&mut self, attempt: u32) -> bool {
         let Some(failure) = self.failure.take() else { return false };
+        let trace = self.trace.take();
         let letters = self.cell.lane.borrow_mut().letter_failed(attempt, &failure.message);
         let Some(letters) = letters else { return false };
         let lane = self.cell.lane.borrow();
         let key = key_text(lane.key.as_deref());
         let why = format!("key \"{key}\": {} (attempt {attempt})", failure.message);
-        tracing::warn!(handler = %self.pipeline.source.handler, letter = letters[0], "replay: {why}; the letter stays");
+        let source = &self.pipeline.source;
+        tracing::warn!(
+            handler = %source.handler, topic = %source.topic, partition = self.partition.borrow().partition().0, key,
+            letter = letters[0], attempt, code = failure.code, trace_id = Trace::trace_field(trace),
+            span_id = Trace::span_field(trace), "replay: {}; the letter stays", failure.message
+        );
         self.partition.borrow_mut().letter_failed(lane.key.as_deref(), &letters, why);
         drop(lane);
         self.head_changed();
@@ -229,6 +248,8 @@ impl OrderActor {
         Letter {
             emit: defunct.letter(policy.dead_letter_topic.clone(), policy.max_letter_bytes),
             offset: record.offset,
+            attempt,
+            trace: self.trace.filter(|_| attempt > 0),
             key: key_text(shown(record.key.as_deref(), lane.key.as_deref())),
             cause: match disposition {
                 Disposition::Poison => format!("{}, permanent", failure.message),

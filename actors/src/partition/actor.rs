@@ -327,7 +327,8 @@ fn number(reader: &mut Reader<'_>, policy: &SequencePolicy) -> Result<i64, Strin
 fn tell_careful(pipeline: &Pipeline, state: &PartitionState) {
     if let Some(why) = state.stats().careful() {
         let (handler, topic) = (&pipeline.source.handler, &pipeline.source.topic);
-        tracing::warn!("{handler}: {topic}[{}] is in careful mode: {why}", state.partition());
+        let partition = state.partition().0;
+        tracing::warn!(%handler, %topic, partition, "the partition is in careful mode: {why}");
     }
 }
 

@@ -356,7 +356,8 @@ impl Handler<Commands> for PartitionActor {
             let topic = &self.pipeline.policy.command_topic;
             let partition = self.state.borrow().partition();
             tracing::warn!(
-                "{topic}[{partition}]: {below} commands below offset {position} are passed by: the topic has lost its end, or \
+                handler = %self.pipeline.source.handler, %topic, partition = partition.0,
+                "{below} commands below offset {position} are passed by: the topic has lost its end, or \
                  was made anew while this instance ran. Ask again for what was not answered"
             );
         }

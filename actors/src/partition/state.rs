@@ -17,6 +17,7 @@ use crate::pipeline::Pipeline;
 use crate::record::{Millis, NextOffset, Partition, Record};
 use crate::stats::{HandlerStats, PartitionStats};
 use crate::supervisor::Panicked;
+use crate::trace::{MAX_TRACES, Trace};
 use crate::watermark::{Ticket, Watermark};
 
 use super::PartitionActor;
@@ -132,6 +133,7 @@ pub(super) struct Share {
     pub(super) unparked: Vec<Row>,
     pub(super) written_bytes: u64,
     pub(super) tally: Tally,
+    traces: Vec<Trace>,
 }
 
 /// What lies in parked rows.
@@ -276,6 +278,12 @@ impl PartitionState {
         self.share.lanes.push(lane);
     }
 
+    /// The open epoch has the result of an attempt with this span.
+    pub fn traced(&mut self, trace: Option<Trace>) {
+        let room = self.share.traces.len() < MAX_TRACES;
+        self.share.traces.extend(trace.filter(|trace| trace.sampled && room));
+    }
+
     /// A letter without a number was dealt with.
     pub fn mark(&mut self, letter: i64, row: Row) {
         self.marked.insert(letter);
@@ -315,7 +323,8 @@ impl PartitionState {
             return None;
         }
         let next = self.watermark.position();
-        let Share { emits, letters, mut rows, lanes, unparked, tally, .. } = std::mem::take(&mut self.share);
+        let Share { emits, letters, mut rows, lanes, unparked, tally, traces, .. } =
+            std::mem::take(&mut self.share);
         rows.reserve(lanes.len() + unparked.len());
         for cell in lanes {
             rows.extend(cell.lane.borrow_mut().close(epoch, next, oldest_ms, out));
@@ -341,6 +350,7 @@ impl PartitionState {
             rows,
             partition_row: self.row.row(out),
             next,
+            traces,
         };
         Some((part, Settlement { tally, next, starts: self.starts() }))
     }

@@ -60,7 +60,8 @@ impl PartitionActor {
         });
         if state.stats().set_parking_full(why.clone()) {
             let (handler, partition) = (&source.handler, state.partition());
-            tracing::warn!("{handler}: {}[{partition}]: {}", source.topic, why.unwrap_or_default());
+            let topic = &source.topic;
+            tracing::warn!(%handler, %topic, partition = partition.0, "{}", why.unwrap_or_default());
         }
     }
 

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+use bytes::Bytes;
 use rand::Rng;
 use tokio::time::Instant;
 
 use super::restarts::Restarted;
 use super::{RetryPolicies, Timers, Tried, Verdict, judge};
+use crate::ledger::LaneKey;
 use crate::order::{Judged, OrderActor, Wake};
 use crate::outcome::Failure;
 use crate::partition::{Ownership, PartitionActor};
 use crate::pipeline::{Alarm, Pipeline};
 use crate::record::{Offset, Partition};
+use crate::trace::Trace;
 
 /// An attempt failed.
 #[derive(Message)]
@@ -26,12 +29,16 @@ pub struct Failed {
     pub partition: Partition,
     /// Where the record lies.
     pub offset: Offset,
+    /// Its lane.
+    pub lane: LaneKey<Bytes>,
     /// Its key, for people.
     pub key: String,
     /// What has been tried of it.
     pub tried: Tried,
     /// What happened.
     pub failure: Box<Failure>,
+    /// The attempt's span.
+    pub trace: Option<Trace>,
 }
 
 /// A partition is owned and its ledger restored: start its actor and tell the consumer where.
@@ -138,7 +145,8 @@ impl SupervisorActor {
                 tracing::info!(
                     handler = %self.handler, topic = %self.topic, partition = failed.partition.0,
                     offset = failed.offset.0, key = %failed.key, attempt = failed.tried.attempt, class, code,
-                    own_code = failure.own_code(), "{}; attempt {next} in {delay:?}", failure.message
+                    own_code = failure.own_code(), trace_id = Trace::trace_field(failed.trace),
+                    span_id = Trace::span_field(failed.trace), "{}; attempt {next} in {delay:?}", failure.message
                 );
             }
             // Told by the writer, with the letter's place, once it is committed; an outage once, when it begins.

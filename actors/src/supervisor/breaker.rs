@@ -9,8 +9,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::ledger::LaneKey;
 use crate::record::{Offset, Partition};
 
 /// When a breaker opens, and how it finds out that it may close.
@@ -56,7 +58,7 @@ pub enum Ruling<W> {
 /// See the module's documentation. `W` is whoever has a record.
 #[derive(Debug)]
 pub struct Breaker<W> {
-    keys: HashSet<(Partition, String)>,
+    keys: HashSet<(Partition, LaneKey<Bytes>)>,
     failures: usize,
     began: Option<Instant>,
     /// The first attempt of each record that failed in this row.
@@ -91,7 +93,7 @@ impl<W: Clone> Breaker<W> {
         &mut self,
         policy: &BreakerPolicy,
         now: Instant,
-        key: &str,
+        key: LaneKey<Bytes>,
         Refund { place, attempt, who }: Refund<W>,
     ) -> Ruling<W> {
         if policy.keys == 0 {
@@ -105,7 +107,7 @@ impl<W: Clone> Breaker<W> {
         self.attempts.entry(place).or_insert((attempt, who));
         self.failures += 1;
         if self.keys.len() < policy.keys {
-            self.keys.insert((place.0, key.to_owned()));
+            self.keys.insert((place.0, key));
         }
         let enough = self.failures >= MANY * policy.keys || now.saturating_duration_since(began) >= LASTING;
         if self.keys.len() < policy.keys || !enough {
@@ -133,6 +135,10 @@ impl<W: Clone> Breaker<W> {
 mod tests {
     use super::*;
 
+    fn named(key: &str) -> LaneKey<Bytes> {
+        LaneKey::Key(Bytes::copy_from_slice(key.as_bytes()))
+    }
+
     const POLICY: BreakerPolicy = BreakerPolicy { keys: 3, probe_every: Duration::from_secs(1) };
 
     struct Bench {
@@ -148,7 +154,7 @@ mod tests {
         fn fails(&mut self, ms: u64, key: &str, offset: i64, attempt: u32) -> Ruling<()> {
             let now = self.start + Duration::from_millis(ms);
             let place = (Partition(0), Offset(offset));
-            self.breaker.failed(&POLICY, now, key, Refund { place, attempt, who: () })
+            self.breaker.failed(&POLICY, now, named(key), Refund { place, attempt, who: () })
         }
     }
 
@@ -219,7 +225,7 @@ mod tests {
             let now = start + Duration::from_secs(n);
             let place = (Partition(0), Offset(n as i64));
             assert_eq!(
-                breaker.failed(&off, now, &n.to_string(), Refund { place, attempt: 1, who: () }),
+                breaker.failed(&off, now, named(&n.to_string()), Refund { place, attempt: 1, who: () }),
                 Ruling::Counts
             );
         }

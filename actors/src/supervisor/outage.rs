@@ -11,6 +11,7 @@ use super::actor::{Failed, Resume, SupervisorActor};
 use super::{Refund, Ruling, Verdict};
 use crate::order::GiveBack;
 use crate::outcome::FailureClass;
+use crate::trace::Trace;
 
 impl SupervisorActor {
     /// What becomes of a verdict where the failure is the dependency's and not the record's.
@@ -29,7 +30,8 @@ impl SupervisorActor {
         let policy = pipeline.policy.breaker;
         let place = (failed.partition, failed.offset);
         let refund = Refund { place, attempt: failed.tried.attempt, who: failed.actor.clone() };
-        let ruling = pipeline.breaker.borrow_mut().failed(&policy, Instant::now(), &failed.key, refund);
+        let ruling =
+            pipeline.breaker.borrow_mut().failed(&policy, Instant::now(), failed.lane.clone(), refund);
         let attempt = match ruling {
             Ruling::Counts => return judged,
             Ruling::Held(attempt) => attempt,
@@ -57,9 +59,11 @@ impl SupervisorActor {
             pipeline.source.topic, failed.partition, failed.offset, failed.key, failed.failure.message
         );
         tracing::warn!(
-            "{}: the breaker opens: {reason}. Nothing is dead-lettered and no attempt counts until the handler answers; \
-             it is asked each {probe_every:?}",
-            pipeline.source.handler
+            handler = %pipeline.source.handler, topic = %pipeline.source.topic, partition = failed.partition.0,
+            offset = failed.offset.0, key = %failed.key, attempt = failed.tried.attempt,
+            trace_id = Trace::trace_field(failed.trace), span_id = Trace::span_field(failed.trace),
+            "the breaker opens: {reason}. Nothing is dead-lettered and no attempt counts until the handler answers; \
+             it is asked each {probe_every:?}"
         );
         pipeline.stats.breaker.opened.add(1);
         pipeline.stats.breaker.set_open(Some(reason));

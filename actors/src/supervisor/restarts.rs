@@ -77,7 +77,10 @@ impl Handler<Panicked> for SupervisorActor {
                 "{wherefore}. The partition was taken anew {restarts} times in {within:?} already (supervision)"
             ));
         }
-        tracing::error!("{wherefore}. The partition is taken anew from its ledger");
+        tracing::error!(
+            handler = %source.handler, topic = %source.topic, partition = partition.0, key,
+            "{wherefore}. The partition is taken anew from its ledger"
+        );
         if let Some((condemned, _)) = over {
             self.restarted.condemn(partition, condemned);
         }

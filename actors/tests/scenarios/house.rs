@@ -24,6 +24,7 @@ use pawl_actors::selector::Selector;
 use pawl_actors::start::{Actors, World, start};
 use pawl_actors::stats::{HandlerStats, PartitionStats};
 use pawl_actors::supervisor::{Attempts, BreakerPolicy, Own, RetryPolicy, Waits};
+use pawl_actors::trace::Trace;
 use tokio::sync::RwLock;
 
 pub const P: Partition = Partition(3);
@@ -58,6 +59,8 @@ pub enum Act {
     /// Never answers, and panics when it is given up.
     PanicWhenDropped,
     Effects(Effects),
+    /// Succeeds, or fails with this, in a span.
+    Traced(Trace, Option<Failure>),
 }
 
 impl Script {
@@ -82,6 +85,10 @@ impl Handler for Script {
             None => Answer::Ready(Outcome::Done(Effects::default())),
             Some(Act::Effects(effects)) => Answer::Ready(Outcome::Done(effects)),
             Some(Act::Fail(failure)) => Answer::Ready(Outcome::Failed(failure)),
+            Some(Act::Traced(trace, failure)) => {
+                let outcome = failure.map_or_else(|| Outcome::Done(Effects::default()), Outcome::Failed);
+                Answer::Traced(trace, Box::new(Answer::Ready(outcome)))
+            }
             Some(Act::Panic) => panic!("as planned"),
             Some(Act::PanicWhenDropped) => {
                 let bomb = Bomb;

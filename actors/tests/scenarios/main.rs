@@ -11,6 +11,7 @@ mod quarantine;
 mod retries;
 mod rewind;
 mod sequence;
+mod traces;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

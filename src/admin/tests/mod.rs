@@ -114,10 +114,11 @@ impl Endpoint {
             epoch_commit_times: EpochCommitTimes::default(),
             keys: Arc::default(),
             supervision: Default::default(),
+            bounds: Default::default(),
         };
         let (shutdown, ended) = oneshot::channel();
         let settings = Arc::new(settings);
-        let mut metrics = Metrics::new(vec![view.clone()]);
+        let mut metrics = Metrics::new(vec![view.clone()], settings.admin.stalled_after);
         opened.register(&mut metrics);
         let task = tokio::spawn(serve_within(
             request_timeout,

@@ -53,10 +53,22 @@ async fn ready_names_each_partition_and_what_it_waits_for() {
 async fn metrics_are_open_metrics_text() {
     let endpoint = Endpoint::start().await;
     endpoint.stats.applied.add(7);
-    let answer = endpoint.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3";
+    let answer =
+        endpoint.send(&format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n")).await;
     assert!(answer.contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0"), "{answer}");
     assert!(answer.contains("\npawl_records_applied_total{handler=\"billing\"} 7\n"), "{answer}");
     assert!(answer.ends_with("# EOF\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn metrics_are_the_older_text_for_whoever_asks_for_nothing() {
+    let endpoint = Endpoint::start().await;
+    endpoint.stats.applied.add(7);
+    let answer = endpoint.send("GET /metrics HTTP/1.1\r\nhost: pawl\r\n\r\n").await;
+    assert!(answer.contains("\r\ncontent-type: text/plain; version=0.0.4"), "{answer}");
+    assert!(answer.contains("\n# TYPE pawl_records_applied_total counter\n"), "{answer}");
+    assert!(answer.contains("\npawl_records_applied_total{handler=\"billing\"} 7\n"), "{answer}");
 }
 
 #[tokio::test]

@@ -61,6 +61,9 @@ impl Stopped {
     }
 }
 
+/// Told of each record that is acknowledged, by its line, or why it is not.
+pub type Observer = Box<dyn Fn(u64, Option<&KafkaError>) + Send + Sync>;
+
 /// Sends records to one topic.
 pub struct Sender {
     producer: Live<ThreadedProducer<Deliveries>>,
@@ -86,6 +89,7 @@ impl Progress {
 /// Counts deliveries, on librdkafka's polling thread.
 struct Deliveries {
     log: LogContext,
+    observer: Observer,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
@@ -117,6 +121,7 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, line: usize) {
+        (self.observer)(line as u64, result.as_ref().err().map(|(error, _)| error));
         let mut progress = self.progress();
         match result {
             Ok(_) => progress.acked += 1,
@@ -143,8 +148,24 @@ impl Sender {
         max_line: usize,
         takes: Option<u64>,
     ) -> Result<Sender, KafkaError> {
+        Sender::observed(kafka, topic, timeout, max_line, takes, Box::new(|_, _| {}))
+    }
+
+    /// The same, telling `observer` what became of each record.
+    ///
+    /// # Errors
+    /// As [`Sender::new`].
+    pub fn observed(
+        kafka: &Kafka,
+        topic: &str,
+        timeout: Duration,
+        max_line: usize,
+        takes: Option<u64>,
+        observer: Observer,
+    ) -> Result<Sender, KafkaError> {
         let deliveries = Deliveries {
             log: LogContext::new("producer"),
+            observer,
             progress: Mutex::default(),
             changed: Condvar::new(),
         };

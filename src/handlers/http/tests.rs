@@ -160,6 +160,7 @@ fn start(handler: &HttpHandler, record: Record) -> Pin<Box<dyn Future<Output = O
     match handler.handle(call(record)) {
         Answer::Later(future) => future,
         Answer::Ready(outcome) => Box::pin(std::future::ready(outcome)),
+        Answer::Traced(..) => panic!("nobody traces it"),
     }
 }
 

@@ -160,6 +160,7 @@ impl Intake {
         for partition in partitions {
             if let Some(taking) = self.takings.0.get_mut(partition) {
                 taking.paused = paused;
+                taking.stats.paused.set(i64::from(paused));
             }
         }
     }

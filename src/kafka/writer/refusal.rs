@@ -74,7 +74,7 @@ impl<W: Wire> Writer<W> {
                 _ => write!(what, "a record"),
             },
             Tag::Numbered(number) => match letter(parts, *number) {
-                Some((of, Letter { emit, offset, key, cause })) => write!(
+                Some((of, Letter { emit, offset, key, cause, .. })) => write!(
                     what,
                     "the dead letter of {input}[{of}]@{offset} key \"{key}\" ({cause}; {} bytes)",
                     emit.size()

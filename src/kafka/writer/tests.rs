@@ -144,6 +144,8 @@ impl Stage {
             times: EpochCommitTimes::default(),
             stats: Arc::default(),
             refusals: Arc::default(),
+            group: "billing".into(),
+            tracing: None,
             on_halt: Arc::new(|_| {}),
         };
         Stage { writer: Writer::new(parts), held, intake, _dir: dir }
@@ -193,6 +195,7 @@ fn share(epoch: u64, partition: i32) -> PartitionEpoch {
         rows: Vec::new(),
         partition_row: Row { key: Bytes::from_static(b"\x01"), value: Some(Bytes::from_static(b"row")) },
         next: NextOffset(1),
+        traces: Vec::new(),
     }
 }
 
@@ -406,8 +409,14 @@ fn eventful() -> Epoch {
         effect(Some(5), Some(b"k"), None),
         effect(Some(6), None, None),
     ];
-    own.letters =
-        vec![Letter { emit: emit(None, None), offset: Offset(6), key: "ORD-1".into(), cause: "422".into() }];
+    own.letters = vec![Letter {
+        emit: emit(None, None),
+        offset: Offset(6),
+        key: "ORD-1".into(),
+        cause: "422".into(),
+        attempt: 1,
+        trace: None,
+    }];
     Epoch { number: 7, partitions: vec![share(7, 0), own] }
 }
 

@@ -133,7 +133,10 @@ fn every_key_of_a_full_file_reaches_its_field() {
     };
     assert_eq!(settings.admin, expected);
     assert_eq!(settings.shutdown.deadline, Duration::from_secs(10));
-    assert_eq!(settings.log, Log { format: LogFormat::Json, filter: "info,pawl::kafka=debug".into() });
+    assert_eq!(
+        settings.log,
+        Log { format: LogFormat::Json, filter: "info,pawl::kafka=debug".into(), ..Log::default() }
+    );
     let expected = HandlerSettings {
         topic: "t".into(),
         group: Some("g".into()),

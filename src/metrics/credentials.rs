@@ -1,0 +1,92 @@
+//! What Pawl comes to the brokers with, and whether the next token can be had.
+
+use std::fmt::Error;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use crate::kafka::access;
+
+/// What Pawl comes to the brokers with.
+#[derive(Debug)]
+pub(super) struct Credentials;
+
+impl Collector for Credentials {
+    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
+        encode_credentials(&access::statuses(), encoder)
+    }
+}
+
+/// A count of an access: name, help, value.
+type AccessCount = (&'static str, &'static str, fn(&access::Status) -> u64);
+
+const ACCESS_COUNTS: &[AccessCount] = &[
+    ("pawl_kafka_token_refreshes", "Tokens for the brokers that were fetched", |access| access.refreshes),
+    (
+        "pawl_kafka_token_refresh_failures",
+        "Attempts to fetch a token for the brokers that failed",
+        |access| access.failures,
+    ),
+    (
+        "pawl_kafka_credentials_reloads",
+        "Passwords, certificates and keys for the brokers that were read anew",
+        |access| access.reloads,
+    ),
+];
+
+fn encode_credentials(accesses: &[access::Status], mut encoder: DescriptorEncoder) -> Result<(), Error> {
+    for (name, help, value) in ACCESS_COUNTS {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for access in accesses {
+            let labels = [("security", access.security)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value(access), None)?;
+        }
+    }
+    let (help, unit) = ("When the token for the brokers ends, in seconds since 1970", Some(&Unit::Seconds));
+    let mut metric = encoder.encode_descriptor("pawl_kafka_token_expires", help, unit, MetricType::Gauge)?;
+    for access in accesses {
+        if let Some(seconds) = access.token_expires {
+            metric.encode_family(&[("security", access.security)])?.encode_gauge(&seconds)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_token_and_failed_refreshes_are_shown() {
+        let access = access::Status {
+            security: "msk-iam",
+            token_expires: Some(1_700_000_000),
+            failures: 2,
+            ..Default::default()
+        };
+        #[derive(Debug)]
+        struct These(Vec<access::Status>);
+        impl Collector for These {
+            fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
+                encode_credentials(&self.0, encoder)
+            }
+        }
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(These(vec![access])));
+        let text = {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
+            text
+        };
+        for line in [
+            "pawl_kafka_token_refresh_failures_total{security=\"msk-iam\"} 2",
+            "pawl_kafka_token_expires_seconds{security=\"msk-iam\"} 1700000000",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{text}\nlacks {line}");
+        }
+    }
+}
