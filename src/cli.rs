@@ -1,6 +1,7 @@
 //! The command line as types: names, defaults, help. What a command does stands in `commands`.
 
 mod asking;
+mod health;
 mod letters;
 mod looking;
 mod rewind;
@@ -15,6 +16,7 @@ use crate::exit::Exit;
 pub use asking::{
     Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
 };
+pub use health::Health;
 pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment};
 pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource, Top};
 pub use rewind::Rewind;
@@ -70,6 +72,8 @@ pub enum Command {
     Rewind(Rewind),
     /// Watch a running instance: what watches over what, what was begun anew, and why.
     Top(Top),
+    /// Is the running instance alive? For the health check of a container.
+    Health(Health),
     /// Create the topics of the settings.
     #[command(subcommand)]
     Topics(Topics),

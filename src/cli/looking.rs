@@ -167,7 +167,7 @@ pub struct KeysShow {
 }
 
 /// `host:port` of `http://host:port`.
-fn admin_address(text: &str) -> Result<String, String> {
+pub(super) fn admin_address(text: &str) -> Result<String, String> {
     let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
     let plain = !address.is_empty() && !address.contains(['/', '?', '#', '@']);
     match address.rsplit_once(':') {

@@ -81,22 +81,12 @@ impl Endpoint {
     /// # Errors
     /// See [`EndpointError`].
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EndpointError> {
-        let silent = |reason: String| EndpointError::Silent { address: self.address.clone(), reason };
         let refused = |status: StatusCode, reason: String| EndpointError::Refused {
             address: self.address.clone(),
             status: status.as_u16(),
             reason,
         };
-        let uri: Uri =
-            format!("http://{}{path}", self.address).parse().map_err(|error| silent(format!("{error}")))?;
-        let asking = async {
-            let answer = self.client.get(uri).await.map_err(|error| silent(cause(&error)))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
-            Ok((status, body.map_err(|error| silent(error.to_string()))?.to_bytes()))
-        };
-        let asked = self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, asking).await });
-        let (status, body) = asked.map_err(|_| silent(format!("no answer within {TIMEOUT:?}")))??;
+        let (status, body) = self.ask(path, TIMEOUT)?;
         if status != StatusCode::OK {
             let said = serde_json::from_slice::<NoAnswer>(&body).map(|answer| answer.error);
             return Err(refused(
@@ -106,6 +96,24 @@ impl Endpoint {
         }
         serde_json::from_slice(&body)
             .map_err(|error| refused(status, format!("not an answer of Pawl: {error}")))
+    }
+
+    /// Its answer at a path, whatever it is, if it is there `within` this time.
+    ///
+    /// # Errors
+    /// [`EndpointError::Silent`].
+    pub fn ask(&self, path: &str, within: Duration) -> Result<(StatusCode, Bytes), EndpointError> {
+        let silent = |reason: String| EndpointError::Silent { address: self.address.clone(), reason };
+        let uri: Uri =
+            format!("http://{}{path}", self.address).parse().map_err(|error| silent(format!("{error}")))?;
+        let asking = async {
+            let answer = self.client.get(uri).await.map_err(|error| silent(cause(&error)))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+            Ok((status, body.map_err(|error| silent(error.to_string()))?.to_bytes()))
+        };
+        let asked = self.runtime.block_on(async { tokio::time::timeout(within, asking).await });
+        asked.map_err(|_| silent(format!("no answer within {within:?}")))?
     }
 }
 

@@ -13,6 +13,7 @@ mod commands;
 mod dlt;
 mod forward;
 mod growth;
+mod health;
 mod keys;
 mod letters;
 mod library;
