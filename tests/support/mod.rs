@@ -21,6 +21,7 @@ pub mod orders;
 pub mod pawl;
 pub mod process;
 pub mod proxy;
+pub mod python;
 pub mod service;
 pub mod wait;
 
