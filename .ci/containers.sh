@@ -39,7 +39,7 @@ must_fail() {
 build_image() {
     local name="$1" context="$2"
     shift 2
-    "${buildah[@]}" bud --quiet --isolation chroot --format docker --layers --file docker/Dockerfile \
+    "${buildah[@]}" bud --quiet --isolation chroot --format docker --file docker/Dockerfile \
         --build-arg VERSION="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)" \
         --build-arg REVISION="$(git rev-parse HEAD)" --tag "$name" "$@" "$context"
 }

@@ -16,8 +16,10 @@ use super::world::{Outcome, World};
 
 /// How long one may take to end, or to be ready.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Load between two replacements, and before the first and after the last one.
+/// Load between two replacements, and after the last one.
 const CALM: Duration = Duration::from_secs(3);
+/// Load until partitions have found their places.
+const SETTLING: Duration = Duration::from_secs(5);
 /// Load with nothing happening, whose pauses are told beside the update's.
 const BEFORE: Duration = Duration::from_secs(10);
 
@@ -39,6 +41,7 @@ pub fn update(world: &mut World, outcome: &mut Outcome) -> Update {
     for n in 0..world.members.len() {
         ready(world, n, outcome);
     }
+    pass(world, SETTLING, outcome);
     let calm = SystemTime::now();
     pass(world, BEFORE, outcome);
     let began = SystemTime::now();
