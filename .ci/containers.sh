@@ -5,6 +5,10 @@
 containers="$PWD/target/containers"
 # What works in a container of its own, too, where neither overlay mounts nor cgroups' newer half are to be had.
 storage=(--root "$containers/storage" --runroot "$containers/run" --storage-driver vfs)
+mkdir -p "$containers"
+# Whose DNS knows the names of containers; the older one would be taken where its configuration lies about.
+printf '[network]\nnetwork_backend = "netavark"\n' >"$containers/containers.conf"
+export CONTAINERS_CONF="$containers/containers.conf"
 buildah=(buildah "${storage[@]}")
 podman=(podman "${storage[@]}" --runtime runc --cgroup-manager cgroupfs)
 # A smaller limit than the machine's own is always allowed.
@@ -42,6 +46,21 @@ build_image() {
     "${buildah[@]}" bud --quiet --isolation chroot --format docker --file docker/Dockerfile \
         --build-arg VERSION="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)" \
         --build-arg REVISION="$(git rev-parse HEAD)" --tag "$name" "$@" "$context"
+}
+
+# package_image NAME: a static binary of the dev profile, linked from what is built already, as an image.
+package_image() {
+    local context="$containers/context"
+    cargo rustc --locked --bin pawl -- -C target-feature=+crt-static -C strip=symbols
+    rm -rf "$context"
+    install -D "${CARGO_TARGET_DIR:-target}/debug/pawl" "$context/image/pawl"
+    if readelf --program-headers "$context/image/pawl" | grep INTERP; then
+        echo 'the binary is not static'
+        return 1
+    fi
+    install -D -m 0644 /etc/ssl/certs/ca-certificates.crt "$context/image/etc/ssl/certs/ca-certificates.crt"
+    mkdir -p "$context/state/pawl"
+    build_image "$1" "$context" --build-arg BINARY_FROM=prebuilt
 }
 
 # within_size NAME MEGABYTES: prints how large the image is, unpacked and as it is pulled, and fails above the bound.
