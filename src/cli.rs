@@ -2,6 +2,7 @@
 
 mod asking;
 mod endpoint;
+mod health;
 mod iam_policy;
 mod letters;
 mod looking;
@@ -19,6 +20,7 @@ pub use asking::{
     Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
 };
 pub use endpoint::{Address, EndpointArgs};
+pub use health::Health;
 pub use iam_policy::{IamPolicy, PolicyForm};
 pub use letters::{DltExport, DltImport, DltList, DltShow, LetterFilter, Moment, moment};
 pub use looking::{Audit, Keys, KeysList, KeysShow, KeysSource, Top};
@@ -77,6 +79,8 @@ pub enum Command {
     Rewind(Rewind),
     /// Watch a running instance: what watches over what, what was begun anew, and why.
     Top(Top),
+    /// Is the running instance alive? For the health check of a container.
+    Health(Health),
     /// Create the topics of the settings.
     #[command(subcommand)]
     Topics(Topics),

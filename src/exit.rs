@@ -25,7 +25,7 @@ impl Exit {
         (Exit::Done, "done"),
         (
             Exit::Findings,
-            "problems (check, audit), bad lines (publish, import), nothing there (show), bad report (demo)",
+            "problems (check, audit, health), bad lines (publish, import), nothing there (show), bad report (demo)",
         ),
         (Exit::Usage, "the command line or the settings are wrong; nothing was done"),
         (Exit::Unreachable, "no broker could be reached"),

@@ -72,7 +72,9 @@ class Billing(BaseHTTPRequestHandler):
         first = self.ledger.bill(key)
         order = self.headers.get("pawl-key", "-")
         attempt = self.headers.get("pawl-attempt", "1")
-        print(f"order {order} attempt {attempt} {'billed' if first else 'seen before'}: {event}", flush=True)
+        # One write: other threads print too.
+        line = f"order {order} attempt {attempt} {'billed' if first else 'seen before'}: {event}\n"
+        print(line, end="", flush=True)
         return self.answer(204)
 
     def answer(self, status, text=""):

@@ -98,13 +98,30 @@ impl Endpoint {
     /// # Errors
     /// See [`EndpointError`].
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EndpointError> {
-        let address = || self.address.authority.clone();
-        let silent = |reason: String| EndpointError::Silent { address: address(), reason };
         let refused = |status: StatusCode, reason: String| EndpointError::Refused {
-            address: address(),
+            address: self.address.authority.clone(),
             status: status.as_u16(),
             reason,
         };
+        let (status, body) = self.ask(path, TIMEOUT)?;
+        if status != StatusCode::OK {
+            let said = serde_json::from_slice::<NoAnswer>(&body).map(|answer| answer.error);
+            return Err(refused(
+                status,
+                said.unwrap_or_else(|_| "it is no Pawl, or one that does not know this".into()),
+            ));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|error| refused(status, format!("not an answer of Pawl: {error}")))
+    }
+
+    /// Its answer at a path, whatever it is, if it is there `within` this time.
+    ///
+    /// # Errors
+    /// [`EndpointError::Silent`].
+    pub fn ask(&self, path: &str, within: Duration) -> Result<(StatusCode, Bytes), EndpointError> {
+        let silent =
+            |reason: String| EndpointError::Silent { address: self.address.authority.clone(), reason };
         let asking = async {
             loop {
                 let answer = self.client.request(self.request(path).map_err(silent)?).await;
@@ -118,17 +135,8 @@ impl Endpoint {
                 return Ok((status, body.map_err(|error| silent(error.to_string()))?.to_bytes()));
             }
         };
-        let asked = self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, asking).await });
-        let (status, body) = asked.map_err(|_| silent(format!("no answer within {TIMEOUT:?}")))??;
-        if status != StatusCode::OK {
-            let said = serde_json::from_slice::<NoAnswer>(&body).map(|answer| answer.error);
-            return Err(refused(
-                status,
-                said.unwrap_or_else(|_| "it is no Pawl, or one that does not know this".into()),
-            ));
-        }
-        serde_json::from_slice(&body)
-            .map_err(|error| refused(status, format!("not an answer of Pawl: {error}")))
+        let asked = self.runtime.block_on(async { tokio::time::timeout(within, asking).await });
+        asked.map_err(|_| silent(format!("no answer within {within:?}")))?
     }
 
     fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>, String> {

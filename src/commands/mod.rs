@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 pub mod dlt;
 mod endpoint;
+pub mod health;
 pub mod iam_policy;
 pub mod keys;
 mod progress;
@@ -118,6 +119,7 @@ pub fn execute(command: &Command) -> Result<Exit, Failure> {
         Command::Keys(Keys::Erase(args)) => keys::asked::erase(args),
         Command::Rewind(args) => rewind::execute(args),
         Command::Top(args) => top::execute(args),
+        Command::Health(args) => health::execute(args),
         Command::Topics(Topics::Create(args)) => topics::execute(args),
     }
 }

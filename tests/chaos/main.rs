@@ -16,6 +16,9 @@
 //! the command line replays letters and pauses keys, and some of the commands are killed and given again
 //! ([`operator`]). In the end the service is mended, and everything is replayed until no letter is left.
 //!
+//! With `--rolling` nothing of that happens: the instances are replaced one after the other, as an orchestrator
+//! does with a new image, and how long deliveries paused is told ([`rolling`]).
+//!
 //! What happens when is drawn from the seed, which is printed. The verdict is reached from what Kafka's own
 //! console consumer reads, from the letters, and from the journals of the service: each event took effect
 //! once, those of a key in order over the whole history, quarantine and replay included ([`verdict`],
@@ -37,12 +40,14 @@ mod operator;
 mod pipeline;
 mod plan;
 mod read;
+mod rolling;
 mod sequence;
 mod service;
 mod tally;
 mod verdict;
 mod world;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
@@ -74,6 +79,12 @@ pub struct Options {
     /// What follows on a number that is missing for too long; if nothing is said, the seed decides.
     #[arg(long, value_enum)]
     pub gap: Option<Gap>,
+    /// Replace the instances one after the other, with no other faults.
+    #[arg(long)]
+    pub rolling: bool,
+    /// What the instances are until they are replaced: this program, built at another revision.
+    #[arg(long, value_name = "PROGRAM", requires = "rolling")]
+    pub from: Option<PathBuf>,
 }
 
 /// What follows on a number that is missing for too long.

@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::pipeline::Pipeline;
+use super::support::http::request;
 use super::support::process;
 
 /// From SIGTERM to the end of an instance: `shutdown.deadline` and some.
@@ -15,6 +16,9 @@ pub const END_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Member {
     pub name: String,
     dir: PathBuf,
+    /// Where it answers, if it does.
+    port: Option<u16>,
+    program: PathBuf,
     /// What it is started with beside its settings and its name.
     args: Vec<String>,
     child: Option<Child>,
@@ -25,9 +29,10 @@ pub struct Member {
 }
 
 impl Member {
-    /// Nothing runs yet. `settings` are those of its name.
+    /// Nothing runs yet. `settings` are those of its name, and say that it listens at `port`.
     pub fn new(
         name: String,
+        port: Option<u16>,
         settings: impl FnOnce(&str) -> String,
         service: &Path,
         pipelines: &[Pipeline; 2],
@@ -37,7 +42,8 @@ impl Member {
         let service = service.to_str().expect("a path in UTF-8").to_owned();
         let outputs = pipelines.each_ref().map(|one| one.output.clone());
         let args = [service].into_iter().chain(outputs).collect();
-        Member { name, dir, args, child: None, ending: None, start_again: false }
+        let program = std::env::current_exe().expect("the path of this program");
+        Member { name, dir, port, program, args, child: None, ending: None, start_again: false }
     }
 
     /// Sees whether it has ended. One that ends by itself is a finding: every fault here is one that a retry
@@ -82,7 +88,7 @@ impl Member {
             return;
         }
         let log = File::options().create(true).append(true).open(self.log()).expect("a writable log");
-        let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
+        let mut command = Command::new(&self.program);
         command.args(["instance", "pawl.toml", &self.name]).args(&self.args).current_dir(&self.dir);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(process::spawn(command).expect("an instance can be started"));
@@ -124,6 +130,17 @@ impl Member {
         if let Some(child) = &self.child {
             process::signal(child, signal);
         }
+    }
+
+    /// Is this program from its next start on.
+    pub fn becomes(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
+    /// Whether it says that it is ready.
+    pub fn is_ready(&self) -> bool {
+        let answer = self.port.and_then(|port| request(port, "GET", "/ready", "").ok());
+        answer.is_some_and(|(status, _)| status == 200)
     }
 
     pub fn runs(&self) -> bool {

@@ -49,8 +49,15 @@ impl Pipeline {
     }
 }
 
-/// The settings of an instance, or of commands.
-pub fn settings(options: &Options, bootstrap: &str, name: &str, [tally, numbered]: &[Pipeline; 2]) -> String {
+/// The settings of an instance, or of commands. Nothing is asked of instances but in a rolling update.
+pub fn settings(
+    options: &Options,
+    bootstrap: &str,
+    name: &str,
+    listen: Option<u16>,
+    [tally, numbered]: &[Pipeline; 2],
+) -> String {
+    let listen = listen.map_or("off".to_owned(), |port| format!("127.0.0.1:{port}"));
     let (handler, kafka) = (options.handler.as_deref().unwrap_or_default(), &options.kafka);
     let (input, numbered) = (&tally.input, &numbered.input);
     let gap = match options.gap {
@@ -63,7 +70,7 @@ pub fn settings(options: &Options, bootstrap: &str, name: &str, [tally, numbered
         "instance = \"{name}\"\n\
          [kafka]\nbootstrap_servers = [\"{bootstrap}\"]\nsession_timeout = \"6s\"\ntransaction_timeout = \"10s\"\n{kafka}\n\
          [store]\ncheckpoint_interval = \"500ms\"\n\
-         [admin]\nlisten = \"off\"\n\
+         [admin]\nlisten = \"{listen}\"\n\
          [handler.{TALLY}]\ntopic = \"{input}\"\nevent_id = \"header:ce_id\"\nprogram = {{}}\n{RETRY}\n\
          breaker = {{ keys = 0 }}\n{handler}\n\
          [handler.{NUMBERED}]\ntopic = \"{numbered}\"\nevent_id = \"header:ce_id\"\nprogram = {{}}\n{RETRY}\n\

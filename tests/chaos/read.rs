@@ -96,11 +96,15 @@ pub struct Effect<'a> {
     pub event_id: &'a str,
     /// When the call began that had this effect, in milliseconds since the epoch.
     pub at: i64,
+    /// The partition of the input.
+    pub partition: i32,
 }
 
-/// Reads an output record's value: link (two fields), event id, time, and what is for people.
+/// Reads an output record's value: link (two fields), event id, time, the place in the input, and what is for people.
 pub fn effect(value: &str) -> Option<Effect<'_>> {
     let second = value.match_indices(' ').nth(1)?.0;
     let mut rest = value[second + 1..].split(' ');
-    Some(Effect { link: &value[..second], event_id: rest.next()?, at: rest.next()?.parse().ok()? })
+    let (event_id, at) = (rest.next()?, rest.next()?.parse().ok()?);
+    let partition = rest.next()?.split_once('@')?.0.parse().ok()?;
+    Some(Effect { link: &value[..second], event_id, at, partition })
 }

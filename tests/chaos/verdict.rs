@@ -36,6 +36,9 @@ pub fn reach(world: &World, outcome: &Outcome, options: &Options) -> Vec<String>
     let noted = world.service.noted();
     let gap = options.gap.unwrap_or(Gap::DeadLetter);
     tell(world, outcome, [&tally, &numbered], noted.len());
+    if let Some(update) = &outcome.update {
+        update.tell(&tally.output, &mut findings);
+    }
     judge_chains(&tally, outcome, &mut findings);
     sequence::judge(&numbered.input, &numbered.output, &numbered.letters, gap, &mut findings);
     attempts::judge(&noted, &mut findings);
@@ -43,7 +46,9 @@ pub fn reach(world: &World, outcome: &Outcome, options: &Options) -> Vec<String>
         let Found { pipeline, input, letters, .. } = found;
         super::letters::judge(pipeline, input, letters, &noted, &mut findings);
         judge_books(broker, found, outcome, &mut findings);
-        judge_mix(found, gap, outcome.sent[0], &mut findings);
+        if !options.rolling {
+            judge_mix(found, gap, outcome.sent[0], &mut findings);
+        }
     }
     judge_transactions(broker, &mut findings);
     findings

@@ -11,8 +11,9 @@ use super::member::{END_DEADLINE, Member};
 use super::operator::{Operator, sum};
 use super::pipeline::{Pipeline, TALLY, settings};
 use super::plan::{self, Event, Move};
+use super::rolling::{self, Update};
 use super::service::{Defects, Service};
-use super::support::kafka::Broker;
+use super::support::kafka::{Broker, free_ports};
 use super::support::proxy::{Proxies, Quality};
 use super::support::{clients, process, until};
 use super::{Options, numbered};
@@ -30,7 +31,7 @@ pub struct World {
     pub operator: Operator,
     service_dir: PathBuf,
     proxies: Proxies,
-    members: Vec<Member>,
+    pub members: Vec<Member>,
     /// The broker is there and every link is good.
     all_good: bool,
     began: Instant,
@@ -45,6 +46,8 @@ pub struct Outcome {
     pub sent: [u64; 2],
     /// Offsets of the tally's input that an operator skipped: these may be missing.
     pub skipped: BTreeMap<i32, Range<i64>>,
+    /// When the instances were replaced, if they were.
+    pub update: Option<Update>,
 }
 
 impl World {
@@ -55,13 +58,15 @@ impl World {
         let pipelines = Pipeline::build(&broker);
         let service_dir = process::scratch("service");
         let service = Service::open(&service_dir, "world");
-        service.set(Defects::ALL);
+        service.set(if options.rolling { Defects::NONE } else { Defects::ALL });
+        let ports = free_ports(usize::from(options.instances));
         let member = |n: usize| {
-            let of = |name: &str| settings(options, &proxies.bootstrap(n), name, &pipelines);
-            Member::new(format!("instance-{n}"), of, &service_dir, &pipelines)
+            let port = options.rolling.then_some(ports[n]);
+            let of = |name: &str| settings(options, &proxies.bootstrap(n), name, port, &pipelines);
+            Member::new(format!("instance-{n}"), port, of, &service_dir, &pipelines)
         };
         let members = (0..usize::from(options.instances)).map(member).collect();
-        let operator = Operator::new(&settings(options, broker.bootstrap(), "operator", &pipelines));
+        let operator = Operator::new(&settings(options, broker.bootstrap(), "operator", None, &pipelines));
         let (all_good, began) = (true, Instant::now());
         Some(World { broker, pipelines, service, operator, service_dir, proxies, members, all_good, began })
     }
@@ -69,14 +74,20 @@ impl World {
     /// Does everything that is planned, then waits until all is processed and ends the instances.
     pub fn run(&mut self, options: &Options, seed: u64) -> Outcome {
         let mut outcome = Outcome::default();
-        let events = plan::draw(options, seed);
+        let events = if options.rolling { Vec::new() } else { plan::draw(options, seed) };
         let [tally, numbers] = self.pipelines.each_ref().map(|one| &one.input);
         let loads = [
             Load::start(&self.broker, tally, options.rate, seed),
             numbered::start(&self.broker, numbers, (options.rate / 4).max(1), seed),
         ];
         self.began = Instant::now();
+        if let Some(from) = &options.from {
+            self.members.iter_mut().for_each(|member| member.becomes(from));
+        }
         self.start_all();
+        if options.rolling {
+            outcome.update = Some(rolling::update(self, &mut outcome));
+        }
         for (at, event) in events {
             self.look_until(at, &mut outcome);
             self.apply(event, &mut outcome);
@@ -111,12 +122,12 @@ impl World {
         println!("logs: {}", kept.display());
     }
 
-    fn tell(&self, text: &str) {
+    pub fn tell(&self, text: &str) {
         println!("{:8.3} {text}", self.began.elapsed().as_secs_f64());
     }
 
     /// Sees how instances and commands are.
-    fn look(&mut self, outcome: &mut Outcome) {
+    pub fn look(&mut self, outcome: &mut Outcome) {
         let all_good = self.all_good;
         outcome.findings.extend(self.members.iter_mut().filter_map(|member| member.look(all_good)));
         outcome.findings.extend(self.operator.look());

@@ -24,6 +24,7 @@ pub mod otlp;
 pub mod pawl;
 pub mod process;
 pub mod proxy;
+pub mod python;
 pub mod secured;
 pub mod service;
 pub mod wait;
