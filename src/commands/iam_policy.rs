@@ -30,6 +30,7 @@ pub fn execute(args: &IamPolicy) -> Result<Exit, Failure> {
 }
 
 /// The parts of an ARN `arn:aws:kafka:REGION:ACCOUNT:cluster/NAME/UUID`.
+#[derive(Debug)]
 struct Cluster {
     arn: String,
     /// Up to the kind of the resource.
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn a_policy_names_resources_of_the_cluster_and_nothing_else() {
         let arn = "arn:${AWS::Partition}:kafka:${AWS::Region}:${AWS::AccountId}:cluster/${Name}/${Uuid}";
-        let cluster = cluster(&args(arn)).ok().expect("an ARN");
+        let cluster = cluster(&args(arn)).expect("an ARN");
         let policy = policy(&needs(), &cluster);
         let text = policy.to_string();
         let base = "arn:${AWS::Partition}:kafka:${AWS::Region}:${AWS::AccountId}";
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_no_cluster_is_refused() {
         for arn in ["", "orders", "arn:aws:kafka:eu-central-1:1:cluster/orders", "arn:aws:s3:::bucket"] {
-            let error = cluster(&args(arn)).err().expect("refused").to_string();
+            let error = cluster(&args(arn)).expect_err("refused").to_string();
             assert!(error.contains("cluster/NAME/UUID"), "{error}");
         }
     }

@@ -70,7 +70,7 @@ pub fn session(config: &mut Plan, kafka: &Kafka) {
 pub fn tune(config: &mut Plan, kafka: &Kafka, tuning: &[(&str, &str)]) {
     for (name, value) in tuning {
         if !kafka.properties.contains_key(*name) {
-            config.set(*name, *value);
+            config.set(name, *value);
         }
     }
 }

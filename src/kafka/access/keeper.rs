@@ -28,17 +28,17 @@ pub(super) struct Keeper {
 
 /// Where tokens come from.
 enum Source {
-    Oidc(OidcTokens),
+    Oidc(Box<OidcTokens>),
     #[cfg(feature = "aws")]
-    MskIam(MskIamTokens),
+    MskIam(Box<MskIamTokens>),
 }
 
 impl Source {
     fn of(kafka: &Kafka) -> Option<Source> {
         match kafka.security {
-            Security::Oauth => Some(Source::Oidc(OidcTokens::new(kafka.oauth.clone()))),
+            Security::Oauth => Some(Source::Oidc(Box::new(OidcTokens::new(kafka.oauth.clone())))),
             #[cfg(feature = "aws")]
-            Security::MskIam => Some(Source::MskIam(MskIamTokens::new(kafka))),
+            Security::MskIam => Some(Source::MskIam(Box::new(MskIamTokens::new(kafka)))),
             _ => None,
         }
     }
