@@ -36,10 +36,8 @@ def dockerfile():
 
 
 def metrics():
-    """The metrics that Pawl writes for CloudWatch, by the list in its source; `None` where it writes none yet."""
+    """The metrics that Pawl writes for CloudWatch, by the list in its source."""
     source = ROOT / "src" / "telemetry" / "emf.rs"
-    if not source.exists():
-        return None
     (listed,) = re.findall(r"MEASURES: \[Measure; \d+\] = \[(.*?)\n\];", source.read_text(), re.DOTALL)
     return set(re.findall(r'\(\s*"([a-z_]+)",', listed))
 
@@ -128,7 +126,3 @@ def pawl(*arguments, variables=()):
         raise FileNotFoundError(f"{PAWL} is not there; build it with 'cargo build', or name it with PAWL")
     environment = {"PATH": os.environ["PATH"], **dict(variables)}
     return subprocess.run([PAWL, *arguments], env=environment, capture_output=True, text=True, timeout=60)
-
-
-def knows_msk():
-    return pawl("iam-policy", "--help").returncode == 0

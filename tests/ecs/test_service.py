@@ -11,9 +11,6 @@ from pathlib import Path
 import template as ecs
 
 TEMPLATES = ("service.yaml", "endpoints.yaml", "msk.yaml")
-# The policy and these settings come with access by IAM; a build without it knows neither.
-WITHOUT_MSK = "this build of Pawl has no 'iam-policy' command and no security = \"msk-iam\""
-
 
 # The linter's own command, which lies beside no interpreter here.
 CFN_LINT = "import sys; from cfnlint.runner import main; sys.exit(main())"
@@ -53,8 +50,6 @@ class Service(unittest.TestCase):
         cls.dockerfile = ecs.dockerfile()
 
     def test_the_service_fits_its_settings_and_its_image(self):
-        if ecs.metrics() is None:
-            self.skipTest("this build of Pawl writes no metrics for CloudWatch")
         found = ecs.complaints(self.service, self.settings, self.dockerfile, ecs.metrics())
         self.assertEqual(found, [])
 
@@ -130,10 +125,6 @@ class Service(unittest.TestCase):
 
 
 class Commands(unittest.TestCase):
-    def setUp(self):
-        if not ecs.knows_msk():
-            self.skipTest(WITHOUT_MSK)
-
     def test_pawl_takes_the_settings_as_the_task_hands_them_over(self):
         variables = {"PAWL_SETTINGS": (ecs.ECS / "pawl.toml").read_text(), **self.environment()}
         checked = ecs.pawl("check", "--offline", "--config-env", "PAWL_SETTINGS", variables=variables)
