@@ -17,26 +17,22 @@ impl CallSpan {
     pub fn begin(url: &Uri, shown: &str, attempt: u32, headers: &mut HeaderMap) -> CallSpan {
         let of_attempt = Context::current();
         let Some(Tracing { tracer }) = of_attempt.get() else { return CallSpan(None) };
+        if !of_attempt.span().is_recording() {
+            // The service learns that nothing is recorded, by the attempt's own context.
+            name(headers, &of_attempt);
+            return CallSpan(None);
+        }
         let builder = tracer.span_builder("POST").with_kind(SpanKind::Client);
         let mut span = tracer.build_with_context(builder, &of_attempt);
-        if span.is_recording() {
-            span.set_attributes([
-                KeyValue::new("http.request.method", "POST"),
-                KeyValue::new("url.full", shown.to_owned()),
-                KeyValue::new("server.address", url.host().unwrap_or_default().to_owned()),
-                KeyValue::new("server.port", i64::from(port(url))),
-                KeyValue::new("pawl.attempt", i64::from(attempt)),
-            ]);
-        }
+        span.set_attributes([
+            KeyValue::new("http.request.method", "POST"),
+            KeyValue::new("url.full", shown.to_owned()),
+            KeyValue::new("server.address", url.host().unwrap_or_default().to_owned()),
+            KeyValue::new("server.port", i64::from(port(url))),
+            KeyValue::new("pawl.attempt", i64::from(attempt)),
+        ]);
         let context = Context::new().with_span(span);
-        for name in context::NAMES {
-            headers.remove(name);
-        }
-        for (name, value) in context::pairs(&context) {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
+        name(headers, &context);
         CallSpan(Some(context))
     }
 
@@ -67,6 +63,18 @@ impl Drop for CallSpan {
         span.set_attribute(KeyValue::new("error.type", "given up"));
         span.set_status(Status::error("given up before the service answered"));
         span.end();
+    }
+}
+
+/// Names a span in the headers of a call.
+fn name(headers: &mut HeaderMap, context: &Context) {
+    for name in context::NAMES {
+        headers.remove(name);
+    }
+    for (name, value) in context::pairs(context) {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
     }
 }
 

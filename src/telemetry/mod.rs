@@ -17,6 +17,8 @@ mod published;
 mod sampler;
 mod spans;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod traced;
 
 use std::sync::Arc;

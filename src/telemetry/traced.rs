@@ -136,32 +136,39 @@ impl Attempt {
     }
 
     /// The span of a record that is emitted, whose context it carries from here on. A handler that made a span of its
-    /// own has named it in the record: that one is the parent then.
+    /// own has named it in the record: that one is the parent then. Where nothing is recorded there is no span to
+    /// name but the attempt's.
     fn send(&self, emit: &mut Emit) {
         let named = context::of_record(&emit.headers);
         let own = named.span().span_context().clone();
         let parent = if own.is_valid() && own != self.origin { &named } else { &self.context };
+        if !parent.span().span_context().is_sampled() {
+            return self.name(emit, parent);
+        }
         let builder =
             self.tracing.tracer.span_builder(format!("send {}", emit.topic)).with_kind(SpanKind::Producer);
         let mut span = self.tracing.tracer.build_with_context(builder, parent);
-        if span.is_recording() {
-            span.set_attributes([
-                KeyValue::new("messaging.system", "kafka"),
-                KeyValue::new("messaging.operation.type", "send"),
-                KeyValue::new("messaging.operation.name", "send"),
-                KeyValue::new("messaging.destination.name", emit.topic.clone()),
-            ]);
-            if let Some(key) = &emit.key {
-                span.set_attribute(KeyValue::new("messaging.kafka.message.key", key_text(Some(&key[..]))));
-            }
+        span.set_attributes([
+            KeyValue::new("messaging.system", "kafka"),
+            KeyValue::new("messaging.operation.type", "send"),
+            KeyValue::new("messaging.operation.name", "send"),
+            KeyValue::new("messaging.destination.name", emit.topic.clone()),
+        ]);
+        if let Some(key) = &emit.key {
+            span.set_attribute(KeyValue::new("messaging.kafka.message.key", key_text(Some(&key[..]))));
         }
         let context = Context::new().with_span(span);
+        self.name(emit, &context);
+        context.span().end();
+    }
+
+    /// Names a span in a record that is emitted, if that does not make it too large.
+    fn name(&self, emit: &mut Emit, context: &Context) {
         let before = emit.headers.clone();
-        context::set(&mut emit.headers, &context);
+        context::set(&mut emit.headers, context);
         if emit.size() > self.max_emit_bytes {
             emit.headers = before;
         }
-        context.span().end();
     }
 }
 
