@@ -335,7 +335,10 @@ pub fn committed(broker: &Broker, group: &str, topic: &str) -> BTreeMap<i32, i64
     for partition in metadata.topics()[0].partitions() {
         list.add_partition(topic, partition.id());
     }
-    let found = consumer.committed_offsets(list, DEADLINE).expect("the coordinator answers");
+    // A broker that has just started has no coordinator for a moment.
+    let found = until("the coordinator's answer", DEADLINE, || {
+        consumer.committed_offsets(list.clone(), DEADLINE).ok()
+    });
     let offset = |place: Offset| place.to_raw().filter(|offset| *offset >= 0);
     found.elements().iter().filter_map(|one| Some((one.partition(), offset(one.offset())?))).collect()
 }
