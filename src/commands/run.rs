@@ -1,5 +1,7 @@
 //! `pawl run`: processes records until a signal says stop.
 
+mod place_first;
+
 use std::io::{self, IsTerminal};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -7,6 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use self::place_first::PlaceFirst;
 use super::{Failure, settings};
 use crate::admin::OpenError;
 use crate::admin::audit_file::{self, AUDIT};
@@ -83,7 +86,7 @@ fn log(settings: &Settings) -> Result<(), Failure> {
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = match log.format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Text => lines.fmt_fields(PlaceFirst).with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     // One filter for all: see `audit_file::AuditOnly`.

@@ -88,7 +88,7 @@ fn an_operators_command_over_http_is_in_the_audit_log_of_who_was_asked_and_of_wh
     let done = until("the owner's line", DEADLINE, || audited(owner, &id, "command carried out").pop());
     let by = format!("over the admin endpoint of {}", if owner.dir() == one.dir() { "other" } else { "one" });
     assert!(done.contains("alice (token)") && done.contains(&by), "{done}");
-    assert!(done.contains("result=\"done\"") && done.contains("partition=0"), "{done}");
+    assert!(done.contains("result=\"done\"") && done.contains("-commands[0]@0: "), "{done}");
     let denied = asked.log();
     let denied: Vec<&str> = denied.lines().filter(|line| line.contains("request denied")).collect();
     assert!(denied.len() == 3 && denied[1].contains("reason=\"wrong-token\""), "{denied:?}");
