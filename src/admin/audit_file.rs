@@ -95,7 +95,10 @@ impl AuditFile {
     fn put(&mut self, line: &[u8]) -> io::Result<()> {
         let length = line.len() as u64;
         if self.bytes > 0 && self.bytes + length > self.max_bytes {
-            self.begin_anew()?;
+            let begun = self.begin_anew();
+            // Whatever came of it, the next attempt waits until as much again is written: each would give up an old file.
+            self.bytes = 0;
+            begun?;
         }
         self.file.write_all(line)?;
         self.bytes += length;

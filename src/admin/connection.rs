@@ -21,6 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::rates;
+
 /// The most bytes of a request's head.
 pub const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The most headers of a request.
@@ -75,7 +77,7 @@ impl Connections {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
-                    let peer = address.ip().to_canonical();
+                    let peer = rates::place(address.ip());
                     if self.peers.enter(peer) {
                         let place = Place { _permit: permit, peers: self.peers.clone(), peer };
                         return (stream, address, place);

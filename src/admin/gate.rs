@@ -62,7 +62,12 @@ fn check(
     let needed = need(request.method(), request.uri().path());
     let credentials = process.credentials.borrow().clone();
     if needed == Need::Nothing {
-        // Probes are answered whatever they send, and not counted: an answer of "too many" would end the process.
+        // Probes are answered whatever they send: an answer of "too many" would end the process. Whoever shows a token
+        // is counted all the same, and known only within the bound: what tells right from wrong answers guesses.
+        let guesses = request.headers().contains_key(AUTHORIZATION);
+        if guesses && process.rates.take(peer.address.ip()).is_err() {
+            return Ok(None);
+        }
         return Ok(known(process, &credentials, request, peer).ok().flatten());
     }
     process.rates.take(peer.address.ip()).map_err(|wait| (Denied::TooMany, Some(wait)))?;

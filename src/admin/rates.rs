@@ -50,7 +50,7 @@ impl<C: Clock> Rates<C> {
 }
 
 /// Whoever has an address of IPv6 has all of its /64.
-fn place(peer: IpAddr) -> IpAddr {
+pub(super) fn place(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,

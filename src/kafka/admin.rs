@@ -19,7 +19,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 pub use self::error::AdminError;
 
-use super::access::{Access, AccessError, Live};
+use super::access::{Access, Live};
 use super::client::{self, LogContext};
 use super::group_rights::group_rights;
 use super::topic_id::{self, DescribeError, TopicDescription};
@@ -80,11 +80,7 @@ impl Admin {
     /// # Errors
     /// [`AdminError::Properties`] alone.
     pub fn new(kafka: &Kafka) -> Result<Admin, AdminError> {
-        let client = client::base(kafka).open(LogContext::new("admin")).map_err(|error| match error {
-            AccessError::Client(why) => AdminError::Properties(why),
-            AccessError::Secret(why) => AdminError::NoSecret(why),
-            AccessError::Token(why) => AdminError::NoToken(why),
-        })?;
+        let client = client::base(kafka).open(LogContext::new("admin")).map_err(AdminError::from)?;
         let principal = Access::of(kafka).principal();
         Ok(Admin { client, kafka: kafka.clone(), principal, timeout: kafka.request_timeout })
     }
@@ -257,8 +253,10 @@ impl Admin {
     }
 
     fn unreachable(&self) -> AdminError {
-        if let Some(cause) = Access::of(&self.kafka).refusal() {
-            return AdminError::Refused { principal: self.principal.clone(), cause };
+        match Access::of(&self.kafka).refusal() {
+            Ok(Some(cause)) => return AdminError::Refused { principal: self.principal.clone(), cause },
+            Ok(None) => {}
+            Err(error) => return error.into(),
         }
         AdminError::Unreachable { timeout: self.timeout, attempts: attempts(&self.kafka) }
     }

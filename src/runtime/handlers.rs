@@ -14,7 +14,6 @@ use super::pipeline::{Blueprint, OnHalt, Pipeline};
 use super::topics::TopicFacts;
 use crate::commands::topics::TopicsError;
 use crate::handlers::Registry;
-use crate::kafka::access::Access;
 use crate::kafka::admin::AdminError;
 use crate::observed::HandlerView;
 use crate::settings::Settings;
@@ -142,28 +141,15 @@ impl<'a> Handlers<'a> {
         self.begin_anew(halt.handler).await
     }
 
-    /// Certificates or keys have changed. Clients keep to those that they were opened with, so each handler
-    /// drains and is begun anew, one after the other; unless brokers refuse the new ones.
+    /// Certificates or keys have changed, and clients keep to those that they were opened with: the handler drains and
+    /// is begun anew.
     ///
     /// # Errors
-    /// When a handler cannot be drained in time, or not begun.
-    pub async fn reconnect(&mut self, access: &Arc<Access>) -> Result<(), RunError> {
-        let asked = access.clone();
-        let refusal =
-            tokio::task::spawn_blocking(move || asked.refusal()).await.map_err(anyhow::Error::from)?;
-        if let Some(why) = refusal {
-            tracing::error!(
-                "the new certificates or keys for Kafka are not used, for brokers refuse them: {why}; connections that are \
-                 open go on with the old ones; write the files anew"
-            );
-            return Ok(());
-        }
-        for handler in 0..self.running.len() {
-            let name = self.running[handler].blueprint.name;
-            tracing::info!(handler = name, "drains, and connects anew with the new certificates or keys");
-            self.begin_anew(handler).await?;
-        }
-        Ok(())
+    /// When it cannot be drained in time, or not begun.
+    pub async fn reconnect(&mut self, handler: usize) -> Result<(), RunError> {
+        let name = self.running[handler].blueprint.name;
+        tracing::info!(handler = name, "drains, and connects anew with the new certificates or keys");
+        self.begin_anew(handler).await
     }
 
     async fn begin_anew(&mut self, handler: usize) -> Result<(), RunError> {

@@ -6,6 +6,7 @@ mod clock_watch;
 mod handlers;
 mod pipeline;
 mod policy;
+mod reconnecting;
 mod topics;
 
 use std::future::Future;
@@ -19,6 +20,7 @@ pub use self::pipeline::TRANSACTION_SWEEP;
 pub use self::topics::max_row_bytes;
 
 use self::handlers::Handlers;
+use self::reconnecting::Reconnecting;
 use crate::admin;
 use crate::commands::topics::TopicsError;
 use crate::handlers::{BuildError, Registry};
@@ -120,19 +122,19 @@ async fn run_here(
     }
     actix::spawn(clock_watch::watch());
     // Held from the start: without a holder each question would begin to fetch a token of its own.
-    let access = Access::of(&settings.kafka);
+    let mut reconnecting = Reconnecting::new(Access::of(&settings.kafka), settings.handler.len());
     tokio::pin!(stop);
     let mut handlers = tokio::select! {
         handlers = Handlers::start(settings, registry, &instance, &views, telemetry.tracing.as_ref(), tell_halt) => handlers?,
         () = &mut stop => return Ok(()),
     };
     started(Running { handlers: views });
-    let mut certificates = access.certificates();
     let ended = loop {
         let done = tokio::select! {
+            biased;
             () = &mut stop => break Ok(()),
             halt = halted.recv() => handlers.halted(halt.expect("the handlers hold a sender")).await,
-            _ = certificates.changed() => handlers.reconnect(&access).await,
+            handler = reconnecting.next() => handlers.reconnect(handler).await,
         };
         if let Err(error) = done {
             break Err(error);

@@ -93,7 +93,7 @@ impl Pipeline {
     /// started.
     pub async fn start(blueprint: &Blueprint<'_>) -> anyhow::Result<Pipeline> {
         let on_halt = blueprint.on_halt.clone();
-        let (store, store_thread) = blueprint.open_view()?;
+        let (store, store_thread) = blueprint.open_view().await?;
         blueprint.view.keys.open(store.clone());
         let (writer, jobs) = channel();
         let (intake, commands) = channel();
@@ -173,7 +173,8 @@ struct Joints {
 }
 
 impl Blueprint<'_> {
-    fn open_view(&self) -> anyhow::Result<(Arc<LocalView>, JoinHandle<()>)> {
+    /// On a thread of its own: after a crash it may take long, and this one answers probes and hears signals.
+    async fn open_view(&self) -> anyhow::Result<(Arc<LocalView>, JoinHandle<()>)> {
         let store = &self.settings.store;
         let parts = ViewParts {
             dir: self.view_dir.clone(),
@@ -182,7 +183,11 @@ impl Blueprint<'_> {
             group: self.view.group.to_string(),
             changelog_id: self.facts.changelog_id.clone(),
         };
-        Ok(LocalView::start(parts.dir.open()?, parts)?)
+        let opening = tokio::task::spawn_blocking(move || {
+            let store = parts.dir.open()?;
+            Ok::<_, anyhow::Error>(LocalView::start(store, parts)?)
+        });
+        opening.await?
     }
 
     fn transactional(&self) -> bool {

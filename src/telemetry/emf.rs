@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use pawl_actors::stats::PartitionPhase;
 use serde_json::{Value, json};
 
 use crate::observed::HandlerView;
@@ -26,7 +27,11 @@ const MEASURES: [Measure; 5] = [
     ("lag", "Count", |view| {
         view.stats.partitions().iter().filter_map(|(_, partition)| partition.lag()).sum()
     }),
-    ("partitions", "Count", |view| view.stats.partitions().len() as u64),
+    // Those that get on: an alarm must hear of one that stands still at its start.
+    ("partitions", "Count", |view| {
+        let partitions = view.stats.partitions();
+        partitions.iter().filter(|(_, partition)| partition.phase() == PartitionPhase::Running).count() as u64
+    }),
     ("in_flight", "Count", |view| view.stats.in_flight.get().max(0).unsigned_abs()),
     ("parked", "Count", |view| {
         let partitions = view.stats.partitions();
@@ -72,8 +77,13 @@ impl Emf {
 
     /// The dimension is the handler alone: with the instance in it, nobody could ask for the sum.
     fn line(&self, view: &HandlerView, millis: u64) -> Value {
+        // A lag that is not known yet is no lag of 0, by which an instance that has just started would be let go.
+        let partitions = view.stats.partitions();
+        let unknown =
+            partitions.is_empty() || partitions.iter().any(|(_, partition)| partition.lag().is_none());
+        let measures = || MEASURES.into_iter().filter(move |(name, ..)| *name != "lag" || !unknown);
         let named: Vec<Value> =
-            MEASURES.iter().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+            measures().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
         let mut line = json!({
             "_aws": {
                 "Timestamp": millis,
@@ -87,7 +97,7 @@ impl Emf {
             "group": &*view.group,
             "topic": &*view.topic,
         });
-        for (name, _, value) in MEASURES {
+        for (name, _, value) in measures() {
             line[name] = value(view).into();
         }
         line

@@ -18,20 +18,31 @@ pub fn missing(handler: &str, principal: &str, needs: &[Need], answers: &Answers
     for need in needs.iter().filter(lacks) {
         lacking.entry((need.resource, &need.name)).or_default().push(need);
     }
+    let seen = |resource: Resource, name: &str| &answers[&(resource, name.to_owned())];
     lacking
         .into_iter()
-        .map(|((resource, name), needs)| finding(handler, principal, resource, name, &needs))
+        .map(|((resource, name), needs)| {
+            finding(handler, principal, (resource, name), seen(resource, name), &needs)
+        })
         .collect()
 }
 
-fn finding(handler: &str, principal: &str, resource: Resource, name: &str, needs: &[&Need]) -> Finding {
+fn finding(
+    handler: &str,
+    principal: &str,
+    (resource, name): (Resource, &str),
+    seen: &Seen,
+    needs: &[&Need],
+) -> Finding {
     let rights: Vec<String> = needs.iter().map(|need| format!("{:?}", need.right)).collect();
     let rights = rights.join(", ");
     let any = if needs.iter().any(|need| need.prefixed) { "…" } else { "" };
     // Without it topics keep the limits that Kafka's defaults have, and nothing else is amiss.
-    let only_unchecked = needs.iter().all(|need| need.right == Right::DescribeConfigs);
-    let (level, consequence) = if only_unchecked {
+    let only = |right| needs.iter().all(|need| need.right == right);
+    let (level, consequence) = if only(Right::DescribeConfigs) {
         (Level::Warning, ": its limits cannot be read, and Kafka's defaults are assumed")
+    } else if only(Right::Create) && *seen != Seen::AbsentAndForbidden {
+        (Level::Warning, ": it is there, so this matters only once it is deleted")
     } else {
         (Level::Error, "")
     };

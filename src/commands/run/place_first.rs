@@ -33,6 +33,8 @@ struct Line {
 
 impl Line {
     fn take(&mut self, name: &str, value: String) {
+        // What others have written may neither begin a line of its own nor drive a terminal.
+        let value = if value.contains(char::is_control) { escaped(&value) } else { value };
         let place = match name {
             "message" => return self.message = value,
             "handler" => &mut self.handler,
@@ -68,6 +70,11 @@ impl Line {
         }
         write!(writer, "{message}{rest}")
     }
+}
+
+fn escaped(text: &str) -> String {
+    let one = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(one).collect()
 }
 
 impl Visit for Line {
@@ -154,5 +161,7 @@ mod tests {
     #[test]
     fn a_text_with_line_breaks_stays_on_its_line() {
         assert_eq!(logged(|| tracing::info!(said = "a\nb", "x")), "INFO x said=\"a\\nb\"");
+        let line = logged(|| tracing::info!("a panic said \x1b[31m\nINFO forged"));
+        assert_eq!(line, "INFO a panic said \\u{1b}[31m\\nINFO forged");
     }
 }

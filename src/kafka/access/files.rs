@@ -1,29 +1,27 @@
 //! Files with passwords, certificates and keys, and whether they have changed.
 
+use std::fmt;
 use std::fs::File;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::state::State;
 use crate::settings::{Kafka, Sasl, Security};
 
 /// The most that is read of a file; a bundle of authorities has a quarter of that.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads the password of the settings.
-pub(super) fn read_password(sasl: &Sasl, state: &State) -> bool {
-    let password = match (&sasl.password, &sasl.password_file) {
+/// The password of the settings.
+pub(super) fn password(sasl: &Sasl) -> Result<String, String> {
+    match (&sasl.password, &sasl.password_file) {
         (Some(password), _) => Ok(password.reveal().to_owned()),
         (None, Some(file)) => read_secret(file, "kafka.sasl.password_file"),
         (None, None) => Err("there is no password: name a file in kafka.sasl.password_file".into()),
-    };
-    state.set_password(&sasl.username, password)
+    }
 }
 
 /// A secret in a file, without the line break at its end.
 pub(super) fn read_secret(file: &Path, setting: &str) -> Result<String, String> {
-    let failed = |why: String| format!("cannot read the secret in {} ({setting}): {why}", file.display());
+    let failed = |why: String| format!("cannot read {} ({setting}): {why}", file.display());
     let bytes = read(file).map_err(|error| failed(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".into()))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -40,53 +38,59 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The certificates and keys of the settings, as they were when they were last looked at.
-#[derive(Debug)]
-pub(super) struct Certificates {
-    files: Vec<PathBuf>,
-    seen: Option<u64>,
+/// Certificates and a key as librdkafka takes them. Clients are given these and not the files' names: a client that is
+/// opened while the files are written anew, or after new ones were refused, must not read what is there just then.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Pem {
+    pub(super) authorities: Option<String>,
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
 }
 
-impl Certificates {
-    pub(super) fn of(kafka: &Kafka) -> Certificates {
-        let tls = &kafka.tls;
-        let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file];
-        let files = if kafka.security == Security::Plaintext {
-            Vec::new()
-        } else {
-            files.into_iter().flatten().cloned().collect()
-        };
-        let mut certificates = Certificates { files, seen: None };
-        certificates.seen = certificates.digest();
-        certificates
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pem")
     }
+}
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty()
+/// Reads the certificates and the key of the settings.
+pub(super) fn pem(kafka: &Kafka) -> Result<Pem, String> {
+    if kafka.security == Security::Plaintext {
+        return Ok(Pem::default());
     }
+    let tls = &kafka.tls;
+    let read = |file: &Option<PathBuf>, key: &str| {
+        file.as_ref().map(|file| read_secret(file, &format!("kafka.tls.{key}"))).transpose()
+    };
+    Ok(Pem {
+        authorities: read(&tls.ca_file, "ca_file")?,
+        certificate: read(&tls.certificate_file, "certificate_file")?,
+        key: read(&tls.key_file, "key_file")?,
+    })
+}
 
-    /// Whether they are others than at the last look, and the same at two looks in a row: a certificate and its
-    /// key are two files, which nobody replaces at once. While one cannot be read they count as unchanged.
-    pub(super) fn have_changed(&mut self, pending: &mut Option<u64>) -> bool {
-        let Some(now) = self.digest() else { return false };
-        if self.seen == Some(now) {
-            *pending = None;
-            return false;
-        }
-        if pending.replace(now) != Some(now) {
-            return false;
-        }
-        *pending = None;
-        self.seen = Some(now);
-        true
-    }
+/// Tells once when what was read differs from what is in use, and is the same at two looks in a row: a certificate and
+/// its key are two files, which nobody replaces at once, and any file may be read half written.
+#[derive(Debug, Default)]
+pub(super) struct Changes<T> {
+    pending: Option<T>,
+    /// What was told last, whether it is in use or not.
+    told: Option<T>,
+}
 
-    fn digest(&self) -> Option<u64> {
-        let mut hasher = DefaultHasher::new();
-        for file in &self.files {
-            read(file).ok()?.hash(&mut hasher);
+impl<T: PartialEq + Clone> Changes<T> {
+    /// What there is to be told.
+    pub(super) fn look(&mut self, in_use: Option<&T>, now: T) -> Option<T> {
+        if in_use == Some(&now) || self.told.as_ref() == Some(&now) {
+            self.pending = None;
+            return None;
         }
-        Some(hasher.finish())
+        if self.pending.replace(now.clone()).as_ref() != Some(&now) {
+            return None;
+        }
+        self.pending = None;
+        self.told = Some(now.clone());
+        Some(now)
     }
 }
 
@@ -107,27 +111,28 @@ mod tests {
     }
 
     #[test]
-    fn certificates_have_changed_once_they_are_the_same_at_two_looks_and_can_be_read() {
+    fn what_has_changed_is_told_once_and_only_when_it_is_the_same_at_two_looks() {
+        let (mut changes, in_use) = (Changes::default(), Some(&"1,1"));
+        assert_eq!(changes.look(in_use, "1,1"), None, "nothing was written");
+        assert_eq!(changes.look(in_use, "2,1"), None, "the key may be on its way");
+        assert_eq!(changes.look(in_use, "2,2"), None, "another than at the last look");
+        assert_eq!(changes.look(in_use, "2,2"), Some("2,2"));
+        assert_eq!(changes.look(in_use, "2,2"), None, "told once, whatever became of it");
+        assert_eq!(changes.look(Some(&"2,2"), "2,2"), None, "and it is in use");
+    }
+
+    #[test]
+    fn certificates_and_keys_are_read_together_or_not_at_all() {
         let dir = tempfile::tempdir().expect("a directory");
         let [certificate, key] = ["certificate", "key"].map(|name| dir.path().join(name));
-        let write = |file: &Path, text: &str| std::fs::write(file, text).expect("written");
-        write(&certificate, "1");
-        write(&key, "1");
-        let tls = Tls {
-            certificate_file: Some(certificate.clone()),
-            key_file: Some(key.clone()),
-            ..Tls::default()
-        };
-        let mut certificates = Certificates::of(&Kafka { security: Security::Tls, tls, ..Kafka::default() });
-        let mut pending = None;
-        assert!(!certificates.have_changed(&mut pending), "nothing was written");
-        write(&certificate, "2");
-        assert!(!certificates.have_changed(&mut pending), "the key may be on its way");
-        write(&key, "2");
-        assert!(!certificates.have_changed(&mut pending), "another than at the last look");
-        assert!(certificates.have_changed(&mut pending));
-        assert!(!certificates.have_changed(&mut pending), "told once");
-        std::fs::remove_file(&key).expect("removed");
-        assert!(!certificates.have_changed(&mut pending) && !certificates.have_changed(&mut pending));
+        std::fs::write(&certificate, "1\n").expect("written");
+        let tls = Tls { certificate_file: Some(certificate), key_file: Some(key.clone()), ..Tls::default() };
+        let kafka = Kafka { security: Security::Tls, tls, ..Kafka::default() };
+        let error = pem(&kafka).expect_err("the key is not there");
+        assert!(error.contains("kafka.tls.key_file"), "{error}");
+        std::fs::write(&key, "2").expect("written");
+        let read = pem(&kafka).expect("both are there");
+        assert_eq!((read.certificate.as_deref(), read.key.as_deref()), (Some("1"), Some("2")));
+        assert_eq!(read.authorities, None);
     }
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::files::{self, Certificates};
+use super::files::{self, Changes, Pem};
 #[cfg(feature = "aws")]
 use super::msk_iam::MskIamTokens;
 use super::oidc::OidcTokens;
 use super::state::{State, Token};
-use crate::settings::{Kafka, Sasl, Security};
+use crate::settings::{Kafka, Security};
 
 /// The first wait after a failure; each further one is twice as long.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -62,29 +62,30 @@ impl Source {
 
 struct Work {
     state: Arc<State>,
+    kafka: Kafka,
     source: Option<Source>,
-    /// Where a password is read again and again.
-    sasl: Option<Sasl>,
-    certificates: Certificates,
-    pending: Option<u64>,
+    passwords: Changes<String>,
+    certificates: Changes<Pem>,
     failures: u32,
 }
 
 impl Keeper {
     /// Starts keeping; `None` if nothing of these settings ends or changes.
     pub(super) fn start(kafka: &Kafka, state: &Arc<State>) -> Option<Keeper> {
-        let has_password_file = kafka.security.has_password() && kafka.sasl.password_file.is_some();
-        let work = Work {
-            state: state.clone(),
-            source: Source::of(kafka),
-            sasl: has_password_file.then(|| kafka.sasl.clone()),
-            certificates: Certificates::of(kafka),
-            pending: None,
-            failures: 0,
-        };
-        if work.source.is_none() && work.sasl.is_none() && work.certificates.is_empty() {
+        let source = Source::of(kafka);
+        let tls = &kafka.tls;
+        let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file, &kafka.sasl.password_file];
+        if source.is_none() && files.into_iter().all(Option::is_none) {
             return None;
         }
+        let work = Work {
+            state: state.clone(),
+            kafka: kafka.clone(),
+            source,
+            passwords: Changes::default(),
+            certificates: Changes::default(),
+            failures: 0,
+        };
         let (stop, stopped) = oneshot::channel();
         let every = kafka.reload_interval;
         let thread = std::thread::Builder::new().name("pawl-access".into());
@@ -109,15 +110,22 @@ impl Work {
         let mut due = Instant::now();
         tokio::pin!(stopped);
         loop {
-            let has_source = self.source.is_some();
-            tokio::select! {
+            let is_due = tokio::select! {
                 biased;
                 _ = &mut stopped => return,
-                wait = async { sleep_until(due).await; self.refresh().await }, if has_source => {
-                    due = Instant::now() + wait;
-                }
-                _ = looks.tick() => self.look_at_files(),
+                () = sleep_until(due), if self.source.is_some() => true,
+                _ = looks.tick() => false,
+            };
+            if !is_due {
+                self.look_at_files();
+                continue;
             }
+            // Looks at the files wait for it, and do not cut it off.
+            due = tokio::select! {
+                biased;
+                _ = &mut stopped => return,
+                wait = self.refresh() => Instant::now() + wait,
+            };
         }
     }
 
@@ -127,6 +135,10 @@ impl Work {
         let limit = source.timeout();
         let fetched = timeout(limit, source.token()).await;
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
+        let fetched = fetched.and_then(|token| match token.expires > SystemTime::now() {
+            true => Ok(token),
+            false => Err("a token was given that has ended already; is this machine's clock right?".into()),
+        });
         match fetched {
             Ok(token) => {
                 let wait = until_next(token.expires, SystemTime::now());
@@ -161,18 +173,30 @@ impl Work {
     }
 
     fn look_at_files(&mut self) {
-        if let Some(sasl) = &self.sasl {
-            let before = self.state.password();
-            if files::read_password(sasl, &self.state) {
-                tracing::info!("the password for Kafka has changed; it is used from now on");
-            } else if let Err(why) = self.state.password() {
-                tracing::warn!("{why}; the password that was read last stays in use");
-                self.state.set_password(&sasl.username, before);
+        if self.kafka.security.has_password() && self.kafka.sasl.password_file.is_some() {
+            let in_use = self.state.password().ok();
+            match files::password(&self.kafka.sasl) {
+                Ok(now) => {
+                    if let Some(password) = self.passwords.look(in_use.as_ref(), now) {
+                        tracing::info!("the password for Kafka has changed; it is used from now on");
+                        self.state.renew_password(&self.kafka.sasl.username, password);
+                    }
+                }
+                Err(why) if in_use.is_some() => {
+                    tracing::warn!("{why}; the password that was read last stays in use");
+                }
+                Err(_) => {}
             }
         }
-        if self.certificates.have_changed(&mut self.pending) {
-            tracing::info!("certificates or keys for Kafka have changed");
-            self.state.certificates_changed();
+        let in_use = self.state.pem().ok();
+        match files::pem(&self.kafka) {
+            Ok(now) => {
+                if let Some(pem) = self.certificates.look(in_use.as_ref(), now) {
+                    tracing::info!("certificates or keys for Kafka have changed");
+                    self.state.offer(pem);
+                }
+            }
+            Err(why) => tracing::warn!("{why}; what was read last stays in use"),
         }
     }
 }
@@ -225,6 +249,6 @@ mod tests {
         let status = state.status(Security::Oauth);
         assert_eq!((status.refreshes, status.failures, status.expired), (1, 1, false));
         assert_eq!(status.failure.as_deref(), Some("nobody there"));
-        assert_eq!(state.wait_for_token(Duration::ZERO), Ok(()), "the old one is good");
+        assert_eq!(state.wait_for_token(Duration::ZERO), Ok(()), "a client is given the old one");
     }
 }

@@ -55,7 +55,7 @@ pub struct Live<T: Native> {
 impl<T: Native> Live<T> {
     pub(super) fn new(client: T, access: Arc<Access>) -> Live<T> {
         let handle = Handle(client.native());
-        access.state.clients.list(handle, || access.state.token());
+        access.state.clients.list(handle, || access.now());
         Live { _listed: Listed { access, handle }, client }
     }
 }
@@ -103,11 +103,15 @@ impl Clients {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The token is read under the lock: one that is renewed meanwhile reaches this client too.
-    fn list(&self, handle: Handle, token: impl FnOnce() -> Option<Token>) {
+    /// Token and password are read under the lock: what is renewed meanwhile reaches this client too.
+    fn list(&self, handle: Handle, now: impl FnOnce() -> Now) {
         let mut handles = self.handles();
-        if let Some(token) = token() {
+        let Now { token, password } = now();
+        if let Some(token) = token {
             give(handle, &token);
+        }
+        if let Some((username, password)) = password {
+            tell(handle, &username, &password);
         }
         handles.push(handle);
     }
@@ -121,16 +125,24 @@ impl Clients {
     }
 
     pub(super) fn give_password(&self, username: &str, password: &str) {
-        let (Ok(username), Ok(password)) = (CString::new(username), CString::new(password)) else { return };
-        for Handle(client) in self.handles().iter() {
-            // SAFETY: the client is open, see `Clients`; both strings live through the call, which copies
-            // them. An error has to be freed, and null may be.
-            unsafe {
-                let error =
-                    rdsys::rd_kafka_sasl_set_credentials(*client, username.as_ptr(), password.as_ptr());
-                rdsys::rd_kafka_error_destroy(error);
-            }
-        }
+        self.handles().iter().for_each(|handle| tell(*handle, username, password));
+    }
+}
+
+/// What a client that was just opened is given.
+pub(super) struct Now {
+    pub(super) token: Option<Token>,
+    /// Name and password.
+    pub(super) password: Option<(String, String)>,
+}
+
+fn tell(Handle(client): Handle, username: &str, password: &str) {
+    let (Ok(username), Ok(password)) = (CString::new(username), CString::new(password)) else { return };
+    // SAFETY: the client is open, see `Clients`; both strings live through the call, which copies them. An error
+    // has to be freed, and null may be.
+    unsafe {
+        let error = rdsys::rd_kafka_sasl_set_credentials(client, username.as_ptr(), password.as_ptr());
+        rdsys::rd_kafka_error_destroy(error);
     }
 }
 

@@ -25,10 +25,13 @@ use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 
 pub use live::{Live, Native};
+pub use probe::Verdict;
 pub(super) use probe::is_refusal;
 pub use state::{Status, Token};
 
+use self::files::Pem;
 use self::keeper::Keeper;
+use self::live::Now;
 use self::state::State;
 use crate::settings::{Kafka, ScramMechanism, Security, Tls};
 
@@ -80,9 +83,7 @@ impl Access {
 
     fn new(kafka: Kafka) -> Access {
         let state = Arc::new(State::new(principal(&kafka)));
-        if kafka.security.has_password() {
-            files::read_password(&kafka.sasl, &state);
-        }
+        state.begin(kafka.security.has_password().then(|| files::password(&kafka.sasl)), files::pem(&kafka));
         let keeper = Keeper::start(&kafka, &state);
         Access { kafka, state, _keeper: keeper }
     }
@@ -94,7 +95,32 @@ impl Access {
         C: ClientContext,
         T: FromClientConfigAndContext<C> + Native,
     {
+        let pem = self.state.pem().map_err(AccessError::Secret)?;
+        self.open_with(&pem, config, context)
+    }
+
+    /// The same with these certificates.
+    fn open_with<T, C>(
+        self: &Arc<Self>,
+        pem: &Pem,
+        config: &ClientConfig,
+        context: C,
+    ) -> Result<Live<T>, AccessError>
+    where
+        C: ClientContext,
+        T: FromClientConfigAndContext<C> + Native,
+    {
         let mut config = config.clone();
+        let parts = [
+            ("ssl.ca.pem", &pem.authorities),
+            ("ssl.certificate.pem", &pem.certificate),
+            ("ssl.key.pem", &pem.key),
+        ];
+        for (name, part) in parts {
+            if let Some(part) = part {
+                config.set(name, part);
+            }
+        }
         if self.kafka.security.has_tokens() {
             self.state.wait_for_token(self.kafka.request_timeout).map_err(AccessError::Token)?;
         }
@@ -107,6 +133,15 @@ impl Access {
             error => AccessError::Client(error.to_string()),
         })?;
         Ok(Live::new(client, self.clone()))
+    }
+
+    /// What a client that was just opened is given.
+    fn now(&self) -> Now {
+        let password = if self.kafka.security.has_password() { self.state.password().ok() } else { None };
+        Now {
+            token: self.state.token(),
+            password: password.map(|password| (self.kafka.sasl.username.clone(), password)),
+        }
     }
 
     /// As whom Pawl comes, for a person.
@@ -126,8 +161,33 @@ impl Access {
 
     /// Why brokers do not take what Pawl comes with, asked by a client made for that; `None`: they take it, or
     /// none can be reached.
-    pub fn refusal(self: &Arc<Self>) -> Option<String> {
-        if self.kafka.security == Security::Plaintext { None } else { probe::refusal(self) }
+    ///
+    /// # Errors
+    /// There is nothing to come with.
+    pub fn refusal(self: &Arc<Self>) -> Result<Option<String>, AccessError> {
+        if self.kafka.security == Security::Plaintext {
+            return Ok(None);
+        }
+        let pem = self.state.pem().map_err(AccessError::Secret)?;
+        Ok(match probe::ask(self, &pem)? {
+            Verdict::Refused(why) => Some(why),
+            Verdict::Taken | Verdict::Unknown => None,
+        })
+    }
+
+    /// Tries certificates and a key that are new at the brokers. If these take them, clients that are opened from now on
+    /// come with them; else with the old ones. Blocks for some seconds.
+    pub fn try_new_certificates(self: &Arc<Self>) -> Verdict {
+        let Some(candidate) = self.state.candidate() else { return Verdict::Taken };
+        match probe::ask(self, &candidate) {
+            Ok(Verdict::Taken) => {
+                self.state.accept(candidate);
+                Verdict::Taken
+            }
+            Ok(verdict) => verdict,
+            Err(AccessError::Client(why)) => Verdict::Refused(why),
+            Err(AccessError::Secret(_) | AccessError::Token(_)) => Verdict::Unknown,
+        }
     }
 }
 
@@ -199,6 +259,15 @@ impl Plan {
     {
         self.access.open(&self.config, context)
     }
+
+    /// The same with other certificates.
+    fn open_with<T, C>(&self, pem: &Pem, context: C) -> Result<Live<T>, AccessError>
+    where
+        C: ClientContext,
+        T: FromClientConfigAndContext<C> + Native,
+    {
+        self.access.open_with(pem, &self.config, context)
+    }
 }
 
 fn secure(config: &mut ClientConfig, kafka: &Kafka) {
@@ -230,15 +299,10 @@ fn secure(config: &mut ClientConfig, kafka: &Kafka) {
 }
 
 fn encrypt(config: &mut ClientConfig, tls: &Tls) {
-    let Tls { ca_file, certificate_file, key_file, key_password, verify_host, .. } = tls;
-    // A static OpenSSL knows no place of its own; "probe" looks where distributions have the bundle.
-    let authorities = ca_file.as_ref().map_or_else(|| "probe".into(), |file| file.to_string_lossy());
-    config.set("ssl.ca.location", authorities);
-    let files = [("ssl.certificate.location", certificate_file), ("ssl.key.location", key_file)];
-    for (name, file) in files {
-        if let Some(file) = file {
-            config.set(name, file.to_string_lossy());
-        }
+    let Tls { ca_file, key_password, verify_host, .. } = tls;
+    if ca_file.is_none() {
+        // A static OpenSSL knows no place of its own; "probe" looks where distributions have the bundle.
+        config.set("ssl.ca.location", "probe");
     }
     if let Some(password) = key_password {
         config.set("ssl.key.password", password.reveal());

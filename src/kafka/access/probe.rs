@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::certificate;
-use super::{Access, Plan};
+use super::files::Pem;
+use super::{Access, AccessError, Live, Plan};
 
 /// How long a broker may take to refuse.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -51,7 +52,19 @@ pub(in crate::kafka) fn is_refusal(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-pub(super) fn refusal(access: &Arc<Access>) -> Option<String> {
+/// What became of coming to the brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A broker answered.
+    Taken,
+    /// A broker, or the check of its certificate, refuses, and why.
+    Refused(String),
+    /// Nobody was reached.
+    Unknown,
+}
+
+/// Comes to the brokers once with these certificates.
+pub(super) fn ask(access: &Arc<Access>, pem: &Pem) -> Result<Verdict, AccessError> {
     let cause = Cause::default();
     let mut plan = Plan::new(access.clone());
     plan.set("bootstrap.servers", access.kafka.bootstrap_servers.join(","));
@@ -59,10 +72,7 @@ pub(super) fn refusal(access: &Arc<Access>) -> Option<String> {
         plan.set(name, value);
     }
     plan.set("group.id", "pawl-probe");
-    let probe = match plan.open::<BaseConsumer<Cause>, _>(cause.clone()) {
-        Ok(probe) => probe,
-        Err(error) => return Some(error.to_string()),
-    };
+    let probe: Live<BaseConsumer<Cause>> = plan.open_with(pem, cause.clone())?;
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         // The errors come with the events that a poll hands on.
@@ -70,8 +80,11 @@ pub(super) fn refusal(access: &Arc<Access>) -> Option<String> {
         if let Some(cause) = cause.take() {
             let fault =
                 if cause.contains("verify failed") { certificate::fault(&access.kafka) } else { None };
-            return Some(fault.unwrap_or(cause));
+            return Ok(Verdict::Refused(fault.unwrap_or(cause)));
+        }
+        if probe.fetch_metadata(None, LOOK).is_ok() {
+            return Ok(Verdict::Taken);
         }
     }
-    None
+    Ok(Verdict::Unknown)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::files::Pem;
 use super::live::Clients;
 use crate::settings::Security;
 
@@ -70,6 +71,9 @@ pub(super) struct State {
 struct Held {
     token: Option<Token>,
     password: Option<Result<String, String>>,
+    pem: Option<Result<Pem, String>>,
+    /// Not tried yet.
+    candidate: Option<Pem>,
     refreshes: u64,
     failures: u64,
     failure: Option<String>,
@@ -120,14 +124,14 @@ impl State {
         self.held().password.clone().unwrap_or_else(|| Err("no password was read yet".into()))
     }
 
-    /// Waits until there is a token that has not ended.
+    /// Waits until there was a first token. Without it nothing could be told; later a client that finds none is like one
+    /// that finds no broker: it is given the next one.
     pub(super) fn wait_for_token(&self, limit: Duration) -> Result<(), String> {
-        let usable = |held: &Held| held.token.as_ref().is_some_and(|token| token.expires > SystemTime::now());
         let (held, _) = self
             .changed
-            .wait_timeout_while(self.held(), limit, |held| !usable(held) && held.failure.is_none())
+            .wait_timeout_while(self.held(), limit, |held| held.token.is_none() && held.failure.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        if usable(&held) {
+        if held.token.is_some() {
             return Ok(());
         }
         Err(match &held.failure {
@@ -159,21 +163,47 @@ impl State {
         self.changed.notify_all();
     }
 
-    /// Uses a password from now on. Whether it is another than before.
-    pub(super) fn set_password(&self, username: &str, password: Result<String, String>) -> bool {
-        let before = self.held().password.replace(password.clone());
-        let Ok(password) = password else { return false };
-        let changed = before.is_some_and(|before| before.as_ref() != Ok(&password));
-        if changed {
-            self.held().reloads += 1;
-            self.clients.give_password(username, &password);
-        }
-        changed
+    /// What there is at the start.
+    pub(super) fn begin(&self, password: Option<Result<String, String>>, pem: Result<Pem, String>) {
+        let mut held = self.held();
+        held.password = password;
+        held.pem = Some(pem);
     }
 
-    pub(super) fn certificates_changed(&self) {
-        self.held().reloads += 1;
+    /// Uses another password from now on.
+    pub(super) fn renew_password(&self, username: &str, password: String) {
+        {
+            let mut held = self.held();
+            held.password = Some(Ok(password.clone()));
+            held.reloads += 1;
+        }
+        self.clients.give_password(username, &password);
+    }
+
+    /// The certificates and the key in use, or why there are none.
+    pub(super) fn pem(&self) -> Result<Pem, String> {
+        self.held().pem.clone().unwrap_or_else(|| Ok(Pem::default()))
+    }
+
+    /// Others than those in use, which wait to be tried.
+    pub(super) fn candidate(&self) -> Option<Pem> {
+        self.held().candidate.clone()
+    }
+
+    /// There are other certificates or another key.
+    pub(super) fn offer(&self, pem: Pem) {
+        self.held().candidate = Some(pem);
         self.certificates.send_modify(|count| *count += 1);
+    }
+
+    /// Uses what was offered from now on, for clients that are opened.
+    pub(super) fn accept(&self, tried: Pem) {
+        let mut held = self.held();
+        if held.candidate.as_ref() == Some(&tried) {
+            held.candidate = None;
+        }
+        held.pem = Some(Ok(tried));
+        held.reloads += 1;
     }
 
     pub(super) fn note_refusal(&self, text: &str) {

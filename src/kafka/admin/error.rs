@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rdkafka::types::RDKafkaErrorCode;
 
+use crate::kafka::access::AccessError;
+
 /// Why the cluster could not be asked, or refused. Each says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {
@@ -109,4 +111,14 @@ pub enum AdminError {
         /// The broker's answer.
         reason: String,
     },
+}
+
+impl From<AccessError> for AdminError {
+    fn from(error: AccessError) -> AdminError {
+        match error {
+            AccessError::Client(why) => AdminError::Properties(why),
+            AccessError::Secret(why) => AdminError::NoSecret(why),
+            AccessError::Token(why) => AdminError::NoToken(why),
+        }
+    }
 }
