@@ -1,6 +1,7 @@
 //! The names of spans that actors carry.
 
 use pawl_actors::outcome::{Failure, code};
+use pawl_actors::policy::Policy;
 use pawl_actors::record::Offset;
 use pawl_actors::trace::{MAX_TRACES, SpanId, Trace, TraceId};
 
@@ -27,20 +28,21 @@ fn named() -> Vec<u64> {
 fn an_epoch_names_the_spans_of_its_results_and_a_letter_that_of_its_last_attempt() {
     scenario(|| async {
         let script = Script::default();
-        script.plan("a1", [Act::Traced(span(1), None)]);
+        let (a, b, c) = (r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":3}"#);
+        script.plan(a, [Act::Traced(span(1), None)]);
         let not_sampled = Trace { sampled: false, ..span(2) };
-        script.plan("b1", [Act::Traced(not_sampled, None)]);
-        let refused = || Some(Failure::permanent(code::REJECTED, "no"));
+        script.plan(b, [Act::Traced(not_sampled, None)]);
+        let refused = Some(Failure::permanent(code::REJECTED, "no"));
         let busy = Some(Failure::transient(code::UNAVAILABLE, "busy"));
-        script.plan("c1", [Act::Traced(span(3), busy), Act::Traced(span(4), refused())]);
-        script.plan("d1", [Act::Fail(refused().unwrap())]);
-        let house = House::new(script, Rows::default(), policy()).await;
+        script.plan(c, [Act::Traced(span(3), busy), Act::Traced(span(4), refused)]);
+        let event_id = Some("json:/id".parse().expect("a valid place"));
+        let house = House::new(script, Rows::default(), Policy { event_id, ..policy() }).await;
         house.take([
-            record(0, Some("A"), "a1"),
-            record(1, Some("B"), "b1"),
-            record(2, Some("C"), "c1"),
-            // The same lane as C's before: nothing of the attempt before may cling to it.
-            record(3, Some("C"), "d1"),
+            record(0, Some("A"), a),
+            record(1, Some("B"), b),
+            record(2, Some("C"), c),
+            // Never reaches the handler: nothing of the attempt at the one before it may cling to it.
+            record(3, Some("C"), "not JSON"),
         ]);
         house.pass(SECONDS).await;
         assert_eq!(named(), [1, 4], "what is not recorded is not linked, nor an attempt that is repeated");
