@@ -148,18 +148,23 @@ mod tests {
             let stats = view.stats.assigned(Partition(partition));
             stats.watermark.set(100);
             stats.end.set(100 + lag);
+            stats.set_phase(PartitionPhase::Running);
         }
-        // Its end is not known yet.
-        view.stats.assigned(Partition(5));
+        // Its end is not known yet, and it does not run.
+        let begun = view.stats.assigned(Partition(5));
         let settings = Settings { namespace: Some("Pawl".into()), ..Settings::default() };
         let emf = Emf::new(&settings, vec![view]).expect("a namespace is set");
         let lines = emf.lines(SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123));
         assert_eq!(lines.len(), 1);
         check(&lines[0]);
         assert_eq!(lines[0]["_aws"]["Timestamp"], 1_700_000_000_123_u64);
-        assert_eq!((&lines[0]["handler"], &lines[0]["lag"]), (&json!("billing"), &json!(42)));
-        assert_eq!(lines[0]["partitions"], 3);
+        assert_eq!((&lines[0]["handler"], &lines[0]["partitions"]), (&json!("billing"), &json!(2)));
+        assert!(lines[0].get("lag").is_none(), "what is not known is not told as nothing: {}", lines[0]);
         assert!(!lines[0].to_string().contains('\n'), "one line");
+        begun.at_end.set(1);
+        let lines = emf.lines(SystemTime::UNIX_EPOCH);
+        check(&lines[0]);
+        assert_eq!(lines[0]["lag"], 42);
     }
 
     #[test]
