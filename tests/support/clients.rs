@@ -54,10 +54,15 @@ fn create(bootstrap: &str, topic: &str, partitions: i32, configs: &[(&str, &str)
     let options = AdminOptions::new().operation_timeout(Some(DEADLINE)).request_timeout(Some(DEADLINE));
     let results = block_on(admin.create_topics([&new], &options)).map_err(|error| error.to_string())?;
     match results.into_iter().next().expect("one result for one topic") {
-        Ok(_) => Ok(()),
-        Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(()),
-        Err((name, code)) => Err(format!("{name}: {code}")),
+        Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+        Err((name, code)) => return Err(format!("{name}: {code}")),
     }
+    // The controller has made it; a busy broker may hear of it a moment later.
+    until(&format!("{topic} to be seen"), DEADLINE, || {
+        let metadata = admin.inner().fetch_metadata(Some(topic), DEADLINE).ok()?;
+        (!metadata.topics()[0].partitions().is_empty()).then_some(())
+    });
+    Ok(())
 }
 
 /// Changes configs of a topic; those not named go back to their defaults.
