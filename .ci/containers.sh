@@ -80,6 +80,6 @@ within_size() {
 run_image() {
     PAWL_TEST_IMAGE="$1" PAWL_TEST_ENGINE="${podman[*]}" \
         PAWL_TEST_ENGINE_RUN="--read-only-tmpfs=false $podman_run" CI=true \
-        cargo test --locked --test broker -- --ignored --exact --nocapture \
+        cargo test --locked --workspace --test broker -- --ignored --exact --nocapture \
         image::the_image_runs_without_rights_on_a_read_only_root_and_processes_the_orders
 }
