@@ -1,8 +1,10 @@
 //! Pawl turns Kafka topics into ordered, idempotent, per-key event processing.
 
 pub mod admin;
+mod bounded_file;
 pub mod cli;
 pub mod commands;
+mod connections;
 pub mod exit;
 pub mod handlers;
 pub mod kafka;
@@ -15,3 +17,4 @@ pub mod settings;
 pub mod shown;
 pub mod store;
 pub mod telemetry;
+mod tls;

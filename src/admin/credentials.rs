@@ -3,8 +3,6 @@
 //!
 //! Files are compared by what is in them: mounted secrets are exchanged by links, whose times say little.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +16,7 @@ use super::access::{Role, Rules};
 use super::tls;
 use super::tokens::Tokens;
 use crate::settings::{Admin, Secret, Token};
+use crate::{bounded_file, tls as pem};
 
 /// How often the files are looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -162,6 +161,7 @@ impl Watched {
 impl Files {
     fn read(settings: &Admin) -> Files {
         let tls = settings.tls.as_ref();
+        let read = |path: &Path| bounded_file::read(path, MAX_FILE_BYTES).map_err(|error| error.to_string());
         let content = |setting, path: &Path| Content { setting, path: path.to_owned(), bytes: read(path) };
         let some = |setting, path: Option<&PathBuf>| path.map(|path| content(setting, path));
         Files {
@@ -203,13 +203,6 @@ impl Content {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_FILE_BYTES { Err("it is larger than 1 MiB".into()) } else { Ok(bytes) }
-}
-
 fn texts(token: &Option<Secret>, file: &Option<Content>) -> Result<Option<String>, CredentialsError> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| "it is not UTF-8".to_owned());
     match (token, file) {
@@ -237,9 +230,9 @@ fn lines<'a>(
 
 fn acceptor(files: &Files) -> Result<Option<TlsAcceptor>, CredentialsError> {
     let (Some(certificate), Some(key)) = (&files.certificate, &files.key) else { return Ok(None) };
-    let chain = certificate.parsed(tls::certificates)?;
-    let secret = key.parsed(tls::private_key)?;
-    let clients = files.client_ca.as_ref().map(|file| file.parsed(tls::authorities)).transpose()?;
+    let chain = certificate.parsed(pem::certificates)?;
+    let secret = key.parsed(pem::private_key)?;
+    let clients = files.client_ca.as_ref().map(|file| file.parsed(pem::authorities)).transpose()?;
     let config = tls::server(chain, secret, clients).map_err(|why| {
         let (certificate, key) = (certificate.path.display(), key.path.display());
         CredentialsError(format!(

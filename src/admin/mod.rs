@@ -26,7 +26,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
@@ -34,7 +34,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
-use pawl_actors::record::Millis;
+use pawl_actors::clock;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -51,8 +51,7 @@ use crate::observed::HandlerView;
 use crate::settings::{Admin, Settings};
 
 pub use credentials::{Credentials, CredentialsError};
-pub use readiness::{HandlerReadiness, PartitionReadiness, Readiness, judge};
-pub use tls::{authorities, certificates, private_key, provider};
+pub use readiness::{HandlerReadiness, PartitionReadiness, Readiness, judge, judge_handlers};
 
 /// From accepting a connection to its last byte; probes and scrapes give up earlier. Commands are granted more.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -201,8 +200,12 @@ struct ReadyOrNot {
 }
 
 async fn ready(State(process): State<Arc<Process>>, visitor: Option<Extension<Visitor>>) -> Response {
-    let readiness =
-        judge(&process.handlers, kafka_access::statuses(), now(), process.settings.admin.stalled_after);
+    let readiness = judge(
+        &process.handlers,
+        kafka_access::statuses(),
+        clock::now(),
+        process.settings.admin.stalled_after,
+    );
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match visitor {
         Some(_) => (status, Json(readiness)).into_response(),
@@ -223,9 +226,4 @@ async fn show_metrics(State(process): State<Arc<Process>>, headers: HeaderMap) -
         Ok(text) => ([(CONTENT_TYPE, content_type)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
-}
-
-fn now() -> Millis {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }

@@ -72,20 +72,29 @@ pub struct PartitionReadiness {
     pub careful: Option<String>,
 }
 
-/// Judges all handlers at the time `now`.
-///
-/// A partition is ready when it is running, unless it has lag and committed nothing for longer
-/// than `stalled_after`. A handler that holds no partition is ready once it saw a rebalance: then
-/// others of its group hold them all.
+/// Judges all handlers, and what Pawl comes to the brokers with, at the time `now`.
 pub fn judge(
     handlers: &[HandlerView],
     credentials: Vec<access::Status>,
     now: Millis,
     stalled_after: Duration,
 ) -> Readiness {
-    let handlers: Vec<_> = handlers.iter().map(|view| judge_handler(view, now, stalled_after)).collect();
+    let handlers = judge_handlers(handlers, now, stalled_after);
     let valid = !credentials.iter().any(|one| one.expired);
     Readiness { ready: valid && handlers.iter().all(|handler| handler.ready), credentials, handlers }
+}
+
+/// Judges all handlers at the time `now`.
+///
+/// A partition is ready when it is running, unless it has lag and committed nothing for longer
+/// than `stalled_after`. A handler that holds no partition is ready once it saw a rebalance: then
+/// others of its group hold them all.
+pub fn judge_handlers(
+    handlers: &[HandlerView],
+    now: Millis,
+    stalled_after: Duration,
+) -> Vec<HandlerReadiness> {
+    handlers.iter().map(|view| judge_handler(view, now, stalled_after)).collect()
 }
 
 fn judge_handler(view: &HandlerView, now: Millis, stalled_after: Duration) -> HandlerReadiness {

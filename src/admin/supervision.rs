@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use pawl_actors::clock;
 use pawl_actors::outcome::FailureClass;
 use pawl_actors::record::Partition;
 use pawl_actors::stats::{PartitionStats, Restart};
 use serde::{Deserialize, Serialize};
 
-use super::{PartitionReadiness, Process, judge, now};
+use super::{PartitionReadiness, Process, judge_handlers};
 use crate::observed::HandlerView;
 
 /// The tree: the process's handlers, each with its supervisor.
@@ -95,8 +96,8 @@ pub struct SupervisedPartition {
 
 /// `GET /supervision`.
 pub(super) async fn show(State(process): State<Arc<Process>>) -> Json<Supervision> {
-    let readiness = judge(&process.handlers, Vec::new(), now(), process.settings.admin.stalled_after);
-    let handlers = process.handlers.iter().zip(readiness.handlers).map(|(view, ready)| {
+    let ready = judge_handlers(&process.handlers, clock::now(), process.settings.admin.stalled_after);
+    let handlers = process.handlers.iter().zip(ready).map(|(view, ready)| {
         let stats = view.stats.partitions();
         let of = |number: i32| stats.iter().find(|(partition, _)| partition.0 == number);
         let partitions = ready.partitions.into_iter().filter_map(|ready| {

@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 use super::Failure;
 use crate::admin::keys::NoAnswer;
 use crate::cli::{Address, EndpointArgs};
+use crate::connections::innermost;
 use crate::settings::{Admin, Secret};
 
 /// Longer than the endpoint takes for its own longest answer.
@@ -125,7 +126,7 @@ impl Endpoint {
         let asking = async {
             loop {
                 let answer = self.client.request(self.request(path).map_err(silent)?).await;
-                let answer = answer.map_err(|error| silent(cause(&error)))?;
+                let answer = answer.map_err(|error| silent(innermost(&error)))?;
                 if let Some(wait) = too_early(&answer) {
                     tokio::time::sleep(wait).await;
                     continue;
@@ -157,12 +158,6 @@ fn too_early<T>(answer: &Response<T>) -> Option<Duration> {
 /// As it stands in a path.
 pub fn encoded(bytes: &[u8]) -> String {
     percent_encode(bytes, NON_ALPHANUMERIC).to_string()
-}
-
-/// The innermost cause, which says "connection refused" where the outermost says "client error".
-fn cause(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.last().map_or_else(String::new, ToString::to_string)
 }
 
 #[cfg(test)]

@@ -18,15 +18,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error, ResponseFuture};
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use pawl_actors::effects::Effects;
 use pawl_actors::handler::{Answer, Call, Handler};
 use pawl_actors::outcome::{Failure, Outcome, code};
 use tokio::time::{Instant, timeout_at};
 
+use crate::connections::{Connections, Schemes, causes};
 use crate::telemetry::CallSpan;
 
 /// How long an unused connection is kept. Services and load balancers commonly close theirs
@@ -75,13 +75,6 @@ struct Service {
     max_response_bytes: u64,
 }
 
-/// The pool; without TLS where the url needs none, so that no certificate authorities have to
-/// be there.
-enum Connections {
-    Plain(Client<HttpConnector, Full<Bytes>>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
-}
-
 /// How the reading of an answer's body ended.
 enum BodyEnd {
     Complete,
@@ -103,18 +96,9 @@ impl HttpHandler {
     ) -> Result<Self, HttpHandlerError> {
         let url = parse(url)?;
         let shown = shown(&url);
-        let tls = url.scheme_str() == Some("https");
-        let connections = if tls {
-            let connector = HttpsConnectorBuilder::new()
-                .with_native_roots()
-                .map_err(|source| HttpHandlerError::CertificateAuthorities { url: shown.clone(), source })?
-                .https_only()
-                .enable_http1()
-                .wrap_connector(tcp(timeout));
-            Connections::Tls(pool(max_in_flight).build(connector))
-        } else {
-            Connections::Plain(pool(max_in_flight).build(tcp(timeout)))
-        };
+        let schemes = if url.scheme_str() == Some("https") { Schemes::Https } else { Schemes::Http };
+        let connections = Connections::new(schemes, &pool(max_in_flight), tcp(timeout))
+            .map_err(|source| HttpHandlerError::CertificateAuthorities { url: shown.clone(), source })?;
         let service = Service { client: connections, url, health: None, shown, timeout, max_response_bytes };
         Ok(HttpHandler { service: Arc::new(service) })
     }
@@ -222,15 +206,6 @@ impl Service {
     }
 }
 
-impl Connections {
-    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
-        match self {
-            Connections::Plain(client) => client.request(request),
-            Connections::Tls(client) => client.request(request),
-        }
-    }
-}
-
 /// Reads a body to its end, so that its connection can serve the next call, but no more than
 /// `max_bytes` of it; returns its first `keep` bytes.
 async fn read(mut body: Incoming, max_bytes: u64, keep: usize, deadline: Instant) -> (Vec<u8>, BodyEnd) {
@@ -281,7 +256,6 @@ fn shown(url: &Uri) -> String {
 
 fn tcp(timeout: Duration) -> HttpConnector {
     let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(timeout));
     connector
@@ -295,18 +269,4 @@ fn pool(max_in_flight: u32) -> hyper_util::client::legacy::Builder {
         .pool_max_idle_per_host(usize::try_from(max_in_flight).unwrap_or(usize::MAX))
         .http1_max_buf_size(MAX_ANSWER_HEAD_BYTES);
     builder
-}
-
-/// An error and what caused it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut texts = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !texts.last().is_some_and(|last| last.contains(&text)) {
-            texts.push(text);
-        }
-        cause = error.source();
-    }
-    texts.join(": ")
 }

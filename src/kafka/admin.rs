@@ -80,7 +80,7 @@ impl Admin {
     /// # Errors
     /// [`AdminError::Properties`] alone.
     pub fn new(kafka: &Kafka) -> Result<Admin, AdminError> {
-        let client = client::base(kafka).open(LogContext::new("admin")).map_err(AdminError::from)?;
+        let client = client::base(kafka).open(LogContext::new("admin"))?;
         let principal = Access::of(kafka).principal();
         Ok(Admin { client, kafka: kafka.clone(), principal, timeout: kafka.request_timeout })
     }

@@ -1,15 +1,15 @@
 //! What `/ready` says, as metrics: for alerts, which cannot ask it.
 
 use std::fmt::Error;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use pawl_actors::record::Millis;
+use pawl_actors::clock;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use super::escaped;
-use crate::admin::judge;
+use crate::admin::judge_handlers;
 use crate::observed::HandlerView;
 
 /// Judges at each scrape.
@@ -21,9 +21,7 @@ pub struct Ready {
 
 impl Collector for Ready {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-        let judged = judge(&self.handlers, Vec::new(), now, self.stalled_after).handlers;
+        let judged = judge_handlers(&self.handlers, clock::now(), self.stalled_after);
         let names: Vec<String> = judged.iter().map(|handler| escaped(&handler.name)).collect();
         let gauge = MetricType::Gauge;
         let help = "1 while the handler takes in records and gets on, else 0";

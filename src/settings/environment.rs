@@ -9,13 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use super::document::{Data, Node};
 use super::key_path::KeyPath;
 use super::problem::{Origin, Problem, Source, nearest};
 use super::shape::{SETTINGS, Shape};
+use crate::bounded_file;
 
 const PREFIX: &str = "PAWL__";
 const LEVEL: &str = "__";
@@ -194,13 +195,13 @@ fn contents(key: &KeyPath, path: &str) -> Result<String, Box<Problem>> {
         let subject = format!("{key} is to be read from the file {path:?}");
         Box::new(Problem::new(key, subject, remedy).because(reason))
     };
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| problem(error.to_string(), "name a file that this process may read"))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(problem("it is larger than 64 KiB".into(), "name a file that holds only the value"));
-    }
+    let bytes = bounded_file::read(Path::new(path), MAX_FILE_BYTES).map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::FileTooLarge => "name a file that holds only the value",
+            _ => "name a file that this process may read",
+        };
+        problem(error.to_string(), remedy)
+    })?;
     let mut text = String::from_utf8(bytes)
         .map_err(|_| problem("it is not UTF-8".into(), "name a file that holds the value as text"))?;
     let end = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).map_or(text.len(), str::len);

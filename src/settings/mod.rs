@@ -34,8 +34,7 @@ mod waiting;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use config::{Config, ConfigError, Map, Value};
@@ -59,6 +58,7 @@ pub use telemetry::{Emf, Otlp, Telemetry};
 pub use token::Token;
 pub use waiting::{Breaker, Careful, Gap, GapThen, Overflow, Parking, Replay, Supervision};
 
+use crate::bounded_file;
 use document::{Data, Node};
 use environment::Override;
 use key_path::KeyPath;
@@ -197,12 +197,9 @@ impl Settings {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
-    }
-    Ok(text)
+    let bytes = bounded_file::read(path, MAX_FILE_BYTES)?;
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
 fn merged<I, K, V>(source: &Source<'_>, variables: I) -> Result<Settings, Vec<Problem>>

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
 
 use super::destination::{Destination, TelemetryError};
+use crate::connections::{Connections, Schemes};
 
 /// The most bytes of an answer that are read; it says what was rejected, and nothing depends on it.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -21,21 +21,6 @@ pub struct Poster {
     client: Connections,
     headers: Vec<(HeaderName, HeaderValue)>,
     timeout: Duration,
-}
-
-/// An endpoint without TLS needs no certificate authorities, and a static image may have none.
-enum Connections {
-    Plain(Client<HttpConnector, Full<Bytes>>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
-}
-
-impl Connections {
-    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
-        match self {
-            Connections::Plain(client) => client.request(request),
-            Connections::Tls(client) => client.request(request),
-        }
-    }
 }
 
 /// Why a request was not taken.
@@ -59,20 +44,13 @@ impl Poster {
             .into_iter()
             .flatten()
             .any(|url| url.scheme_str() == Some("https"));
+        let schemes = if secured { Schemes::Both } else { Schemes::Http };
         let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(timeout));
-        let builder = Client::builder(TokioExecutor::new());
-        let client = if secured {
-            let connector = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| {
-                TelemetryError::Start(format!(
-                    "no certificate authorities found for the OTLP endpoint: {error}"
-                ))
-            })?;
-            Connections::Tls(builder.build(connector.https_or_http().enable_http1().wrap_connector(tcp)))
-        } else {
-            Connections::Plain(builder.build(tcp))
-        };
+        let pool = Client::builder(TokioExecutor::new());
+        let client = Connections::new(schemes, &pool, tcp).map_err(|error| {
+            TelemetryError::Start(format!("no certificate authorities found for the OTLP endpoint: {error}"))
+        })?;
         Ok(Poster { client, headers: destination.headers.clone(), timeout })
     }
 

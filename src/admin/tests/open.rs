@@ -1,5 +1,6 @@
 //! An endpoint without tokens, for this machine only.
 
+use pawl_actors::clock::now;
 use pawl_actors::record::Partition;
 use pawl_actors::stats::{PartitionPhase, Restart};
 use tokio::net::TcpStream;
@@ -7,7 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::admin::connection::{MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_HEADERS};
-use crate::admin::{now, open, supervision};
+use crate::admin::{open, supervision};
 
 #[tokio::test]
 async fn a_process_is_live_before_it_is_ready() {

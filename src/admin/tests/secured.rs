@@ -10,7 +10,6 @@ use tokio_rustls::TlsConnector;
 use super::authority::{Authority, Identity};
 use super::*;
 use crate::admin::connection::MAX_CONNECTIONS;
-use crate::admin::tls;
 use crate::settings::AdminTls;
 
 /// A directory with the files of an endpoint, which a test exchanges.
@@ -42,15 +41,16 @@ impl Files {
 
 /// A client that trusts one authority, and shows a certificate or none.
 fn client(trusted: &Authority, identity: Option<&Identity>) -> TlsConnector {
-    let roots = tls::authorities(trusted.certificate().as_bytes()).unwrap();
-    let builder =
-        ClientConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions().unwrap();
+    let roots = crate::tls::authorities(trusted.certificate().as_bytes()).unwrap();
+    let builder = ClientConfig::builder_with_provider(crate::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let builder = builder.with_root_certificates(roots);
     let config = match identity {
         None => builder.with_no_client_auth(),
         Some(Identity { certificate, key }) => {
-            let chain = tls::certificates(certificate.as_bytes()).unwrap();
-            builder.with_client_auth_cert(chain, tls::private_key(key.as_bytes()).unwrap()).unwrap()
+            let chain = crate::tls::certificates(certificate.as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, crate::tls::private_key(key.as_bytes()).unwrap()).unwrap()
         }
     };
     TlsConnector::from(Arc::new(config))

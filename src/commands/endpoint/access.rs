@@ -10,11 +10,11 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use crate::admin;
 use crate::cli::EndpointArgs;
 use crate::commands::Failure;
 use crate::exit::Exit;
 use crate::settings::{Admin, Secret, Token};
+use crate::tls;
 
 /// The variable with a token for the endpoint that is asked.
 const VARIABLE: &str = "PAWL_ADMIN_TOKEN";
@@ -46,15 +46,14 @@ fn first(text: &str) -> Result<Secret, String> {
 
 /// How TLS is spoken, where the endpoint speaks it.
 pub fn tls(args: &EndpointArgs, own: Option<&Admin>, spoken: bool) -> Result<ClientConfig, Failure> {
-    let provider = admin::provider();
+    let provider = tls::provider();
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| Failure::new(Exit::Stopped, error.to_string()))?;
     let certificate = own.and_then(|own| own.tls.as_ref()).map(|tls| &tls.certificate_file);
     let builder = match (&args.ca_file, certificate) {
-        (Some(file), _) => builder.with_root_certificates(read("--ca-file", file, admin::authorities)?),
+        (Some(file), _) => builder.with_root_certificates(read("--ca-file", file, tls::authorities)?),
         (None, Some(file)) => {
-            let [certificate, ..] = &read("admin.tls.certificate_file", file, admin::certificates)?[..]
-            else {
+            let [certificate, ..] = &read("admin.tls.certificate_file", file, tls::certificates)?[..] else {
                 return Err(unusable("admin.tls.certificate_file", file, "there is no certificate in it"));
             };
             let pinned = Pinned { certificate: certificate.clone(), provider };
@@ -70,8 +69,8 @@ pub fn tls(args: &EndpointArgs, own: Option<&Admin>, spoken: bool) -> Result<Cli
     let (Some(certificate), Some(key)) = (&args.certificate_file, &args.key_file) else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = read("--certificate-file", certificate, admin::certificates)?;
-    let secret = read("--key-file", key, admin::private_key)?;
+    let chain = read("--certificate-file", certificate, tls::certificates)?;
+    let secret = read("--key-file", key, tls::private_key)?;
     let config = builder.with_client_auth_cert(chain, secret);
     config.map_err(|error| unusable("--certificate-file", certificate, &error.to_string()))
 }

@@ -1,26 +1,26 @@
 //! What is wrong with a broker's certificate. OpenSSL within librdkafka says only that it could not be verified; so
 //! the handshake is made once more, by a library that says why.
 
-use std::io::{self, BufReader};
+use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
+use super::files::Pem;
 use crate::settings::Kafka;
+use crate::tls;
 
 /// How long a broker may take for each step.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Why the certificate of the first broker that takes a connection cannot be trusted; `None`: it can, or none
+/// Why the certificate of the first broker that takes a connection cannot be trusted by these authorities; `None`: it can, or none
 /// does.
-pub(super) fn fault(kafka: &Kafka) -> Option<String> {
-    let roots = roots(kafka)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+pub(super) fn fault(kafka: &Kafka, pem: &Pem) -> Option<String> {
+    let roots = roots(pem)?;
+    let config = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
         .ok()?
         .with_root_certificates(roots)
@@ -35,13 +35,10 @@ pub(super) fn fault(kafka: &Kafka) -> Option<String> {
     })
 }
 
-fn roots(kafka: &Kafka) -> Option<RootCertStore> {
+fn roots(pem: &Pem) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    let certificates: Vec<CertificateDer<'_>> = match &kafka.tls.ca_file {
-        Some(file) => {
-            let mut reader = BufReader::new(std::fs::File::open(file).ok()?);
-            CertificateDer::pem_reader_iter(&mut reader).filter_map(Result::ok).collect()
-        }
+    let certificates = match &pem.authorities {
+        Some(text) => tls::certificates(text.as_bytes()).ok()?,
         None => rustls_native_certs::load_native_certs().certs,
     };
     roots.add_parsable_certificates(certificates);

@@ -1,10 +1,9 @@
 //! Files with passwords, certificates and keys, and whether they have changed.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::bounded_file;
 use crate::settings::{Kafka, Sasl, Security};
 
 /// The most that is read of a file; a bundle of authorities has a quarter of that.
@@ -22,20 +21,11 @@ pub(super) fn password(sasl: &Sasl) -> Result<String, String> {
 /// A secret in a file, without the line break at its end.
 pub(super) fn read_secret(file: &Path, setting: &str) -> Result<String, String> {
     let failed = |why: String| format!("cannot read {} ({setting}): {why}", file.display());
-    let bytes = read(file).map_err(|error| failed(error.to_string()))?;
+    let bytes = bounded_file::read(file, MAX_BYTES).map_err(|error| failed(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".into()))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() { Err(failed("it is empty".into())) } else { Ok(text.to_owned()) }
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
-    }
-    Ok(bytes)
 }
 
 /// Certificates and a key as librdkafka takes them. Clients are given these and not the files' names: a client that is

@@ -88,19 +88,9 @@ impl Access {
         Access { kafka, state, _keeper: keeper }
     }
 
-    /// Opens a client that comes by this access for as long as it lives. Waits for the first token, for at
-    /// most the time-out of a request.
-    fn open<T, C>(self: &Arc<Self>, config: &ClientConfig, context: C) -> Result<Live<T>, AccessError>
-    where
-        C: ClientContext,
-        T: FromClientConfigAndContext<C> + Native,
-    {
-        let pem = self.state.pem().map_err(AccessError::Secret)?;
-        self.open_with(&pem, config, context)
-    }
-
-    /// The same with these certificates.
-    fn open_with<T, C>(
+    /// Opens a client that comes by this access, with these certificates, for as long as it lives. Waits for the first
+    /// token, for at most the time-out of a request.
+    fn open<T, C>(
         self: &Arc<Self>,
         pem: &Pem,
         config: &ClientConfig,
@@ -231,7 +221,8 @@ impl Plan {
     }
 
     /// The value of a property.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    #[cfg(test)]
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.config.get(name)
     }
 
@@ -244,7 +235,8 @@ impl Plan {
     ///
     /// # Errors
     /// The first that it does not take.
-    pub fn check(&self) -> Result<(), KafkaError> {
+    #[cfg(test)]
+    pub(super) fn check(&self) -> Result<(), KafkaError> {
         self.config.create_native_config().map(drop)
     }
 
@@ -257,7 +249,8 @@ impl Plan {
         C: ClientContext,
         T: FromClientConfigAndContext<C> + Native,
     {
-        self.access.open(&self.config, context)
+        let pem = self.access.state.pem().map_err(AccessError::Secret)?;
+        self.open_with(&pem, context)
     }
 
     /// The same with other certificates.
@@ -266,7 +259,7 @@ impl Plan {
         C: ClientContext,
         T: FromClientConfigAndContext<C> + Native,
     {
-        self.access.open_with(pem, &self.config, context)
+        self.access.open(pem, &self.config, context)
     }
 }
 

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::http;
 
 use super::state::Token;
+use crate::connections::causes;
 use crate::settings::{Kafka, MskIam};
 
 /// How long a token is valid; the longest that MSK takes.
@@ -57,7 +58,7 @@ impl MskIamTokens {
             format!(
                 "no AWS credentials: {}; on ECS give the task a role, on EKS the pod's service account, else see \
                  the AWS documentation of the credential provider chain",
-                chain(&error)
+                causes(&error)
             )
         })?;
         token(credentials, &identity.region, SystemTime::now())
@@ -102,7 +103,7 @@ fn region_of(server: &str) -> Option<String> {
 }
 
 fn token(credentials: Credentials, region: &Region, now: SystemTime) -> Result<Token, String> {
-    let failed = |error: &dyn std::error::Error| format!("the token could not be signed: {}", chain(error));
+    let failed = |error: &dyn std::error::Error| format!("the token could not be signed: {}", causes(error));
     let ends = now + LIFE;
     let expires = credentials.expiry().map_or(ends, |expiry| expiry.min(ends));
     let principal = format!("access key {}", credentials.access_key_id());
@@ -128,18 +129,6 @@ fn token(credentials: Credentials, region: &Region, now: SystemTime) -> Result<T
     // Not part of what is signed; MSK logs it.
     let signed = format!("{}&User-Agent=pawl%2F{}", request.uri(), env!("CARGO_PKG_VERSION"));
     Ok(Token { value: URL_SAFE_NO_PAD.encode(signed), expires, principal, extensions: Vec::new() })
-}
-
-/// An error with all its causes: the SDK's own text is often only the first step.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 #[cfg(test)]

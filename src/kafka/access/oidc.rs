@@ -11,15 +11,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use hyper::{Request, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::files;
 use super::state::Token;
+use crate::connections::{Connections, Schemes, innermost};
 use crate::settings::Oauth;
 
 /// The most bytes of an answer.
@@ -74,10 +74,10 @@ impl OidcTokens {
         let request = self.request()?;
         let client = match &self.client {
             Some(client) => client,
-            None => self.client.insert(Connections::to(at)?),
+            None => self.client.insert(connect(at)?),
         };
         let told = |why: String| format!("{at} (kafka.oauth.token_endpoint): {why}");
-        let answer = client.request(request).await.map_err(|error| told(root_cause(&error)))?;
+        let answer = client.request(request).await.map_err(|error| told(innermost(&error)))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|error| told(format!("the answer broke off: {error}")))?.to_bytes();
@@ -124,32 +124,12 @@ impl OidcTokens {
     }
 }
 
-/// Without TLS where the endpoint needs none, so that no certificate authorities have to be there.
-enum Connections {
-    Plain(Client<HttpConnector, Full<Bytes>>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
-}
-
-impl Connections {
-    fn to(endpoint: &str) -> Result<Connections, String> {
-        let builder = Client::builder(TokioExecutor::new());
-        if !endpoint.starts_with("https:") {
-            return Ok(Connections::Plain(builder.build_http()));
-        }
-        let roots = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| {
-            format!(
-                "no certificate authorities found for {endpoint}: {error}; name a bundle in SSL_CERT_FILE"
-            )
-        })?;
-        Ok(Connections::Tls(builder.build(roots.https_only().enable_http1().build())))
-    }
-
-    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
-        match self {
-            Connections::Plain(client) => client.request(request),
-            Connections::Tls(client) => client.request(request),
-        }
-    }
+fn connect(endpoint: &str) -> Result<Connections, String> {
+    let schemes = if endpoint.starts_with("https:") { Schemes::Https } else { Schemes::Http };
+    let pool = Client::builder(TokioExecutor::new());
+    Connections::new(schemes, &pool, HttpConnector::new()).map_err(|error| {
+        format!("no certificate authorities found for {endpoint}: {error}; name a bundle in SSL_CERT_FILE")
+    })
 }
 
 /// Why the provider gives no token, and what to do about it.
@@ -181,15 +161,6 @@ fn expiry(answer: &Answer, now: SystemTime) -> Option<SystemTime> {
     let claims: Claims = serde_json::from_slice(&claims).ok()?;
     let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp?))?;
     Some(end.min(now + LONGEST_LIFE))
-}
-
-/// The innermost cause: hyper's own text says only which step it was.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

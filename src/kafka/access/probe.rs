@@ -11,7 +11,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::certificate;
 use super::files::Pem;
-use super::{Access, AccessError, Live, Plan};
+use super::{Access, AccessError, Live};
+use crate::kafka::client;
 
 /// How long a broker may take to refuse.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -66,11 +67,7 @@ pub enum Verdict {
 /// Comes to the brokers once with these certificates.
 pub(super) fn ask(access: &Arc<Access>, pem: &Pem) -> Result<Verdict, AccessError> {
     let cause = Cause::default();
-    let mut plan = Plan::new(access.clone());
-    plan.set("bootstrap.servers", access.kafka.bootstrap_servers.join(","));
-    for (name, value) in &access.kafka.properties {
-        plan.set(name, value);
-    }
+    let mut plan = client::base(&access.kafka);
     plan.set("group.id", "pawl-probe");
     let probe: Live<BaseConsumer<Cause>> = plan.open_with(pem, cause.clone())?;
     let start = Instant::now();
@@ -79,7 +76,7 @@ pub(super) fn ask(access: &Arc<Access>, pem: &Pem) -> Result<Verdict, AccessErro
         let _ = probe.poll(LOOK);
         if let Some(cause) = cause.take() {
             let fault =
-                if cause.contains("verify failed") { certificate::fault(&access.kafka) } else { None };
+                if cause.contains("verify failed") { certificate::fault(&access.kafka, pem) } else { None };
             return Ok(Verdict::Refused(fault.unwrap_or(cause)));
         }
         if probe.fetch_metadata(None, LOOK).is_ok() {
