@@ -22,7 +22,7 @@ pub use request::Request;
 use super::{Failure, handler, print, print_json, settings};
 use crate::cli::Asking;
 use crate::exit::Exit;
-use crate::kafka::access::Live;
+use crate::kafka::access::{Access, Live};
 use crate::kafka::admin::Admin;
 use crate::kafka::client::{self, LogContext};
 use crate::kafka::headers;
@@ -196,9 +196,13 @@ impl Asked {
             )
         );
         let exit = if unreachable { Exit::Unreachable } else { Exit::Stopped };
+        let principal = Access::of(&self.settings.kafka).principal();
         Failure::new(
             exit,
-            format!("{}: {error}; this takes the rights to read and to write the topic", self.topic),
+            format!(
+                "{}: {error}; this takes the rights to read and to write the topic, and it was asked by {principal}",
+                self.topic
+            ),
         )
     }
 

@@ -3,7 +3,9 @@
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::delivery::{Refused, Tag};
+use super::denied::Identity;
 use super::group;
+use crate::rights::Right;
 
 /// Why an attempt failed, by what has to be done about it.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +57,9 @@ pub struct RefusedRecord {
 }
 
 /// What it means for the attempt that the broker refused a record: a `code` that is more exact than its own.
-pub fn refused(refused: &Refused, code: RDKafkaErrorCode) -> AttemptError {
+pub fn refused(identity: &Identity, refused: &Refused, code: RDKafkaErrorCode) -> AttemptError {
     let Some(remedy) = remedy(code, &refused.topic) else {
-        return refused_record(code, refused.to_string(), &refused.topic);
+        return refused_record(identity, code, refused.to_string(), &refused.topic);
     };
     AttemptError::Record(RefusedRecord {
         topic: refused.topic.clone(),
@@ -92,13 +94,20 @@ fn remedy(code: RDKafkaErrorCode, topic: &str) -> Option<String> {
 }
 
 /// What it means for the attempt that a record, or a partition for the transaction, was refused.
-pub fn refused_record(code: RDKafkaErrorCode, text: String, topic: &str) -> AttemptError {
+pub fn refused_record(
+    identity: &Identity,
+    code: RDKafkaErrorCode,
+    text: String,
+    topic: &str,
+) -> AttemptError {
     if let Some(remedy) = remedy(code, topic) {
         return AttemptError::Hopeless(format!("{text}: {remedy}"));
     }
     match code {
         RDKafkaErrorCode::MessageTimedOut => AttemptError::Unacknowledged(text),
-        code if group::is_forbidden(code) => AttemptError::Hopeless(forbidden(code, &text)),
+        code if group::is_forbidden(code) => {
+            AttemptError::Hopeless(identity.denied(code, &text, (topic, Right::Write)))
+        }
         RDKafkaErrorCode::UnknownTopic
         | RDKafkaErrorCode::UnknownTopicOrPartition
         | RDKafkaErrorCode::UnknownPartition => {
@@ -113,21 +122,15 @@ pub fn make_topic(topic: &str) -> String {
     format!("Is there still a topic {topic}? pawl topics create makes those of the handler that are missing")
 }
 
-/// The remedy of a missing right.
-fn forbidden(code: RDKafkaErrorCode, text: &str) -> String {
-    match code {
-        RDKafkaErrorCode::TopicAuthorizationFailed => format!(
-            "{text}. Give this principal the right to write to each of the handler's topics; pawl check tells which \
-             one is missing"
-        ),
-        _ => format!("{text}: give this principal the right to its group and transactional ids"),
-    }
-}
-
-/// What it means for the attempt that offsets were refused.
-pub fn refused_offsets(code: RDKafkaErrorCode, text: String) -> AttemptError {
+/// What it means for the attempt that offsets of the input topic were refused.
+pub fn refused_offsets(
+    identity: &Identity,
+    code: RDKafkaErrorCode,
+    text: String,
+    topic: &str,
+) -> AttemptError {
     if group::is_forbidden(code) {
-        AttemptError::Hopeless(forbidden(code, &text))
+        AttemptError::Hopeless(identity.denied(code, &text, (topic, Right::Read)))
     } else if group::is_fenced(code) {
         AttemptError::Fenced(text)
     } else if group::is_unanswered(code) {
@@ -142,24 +145,32 @@ pub fn refused_offsets(code: RDKafkaErrorCode, text: String) -> AttemptError {
 mod tests {
     use super::*;
 
+    fn identity() -> Identity {
+        Identity { principal: "User:pawl".into(), group: "g".into(), transactional_ids: "pawl-g.".into() }
+    }
+
     #[test]
     fn a_missing_right_is_told_with_what_it_is_a_right_to_whoever_was_asked() {
-        let code = RDKafkaErrorCode::TopicAuthorizationFailed;
-        for error in [refused_record(code, "no".into(), "billed"), refused_offsets(code, "no".into())] {
+        let topic = RDKafkaErrorCode::TopicAuthorizationFailed;
+        let group = RDKafkaErrorCode::GroupAuthorizationFailed;
+        for (error, wanted) in [
+            (refused_record(&identity(), topic, "no".into(), "billed"), "Write to the topic \"billed\""),
+            (refused_offsets(&identity(), topic, "no".into(), "orders"), "Read to the topic \"orders\""),
+            (refused_offsets(&identity(), group, "no".into(), "orders"), "Read to the group \"g\""),
+        ] {
             let AttemptError::Hopeless(text) = error else { panic!("{error:?}") };
-            assert!(text.contains("right to write to each of the handler's topics"), "{text}");
+            assert!(text.contains(wanted), "{text}");
         }
-        let error = refused_offsets(RDKafkaErrorCode::GroupAuthorizationFailed, "no".into());
-        assert!(matches!(&error, AttemptError::Hopeless(text) if text.contains("its group")), "{error:?}");
     }
 
     #[test]
     fn offsets_that_nobody_answered_for_take_a_new_producer() {
-        let error = refused_offsets(RDKafkaErrorCode::OperationTimedOut, "late".into());
+        let error =
+            refused_offsets(&identity(), RDKafkaErrorCode::OperationTimedOut, "late".into(), "orders");
         assert!(matches!(error, AttemptError::Unacknowledged(_)), "{error:?}");
-        let error = refused_offsets(RDKafkaErrorCode::UnknownMemberId, "who".into());
+        let error = refused_offsets(&identity(), RDKafkaErrorCode::UnknownMemberId, "who".into(), "orders");
         assert!(matches!(error, AttemptError::Fenced(_)), "{error:?}");
-        let error = refused_offsets(RDKafkaErrorCode::IllegalGeneration, "old".into());
+        let error = refused_offsets(&identity(), RDKafkaErrorCode::IllegalGeneration, "old".into(), "orders");
         assert!(matches!(error, AttemptError::Abortable(_)), "{error:?}");
     }
 }

@@ -20,6 +20,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::access::Live;
 use super::chunk::Chunk;
+use super::denied::Identity;
 use super::held::Held;
 use super::intake_bounds::IntakeBounds;
 use super::rebalance::IntakeContext;
@@ -77,6 +78,8 @@ pub struct IntakeParts {
     pub topic: String,
     /// The consumer; polled by nobody else.
     pub consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
+    /// As what brokers know the handler, for errors.
+    pub identity: Identity,
     /// Kept here, read by writer and owner.
     pub held: Arc<Held>,
     /// What others observe.

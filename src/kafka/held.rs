@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use pawl_actors::epoch::AssignmentEpoch;
 use pawl_actors::record::Partition;
+use rdkafka::error::KafkaError;
+
+use super::group;
 
 /// Between two questions to a broker that cannot answer yet.
 pub const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -33,21 +36,27 @@ impl Held {
 
     /// What `ask` is answered, asked again every half second after an error, of which `tell` hears;
     /// `None` once the partition is not held any more.
-    pub fn ask_while<T, E>(
+    ///
+    /// # Errors
+    /// A right is missing, which asking again does not mend.
+    pub fn ask_while<T>(
         &self,
         partition: Partition,
         assignment: AssignmentEpoch,
-        ask: impl Fn() -> Result<T, E>,
-        tell: impl Fn(&E),
-    ) -> Option<T> {
+        ask: impl Fn() -> Result<T, KafkaError>,
+        tell: impl Fn(&KafkaError),
+    ) -> Result<Option<T>, KafkaError> {
         while self.is(partition, assignment) {
             match ask() {
-                Ok(answer) => return Some(answer),
+                Ok(answer) => return Ok(Some(answer)),
+                Err(error) if error.rdkafka_error_code().is_some_and(group::is_forbidden) => {
+                    return Err(error);
+                }
                 Err(error) => tell(&error),
             }
             std::thread::sleep(ASK_EVERY);
         }
-        None
+        Ok(None)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Partition, AssignmentEpoch>> {

@@ -10,6 +10,7 @@ pub mod client;
 pub mod commit_metadata;
 pub mod consumer;
 mod delivery;
+pub mod denied;
 pub mod ends;
 pub mod group;
 pub mod group_rights;

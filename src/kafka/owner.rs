@@ -21,6 +21,7 @@ use rdkafka::error::KafkaError;
 use super::access::Live;
 use super::claim::{ClaimJob, ClaimRequest, Claimed};
 use super::consumer::{Assigned, Command};
+use super::denied::Identity;
 use super::ends::Ends;
 use super::group;
 use super::held::Held;
@@ -29,6 +30,7 @@ use super::restore::{Restore, Target};
 use super::topic_id;
 use super::writer::Job;
 use crate::looking::window::Window;
+use crate::rights::Right;
 use crate::settings::Start;
 use crate::store::LocalView;
 
@@ -58,6 +60,8 @@ pub struct OwnerParts {
     pub held: Arc<Held>,
     /// What others observe.
     pub stats: Arc<HandlerStats>,
+    /// As what brokers know the handler, for errors.
+    pub identity: Identity,
     /// Shows people the keys of the partitions that have begun.
     pub window: Arc<Window>,
     /// Reads the changelog into the view.
@@ -160,7 +164,7 @@ impl Owner {
         let mut standings = BTreeMap::new();
         let mut claims = Vec::new();
         for one in &assigned {
-            let Some(standing) = self.standing(one) else { continue };
+            let Some(standing) = self.standing(one)? else { continue };
             standings.insert(one.partition, standing);
             claims.push(ClaimRequest {
                 partition: one.partition,
@@ -213,14 +217,15 @@ impl Owner {
 
     /// The group's stable position: it waits for an open transaction of the partition's last owner.
     /// `None` when the partition is not held any more.
-    fn standing(&self, one: &Assigned) -> Option<Standing> {
+    fn standing(&self, one: &Assigned) -> Result<Option<Standing>, String> {
         let ask = || self.ask_standing(one.partition);
-        self.parts.held.ask_while(one.partition, one.assignment, ask, |error| {
+        let asked = self.parts.held.ask_while(one.partition, one.assignment, ask, |error| {
             tracing::warn!(
                 handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0, %error,
                 "the group's position is not known yet; asking again"
             );
-        })
+        });
+        asked.map_err(|error| self.parts.identity.told(&error, (&self.parts.topic, Right::Read)))
     }
 
     fn ask_standing(&self, partition: Partition) -> Result<Standing, KafkaError> {
@@ -267,7 +272,7 @@ impl Owner {
             handler = %self.parts.handler, topic = %self.parts.topic, partition = one.partition.0, claim,
             from = row.watermark, "taking records in"
         );
-        let Some(row) = self.with_commands(&one, row, fresh) else { return Ok(()) };
+        let Some(row) = self.with_commands(&one, row, fresh)? else { return Ok(()) };
         let next = NextOffset(row.watermark);
         let (partition, assignment, intake) = (one.partition, one.assignment, self.parts.intake.clone());
         one.stats.end.set(standing.high);
@@ -288,7 +293,12 @@ impl Owner {
 
     /// Where commands go on: a new ledger begins with those that are still to come. `None` when the partition
     /// is not held any more.
-    fn with_commands(&self, one: &Assigned, mut row: PartitionRow, fresh: bool) -> Option<PartitionRow> {
+    fn with_commands(
+        &self,
+        one: &Assigned,
+        mut row: PartitionRow,
+        fresh: bool,
+    ) -> Result<Option<PartitionRow>, String> {
         let CommandTopic { topic, id } = &self.parts.commands;
         let partition = one.partition.0;
         let known = row.commands_id == *id;
@@ -301,17 +311,17 @@ impl Owner {
         row.commands_id.clone_from(id);
         if !fresh {
             row.commands = if known { row.commands } else { 0 };
-            return Some(row);
+            return Ok(Some(row));
         }
         let ask = || self.parts.consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT);
-        let (_, end) = self.parts.held.ask_while(one.partition, one.assignment, ask, |error| {
+        let asked = self.parts.held.ask_while(one.partition, one.assignment, ask, |error| {
             tracing::warn!(
                 handler = %self.parts.handler, %topic, partition, %error,
                 "the end of the command topic is not known yet; asking again"
             );
-        })?;
-        row.commands = end;
-        Some(row)
+        });
+        let asked = asked.map_err(|error| self.parts.identity.told(&error, (topic, Right::Read)))?;
+        Ok(asked.map(|(_, end)| PartitionRow { commands: end, ..row }))
     }
 
     fn ledger_is_gone(&self, partition: Partition) -> String {

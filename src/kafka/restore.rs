@@ -16,8 +16,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::access::{Live, Plan};
 use super::client::LogContext;
+use super::denied::Identity;
 use super::group;
 use super::held::Held;
+use crate::rights::Right;
 use crate::store::LocalView;
 
 /// A partition to restore.
@@ -47,6 +49,8 @@ pub struct Restore {
     pub patience: Duration,
     /// Name of the handler, for the log.
     pub handler: Arc<str>,
+    /// As what brokers know the handler, for errors.
+    pub identity: Identity,
 }
 
 /// How far one partition is restored.
@@ -150,7 +154,7 @@ impl Restore {
                     return Ok(progress.into_values().map(|one| one.target).collect());
                 }
                 Some(Err(error)) if error.rdkafka_error_code().is_some_and(group::is_forbidden) => {
-                    return Err(format!("the changelog {} cannot be read: {error}", self.changelog));
+                    return Err(self.identity.told(&error, (&self.changelog, Right::Read)));
                 }
                 Some(Err(_)) | None => {}
             }
@@ -176,7 +180,7 @@ impl Restore {
         let mut progress = BTreeMap::new();
         for target in targets {
             let partition = target.partition.0;
-            let Some((low, high)) = self.bounds(consumer, target, held) else { continue };
+            let Some((low, high)) = self.bounds(consumer, target, held)? else { continue };
             let known = view.position(partition, self.max_view_age).map_err(|error| error.to_string())?;
             let from = match known.filter(|position| (low..=high).contains(position)) {
                 Some(position) => position,
@@ -213,15 +217,16 @@ impl Restore {
         consumer: &BaseConsumer<LogContext>,
         target: &Target,
         held: &Held,
-    ) -> Option<(i64, i64)> {
+    ) -> Result<Option<(i64, i64)>, String> {
         let partition = target.partition.0;
         let ask = || consumer.fetch_watermarks(&self.changelog, partition, CALL_TIMEOUT);
-        held.ask_while(target.partition, target.assignment, ask, |error| {
+        let asked = held.ask_while(target.partition, target.assignment, ask, |error| {
             tracing::warn!(
                 handler = %self.handler, changelog = %self.changelog, partition, %error,
                 "the changelog's end is not known yet; asking again"
             );
-        })
+        });
+        asked.map_err(|error| self.identity.told(&error, (&self.changelog, Right::Read)))
     }
 
     /// Asks the leader of a partition of which nothing came for too long: one that is away will be back, one

@@ -15,9 +15,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::access::Live;
-use super::admin;
+use super::access::{Access, Live};
 use super::client::{self, LogContext};
+use super::denied::denied;
+use super::{admin, group};
+use crate::rights::{Resource, Right};
 use crate::settings::Kafka;
 
 /// Between two questions for the end of a transaction.
@@ -42,7 +44,7 @@ pub enum ReadError {
         attempts: String,
     },
     /// A broker refused.
-    #[error("cannot read {topic}: {reason}; if it is a right, allow this client Read by an ACL")]
+    #[error("cannot read {topic}: {reason}")]
     Failed {
         /// The topic.
         topic: String,
@@ -205,12 +207,23 @@ impl TopicReader {
     }
 
     fn timed_out(&self) -> ReadError {
+        let access = Access::of(&self.kafka);
+        // Else what is asked for below says that a broker which refuses this client does not answer it.
+        if let Ok(Some(why)) = access.refusal() {
+            let reason = format!("{} is refused: {why}", access.principal());
+            return ReadError::Failed { topic: self.topic.clone(), reason };
+        }
         let attempts = admin::attempts(&self.kafka);
         ReadError::TimedOut { topic: self.topic.clone(), timeout: self.kafka.request_timeout, attempts }
     }
 
     fn failed(&self, error: &KafkaError) -> ReadError {
-        ReadError::Failed { topic: self.topic.clone(), reason: error.to_string() }
+        let mut reason = error.to_string();
+        if error.rdkafka_error_code().is_some_and(group::is_forbidden) {
+            let principal = Access::of(&self.kafka).principal();
+            reason = denied(&principal, &reason, Right::Read, (Resource::Topic, &self.topic));
+        }
+        ReadError::Failed { topic: self.topic.clone(), reason }
     }
 }
 

@@ -18,6 +18,7 @@ use super::access::{Live, Plan};
 use super::attempt::{self, AttemptError, refused_offsets, refused_record};
 use super::commit_metadata::CommitMetadata;
 use super::delivery::{Acks, Delivered, DeliveryContext, Refused, Tag, Undelivered, is_purged};
+use super::denied::Identity;
 use super::group::{self, Membership};
 use super::headers;
 use super::rebalance::IntakeContext;
@@ -57,6 +58,7 @@ impl Commit<'_> {
 pub struct Session {
     producer: Live<ThreadedProducer<DeliveryContext>>,
     acks: Arc<Acks>,
+    identity: Identity,
     transactional: bool,
     ack_timeout: Duration,
     sent: usize,
@@ -69,14 +71,19 @@ impl Session {
     ///
     /// # Errors
     /// When the settings are refused or the coordinator does not answer in time.
-    pub fn open(config: &Plan, transactional: bool, ack_timeout: Duration) -> Result<Self, KafkaError> {
+    pub fn open(
+        config: &Plan,
+        identity: Identity,
+        transactional: bool,
+        ack_timeout: Duration,
+    ) -> Result<Self, KafkaError> {
         let acks = Arc::new(Acks::default());
         let producer: Live<ThreadedProducer<DeliveryContext>> =
             config.open(DeliveryContext::new(acks.clone()))?;
         if transactional {
             producer.init_transactions(CALL_TIMEOUT)?;
         }
-        Ok(Session { producer, acks, transactional, ack_timeout, sent: 0, topics: Vec::new() })
+        Ok(Session { producer, acks, identity, transactional, ack_timeout, sent: 0, topics: Vec::new() })
     }
 
     /// Begins a batch.
@@ -215,7 +222,7 @@ impl Session {
         let text = format!("adding offsets to the transaction: {refusal}");
         Err(match refusal.code {
             _ if refusal.fatal => self.gone(text),
-            code => match refused_offsets(code, text) {
+            code => match refused_offsets(&self.identity, code, text, commit.topic) {
                 // A record that was refused meanwhile spoils the transaction, and then it is the cause.
                 AttemptError::Abortable(text) => self.spoiled(text),
                 other => other,
@@ -267,7 +274,7 @@ impl Session {
             let cause = group::transaction_error(&*self.producer, PURGE_TIMEOUT).map(|cause| cause.code);
             code = cause.filter(|cause| *cause == RDKafkaErrorCode::InvalidTimestamp).unwrap_or(code);
         }
-        self.or_gone(attempt::refused(refused, code))
+        self.or_gone(attempt::refused(&self.identity, refused, code))
     }
 
     /// The transaction failed as a whole, and what was asked of it for that reason.
@@ -277,7 +284,7 @@ impl Session {
         }
         match group::transaction_error(&*self.producer, PURGE_TIMEOUT) {
             Some(cause) if attempt::is_of_a_record(cause.code) => match self.reported_refusal() {
-                Some(refused) => self.or_gone(attempt::refused(&refused, cause.code)),
+                Some(refused) => self.or_gone(attempt::refused(&self.identity, &refused, cause.code)),
                 None => self.judged(cause.code, cause.to_string(), "the topic"),
             },
             Some(cause) => self.judged(cause.code, cause.to_string(), "the topic"),
@@ -306,7 +313,7 @@ impl Session {
 
     /// What the broker's refusal of a record or of a partition means for the attempt.
     fn judged(&self, code: RDKafkaErrorCode, text: String, topic: &str) -> AttemptError {
-        self.or_gone(refused_record(code, text, topic))
+        self.or_gone(refused_record(&self.identity, code, text, topic))
     }
 
     /// A failure that the producer does not survive is one of the producer.
@@ -359,6 +366,7 @@ fn flush(producer: &ThreadedProducer<DeliveryContext>, limit: Duration) {
 /// # Errors
 /// See [`AttemptError`].
 pub fn commit_plainly(
+    identity: &Identity,
     consumer: &BaseConsumer<IntakeContext>,
     commit: &Commit<'_>,
 ) -> Result<(), AttemptError> {
@@ -371,7 +379,7 @@ pub fn commit_plainly(
         let Err(error) = consumer.commit(&list, CommitMode::Sync) else { return Ok(()) };
         let text = format!("committing offsets: {error}");
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        match refused_offsets(code, text) {
+        match refused_offsets(identity, code, text, commit.topic) {
             AttemptError::Abortable(text) | AttemptError::Unacknowledged(text) => {
                 tracing::warn!("{text}; again in {COMMIT_AGAIN:?}");
                 std::thread::sleep(COMMIT_AGAIN);

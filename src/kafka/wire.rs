@@ -19,10 +19,12 @@ use super::attempt::AttemptError;
 use super::claim::{ClaimRequest, Claimed};
 use super::commit_metadata::CommitMetadata;
 use super::delivery::{Delivered, Tag};
+use super::denied::Identity;
 use super::group;
 use super::held::Held;
 use super::rebalance::IntakeContext;
 use super::transaction::{CALL_TIMEOUT, Commit, Session, Share, commit_plainly};
+use crate::rights::Right;
 
 /// Everything that the writer asks of the world; in its tests a script answers.
 pub trait Wire {
@@ -100,20 +102,20 @@ pub enum OpenError {
     #[error("{0}")]
     Refused(String),
     /// A right is missing.
-    #[error("{0}: give this principal the right to its transactional ids")]
+    #[error("{0}")]
     Forbidden(String),
 }
 
-impl From<KafkaError> for OpenError {
-    fn from(error: KafkaError) -> Self {
-        let text = error.to_string();
-        match &error {
-            KafkaError::Transaction(cause) if group::is_forbidden(cause.code()) => OpenError::Forbidden(text),
-            KafkaError::Transaction(cause) if cause.is_retriable() || group::is_unanswered(cause.code()) => {
-                OpenError::Unreachable(text)
-            }
-            _ => OpenError::Refused(text),
+fn unopened(identity: &Identity, error: &KafkaError) -> OpenError {
+    let text = error.to_string();
+    match error {
+        KafkaError::Transaction(cause) if group::is_forbidden(cause.code()) => {
+            OpenError::Forbidden(identity.denied(cause.code(), &text, ("", Right::Write)))
         }
+        KafkaError::Transaction(cause) if cause.is_retriable() || group::is_unanswered(cause.code()) => {
+            OpenError::Unreachable(text)
+        }
+        _ => OpenError::Refused(text),
     }
 }
 
@@ -133,6 +135,8 @@ pub struct KafkaWire {
     pub ack_timeout: Duration,
     /// The handler's consumer: its group metadata fences every commit.
     pub consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
+    /// As what brokers know the handler, for errors.
+    pub identity: Identity,
     /// Which partitions may still be written for.
     pub held: Arc<Held>,
     /// The producers as they are now.
@@ -193,9 +197,9 @@ impl Sessions {
 
 impl Wire for KafkaWire {
     fn open(&mut self) -> Result<(), OpenError> {
-        let (transactional, ack_timeout) = (self.transactional, self.ack_timeout);
-        let open = |config: &Plan| Session::open(config, transactional, ack_timeout);
-        Ok(self.sessions.open(&self.producers, open)?)
+        let (identity, transactional, ack_timeout) = (&self.identity, self.transactional, self.ack_timeout);
+        let open = |config: &Plan| Session::open(config, identity.clone(), transactional, ack_timeout);
+        self.sessions.open(&self.producers, open).map_err(|error| unopened(identity, &error))
     }
 
     fn begin(&mut self) -> Result<(), AttemptError> {
@@ -247,7 +251,11 @@ impl Wire for KafkaWire {
         }
         let mut delivered = session.acked()?;
         delivered.places.append(&mut self.step.places);
-        if self.transactional { session.commit() } else { commit_plainly(&self.consumer, &commit) }?;
+        if self.transactional {
+            session.commit()
+        } else {
+            commit_plainly(&self.identity, &self.consumer, &commit)
+        }?;
         Ok(delivered)
     }
 
@@ -282,7 +290,7 @@ impl Wire for KafkaWire {
             session.add_offsets(&self.consumer, &commit)?;
             session.commit()?;
         } else {
-            commit_plainly(&self.consumer, &commit)?;
+            commit_plainly(&self.identity, &self.consumer, &commit)?;
         }
         let claimed =
             |(n, claim): (usize, &&ClaimRequest)| Claimed { partition: claim.partition, claim: number(n) };

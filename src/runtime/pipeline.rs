@@ -21,6 +21,7 @@ use super::topics::TopicFacts;
 use crate::kafka::access::Live;
 use crate::kafka::aside::{AsideParts, AsideReader};
 use crate::kafka::consumer::{Assigned, Command, Intake, IntakeParts};
+use crate::kafka::denied::Identity;
 use crate::kafka::ends::Ends;
 use crate::kafka::held::Held;
 use crate::kafka::intake_bounds::IntakeBounds;
@@ -31,6 +32,7 @@ use crate::kafka::wire::{KafkaWire, Sessions, Step};
 use crate::kafka::writer::{Job, Refusals, Writer, WriterParts};
 use crate::looking::window::Window;
 use crate::observed::HandlerView;
+use crate::rights::transactional_id_prefix;
 use crate::settings::{Guarantee, HandlerSettings, Settings};
 use crate::store::{LocalView, SharedView, ViewDir, ViewParts};
 use crate::telemetry::{Traced, Tracing};
@@ -219,6 +221,14 @@ impl Blueprint<'_> {
         }
     }
 
+    fn identity(&self, joints: &Joints) -> Identity {
+        Identity {
+            principal: joints.consumer.principal(),
+            group: self.view.group.to_string(),
+            transactional_ids: transactional_id_prefix(&self.settings.kafka, &self.view.group),
+        }
+    }
+
     fn wire(&self, joints: &Joints) -> KafkaWire {
         let Blueprint { settings, handler_settings, instance, .. } = *self;
         let (group, limit) = (&self.view.group, self.facts.max_batch_bytes);
@@ -230,6 +240,7 @@ impl Blueprint<'_> {
             transactional: self.transactional(),
             ack_timeout: settings.kafka.transaction_timeout,
             consumer: joints.consumer.clone(),
+            identity: self.identity(joints),
             held: joints.held.clone(),
             sessions: Sessions::default(),
             step: Step::default(),
@@ -322,7 +333,9 @@ impl Blueprint<'_> {
                 max_view_age: self.facts.max_view_age,
                 patience,
                 handler: self.view.name.clone(),
+                identity: self.identity(joints),
             },
+            identity: self.identity(joints),
             view: joints.store.clone(),
             writer: joints.writer.clone(),
             supervisor: actors.supervisor,
@@ -336,6 +349,7 @@ impl Blueprint<'_> {
             handler: self.view.name.clone(),
             topic: self.handler_settings.topic.clone(),
             consumer: joints.consumer.clone(),
+            identity: self.identity(joints),
             held: joints.held.clone(),
             stats: self.view.stats.clone(),
             bounds: bounds(self.handler_settings),

@@ -48,7 +48,7 @@ impl<C: ClientContext> Native for AdminClient<C> {
 /// A client that is given what it needs to come to the brokers for as long as it lives.
 pub struct Live<T: Native> {
     /// Before `client`: fields are dropped in this order, and a client that is closed gets nothing any more.
-    _listed: Listed,
+    listed: Listed,
     client: T,
 }
 
@@ -56,7 +56,12 @@ impl<T: Native> Live<T> {
     pub(super) fn new(client: T, access: Arc<Access>) -> Live<T> {
         let handle = Handle(client.native());
         access.state.clients.list(handle, || access.now());
-        Live { _listed: Listed { access, handle }, client }
+        Live { listed: Listed { access, handle }, client }
+    }
+
+    /// As whom it comes, for a person.
+    pub fn principal(&self) -> String {
+        self.listed.access.principal()
     }
 }
 

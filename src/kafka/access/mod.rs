@@ -7,6 +7,8 @@
 //!
 //! Deliberately absent: what a client is for (`client`, `runtime::clients`).
 
+#[cfg(feature = "aws")]
+mod aws_http;
 mod certificate;
 mod files;
 mod keeper;

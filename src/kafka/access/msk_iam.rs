@@ -9,12 +9,11 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::http;
 
+use super::aws_http::AwsHttp;
 use super::state::Token;
 use crate::connections::causes;
 use crate::settings::{Kafka, MskIam};
@@ -66,7 +65,9 @@ impl MskIamTokens {
 }
 
 async fn find(iam: &MskIam, region: Option<Region>) -> Result<Identity, String> {
-    let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let client = AwsHttp::new().map_err(|error| {
+        format!("no certificate authorities found for AWS: {error}; name a bundle in SSL_CERT_FILE")
+    })?;
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(client);
     if let Some(region) = region {
         loader = loader.region(region);

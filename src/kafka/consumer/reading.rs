@@ -11,7 +11,9 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset as KafkaOffset;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::super::group;
 use super::{Command, Intake};
+use crate::rights::Right;
 
 /// Records read before the actors get them, never more than a partition's intake holds.
 const BATCH: usize = 1_000;
@@ -115,6 +117,11 @@ impl Intake {
             // and does not say which one it is, so all are taken anew; what is missing is booked then.
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => {
                 self.leave_to_rejoin("a position lies outside of what the topic holds");
+            }
+            // librdkafka asks on without end, and does not tell it again.
+            KafkaError::MessageConsumption(code) if group::is_forbidden(*code) => {
+                let needed = (&*self.parts.topic, Right::Read);
+                self.halt(self.parts.identity.denied(*code, &error.to_string(), needed));
             }
             // librdkafka goes on by itself; its context has logged the cause with a limit.
             other => tracing::debug!(handler = %self.parts.handler, "consumer: {other}"),

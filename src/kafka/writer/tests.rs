@@ -20,6 +20,7 @@ use super::super::claim::{ClaimJob, ClaimRequest, Claimed};
 use super::super::commit_metadata::CommitMetadata;
 use super::super::consumer::Command;
 use super::super::delivery::{Delivered, Refused, Tag};
+use super::super::denied::Identity;
 use super::super::held::Held;
 use super::super::wire::{OpenError, Wire};
 use super::recovery::{MAX_REFUSED_PRODUCERS, USURPED};
@@ -423,7 +424,7 @@ fn eventful() -> Epoch {
 /// What the writer says of a refused record, and of which records it remembers that.
 fn refused(tag: Tag, code: RDKafkaErrorCode, effects: &[usize]) -> (String, Option<u64>, Vec<i64>) {
     let refused = Refused { topic: "billed".into(), partition: 3, tag, code };
-    let writes = VecDeque::from([attempt::refused(&refused, code)]);
+    let writes = VecDeque::from([attempt::refused(&nobody(), &refused, code)]);
     let mut stage = Stage::new(Script { writes, refused_effects: effects.to_vec(), ..Script::default() });
     let reason = stage.write_with(eventful(), &channel().1).expect_err("it cannot go on");
     let refusals = &stage.writer.parts.refusals;
@@ -515,7 +516,7 @@ fn a_broker_that_refuses_producers_ends_the_handler_sooner_or_later() {
     let mut stage = Stage::failing([late()]);
     stage.writer.parts.wire.opens = VecDeque::from([OpenError::Forbidden("not authorised".into())]);
     let reason = stage.write(&[0]).expect_err("at once");
-    assert!(reason.contains("give this principal the right to its transactional ids"), "{reason}");
+    assert!(reason.contains("not authorised"), "{reason}");
     assert_eq!(stage.asked(), "write 0, open");
 }
 
@@ -536,4 +537,8 @@ fn a_claim_is_made_again_until_it_stands_and_without_what_was_lost() {
     stage.writer.claim(&ClaimJob { claims: vec![claim(0), claim(1)], reply }).expect("it stands in the end");
     assert_eq!(stage.asked(), "claim 0 1, abort, claim 0, open, claim 0");
     assert_eq!(claimed.recv().expect("told"), [Claimed { partition: Partition(0), claim: CLAIM }]);
+}
+
+fn nobody() -> Identity {
+    Identity { principal: String::new(), group: String::new(), transactional_ids: String::new() }
 }
