@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::settings::{Settings, SettingsError};
 
 pub use asking::{
-    Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey,
+    Asking, DltDiscard, DltReplay, DltStopReplay, KeyCommand, KeyRelease, KeySkip, KeySkipGap, OneKey, Whom,
 };
 pub use endpoint::{Address, EndpointArgs};
 pub use health::Health;
@@ -146,8 +146,8 @@ impl Connection {
 /// `pawl run`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Ctrl-C or SIGTERM drains: running calls end, what they did is committed, the group is left; at most
-shutdown.deadline later the process ends. A second signal ends it at once; what was not committed is
+Ctrl-C or SIGTERM drains: running calls end, what they did is committed, the group is left; at most \
+shutdown.deadline later the process ends. A second signal ends it at once; what was not committed is \
 delivered again after the next start.")]
 pub struct Run {
     #[command(flatten)]
@@ -157,16 +157,16 @@ pub struct Run {
 /// `pawl check`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Checked: the settings; a broker answers; input, dead-letter, changelog and forward topics are there
-and have the same number of partitions; the changelog is compacted; dead letters are kept without
-limit and fit; the ledger's rows fit; the rights to these topics, the group and the transactional ids,
-where the brokers tell them. To find out about the last of these an id of its own is used once,
-<prefix><group>.check. Not checked: whether an HTTP service answers.
+Checked: the settings; a broker answers; input and forward topic are there; changelog, command topic and \
+dead-letter topic have as many partitions as the input; the changelog is compacted, the other two are not; dead \
+letters are kept without limit and fit, and so do forwarded records and the ledger's rows; the rights to these \
+topics, the group and the transactional ids, where the brokers tell them. To find out about the last of these an \
+id of its own is used once, <prefix><group>.check. Not checked: whether an HTTP service answers.
 
 Errors make the exit code 1. Warnings and notes do not.
 
-With --offline only the settings and the variables over them are checked, and no broker is asked: for
-the place where settings are written, which cannot reach the cluster.")]
+With --offline only the settings and the variables over them are checked, and no broker is asked: for the place \
+where settings are written, which cannot reach the cluster.")]
 pub struct Check {
     #[command(flatten)]
     pub settings: SettingsFile,
@@ -185,9 +185,9 @@ Examples:
   pawl publish --topic orders --key json:/orderId --event-id json:/eventId orders.jsonl
   tail -f app.log | pawl publish -b localhost:9092 --topic events --key json:/user/id
 
-Every line is one JSON value and becomes the value of one record, byte for byte. The producer is
-idempotent, all in-sync replicas acknowledge, and keys go to the partitions that Java's default
-partitioner gives them. At the first bad line nothing more is sent, and the message says how many
+Every line is one JSON value and becomes the value of one record, byte for byte. The producer is \
+idempotent, all in-sync replicas acknowledge, and keys go to the partitions that Java's default \
+partitioner gives them. At the first bad line nothing more is sent, and the message says how many \
 records were acknowledged.")]
 pub struct Publish {
     #[command(flatten)]
@@ -217,7 +217,8 @@ pub struct Publish {
     /// Records a second, at most.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     pub rate: Option<u32>,
-    /// The longest line, in bytes; a topic's default max.message.bytes is a little more.
+    /// The longest line, in bytes, up to 16777216; a little less than a topic's default max.message.bytes
+    /// if it is not set.
     #[arg(long, value_name = "BYTES", default_value_t = 1_000_000, help_heading = "Limits")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16 * 1024 * 1024))]
     pub max_line_bytes: u32,
@@ -283,9 +284,9 @@ pub enum Topics {
 /// `pawl topics create`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-For each handler: its changelog (compacted), its command topic and its dead-letter topic (kept without
-limit), all with as many partitions as the input topic. The input topic itself only with --input-partitions.
-`pawl run` does the same, without the input topic, unless create_topics = false.")]
+For each handler: its changelog (compacted), its command topic and its dead-letter topic (kept without \
+limit), all with as many partitions as the input topic. Input and forward topic only with --input-partitions. \
+`pawl run` does the same, without these two, unless create_topics = false.")]
 pub struct TopicsCreate {
     #[command(flatten)]
     pub settings: SettingsFile,
@@ -300,23 +301,23 @@ pub struct TopicsCreate {
 /// `pawl demo`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Orders are placed, confirmed, reminded of and paid, thousands at a time; one event in twenty is
-written twice. A billing service in this process takes each event over HTTP: for some orders it is
+Orders are placed, confirmed, reminded of and paid, thousands at a time; one event in twenty is \
+written twice. A billing service in this process takes each event over HTTP: for some orders it is \
 often busy, and one order it refuses for good. Kafka is the mock cluster inside librdkafka.
 
-The report is counted from what was published, what the service saw and what lies in the dead-letter
-topic, not from Pawl's own counters. The exit code is 0 only if nothing was lost, nothing applied
+The report is counted from what was published, what the service saw and what lies in the dead-letter \
+topic, not from Pawl's own counters. The exit code is 0 only if nothing was lost, nothing applied \
 twice and nothing out of order. See what the recognition of duplicates is for:
   pawl demo --recent-ids 0")]
 pub struct Demo {
-    /// Orders; each has three to eight events.
+    /// Orders, 10 to 100000; each has three to eight events.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(10..=100_000))]
     pub orders: u32,
     /// Makes the same orders again, in the same order; the report tells it [default: any].
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Event ids that each order remembers to recognise duplicates; 0 switches that off.
+    /// Event ids that each order remembers to recognise duplicates, up to 10000; 0 switches that off.
     #[arg(long, value_name = "N", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub recent_ids: u32,
@@ -339,6 +340,22 @@ mod tests {
     fn the_help_shows_examples_and_exit_codes() {
         let help = Cli::command().render_long_help().to_string();
         assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
+    }
+
+    /// Where a terminal is narrower than a line of the source, a line break of ours leaves single words alone.
+    #[test]
+    fn paragraphs_of_the_help_are_broken_by_nobody_but_the_terminal() {
+        fn walk(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for paragraph in help.split("\n\n").filter(|paragraph| !paragraph.starts_with("Exit codes:")) {
+                let broken = paragraph.lines().skip(1).find(|line| !line.starts_with(' '));
+                assert_eq!(broken, None, "in the help of {}", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+        let wide = Exit::table().lines().map(str::len).max();
+        assert!(wide <= Some(100), "the table of exit codes is {wide:?} wide");
     }
 
     #[test]

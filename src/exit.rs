@@ -25,17 +25,24 @@ impl Exit {
         (Exit::Done, "done"),
         (
             Exit::Findings,
-            "problems (check, audit, health), bad lines (publish, import), nothing there (show), bad report (demo)",
+            "problems found (check, audit), not alive or not ready (health), bad lines (publish,\n\
+             dlt import), nothing there (dlt show, keys show), a command that was refused, not\n\
+             answered in time or about nothing (keys, dlt, rewind), a report that is not clean (demo)",
         ),
         (Exit::Usage, "the command line or the settings are wrong; nothing was done"),
         (Exit::Unreachable, "no broker could be reached"),
-        (Exit::Stopped, "stopped by an error that needs a person; the last lines say which"),
+        (
+            Exit::Stopped,
+            "stopped by an error that needs a person, which the last lines name; no instance answers\n\
+             (top, keys --admin)",
+        ),
         (Exit::Interrupted, "ended at once by a second Ctrl-C or SIGTERM"),
     ];
 
     /// The table for `--help`.
     pub fn table() -> String {
-        let lines = Self::ALL.map(|(exit, meaning)| format!("  {:>3}  {meaning}\n", exit as u8));
+        let meant = |meaning: &str| meaning.replace('\n', "\n       ");
+        let lines = Self::ALL.map(|(exit, meaning)| format!("  {:>3}  {}\n", exit as u8, meant(meaning)));
         format!("Exit codes:\n{}", lines.concat())
     }
 }

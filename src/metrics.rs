@@ -277,6 +277,12 @@ mod tests {
         stats.in_flight.set(11);
         stats.parked.set(12);
         stats.set_unwritten(Some("no answer".into()));
+        stats.breaker.opened.add(13);
+        stats.replayed.add(14);
+        stats.commands.add(15);
+        stats.gaps.add(16);
+        stats.quarantined.add(17);
+        stats.restarts.count.add(18);
         check(
             &[&billing],
             &[
@@ -295,8 +301,36 @@ mod tests {
                 "pawl_parked{handler=\"billing\"} 12",
                 "pawl_parked_records_bound{handler=\"billing\"} 10000",
                 "pawl_unwritten{handler=\"billing\"} 1",
+                "pawl_breaker_opened_total{handler=\"billing\"} 13",
+                "pawl_letters_replayed_total{handler=\"billing\"} 14",
+                "pawl_commands_total{handler=\"billing\"} 15",
+                "pawl_sequence_gaps_total{handler=\"billing\"} 16",
+                "pawl_keys_quarantined_total{handler=\"billing\"} 17",
+                "pawl_restarts_total{handler=\"billing\"} 18",
             ],
         );
+    }
+
+    /// Those of the endpoint and of telemetry are registered by them.
+    #[test]
+    fn the_documentation_lists_every_metric_and_no_other() {
+        let text = of(vec![view("billing")]).text().unwrap();
+        let described = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let total = |kind: &str| if kind == "counter" { "_total" } else { "" };
+        let mut shown: Vec<String> = described.map(|(name, kind)| format!("{name}{}", total(kind))).collect();
+        let page = include_str!("../docs/operations.md");
+        let rows = page.lines().filter_map(|line| line.split_once(" | "));
+        let rows = rows.filter(|(_, rest)| {
+            ["counter |", "gauge |", "histogram |"].iter().any(|kind| rest.starts_with(kind))
+        });
+        let names = rows.flat_map(|(names, _)| names.split('`').skip(1).step_by(2));
+        let elsewhere = ["pawl_admin_", "pawl_telemetry_"];
+        let names = names.filter(|name| !elsewhere.iter().any(|prefix| name.starts_with(prefix)));
+        let told = |name: &&str| cfg!(target_os = "linux") || *name != "process_resident_memory_bytes";
+        let mut listed: Vec<String> = names.filter(told).map(str::to_owned).collect();
+        shown.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(listed, shown, "docs/operations.md is not what /metrics shows");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The wall: `actors/` decides and never touches the world. Its manifest names no crate that does,
-//! and none of its dependencies brings one along.
+//! and none of its dependencies brings one along. Nor does it read a clock, but in its shells.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 /// Crates that may only be used on this side of the wall, with what they would bring to the other.
 const BANNED: &[(&str, &str)] = &[
@@ -23,6 +24,33 @@ const BANNED: &[(&str, &str)] = &[
     ("prometheus-client", "metrics"),
     ("opentelemetry", "tracing"),
 ];
+
+/// Where a clock is read or something awaited: shells of actors, and what they share. All else decides by what it is
+/// given, so that tests need no time.
+const SHELLS: [&str; 15] = [
+    "clock.rs",
+    "epoch/committer.rs",
+    "order/actor.rs",
+    "order/gaps.rs",
+    "order/hearing.rs",
+    "order/shelf.rs",
+    "partition/actor.rs",
+    "partition/care.rs",
+    "partition/commands.rs",
+    "partition/restoring.rs",
+    "partition/rewinding.rs",
+    "pipeline.rs",
+    "supervisor/actor.rs",
+    "supervisor/outage.rs",
+    "supervisor/restarts.rs",
+];
+
+/// The files of a directory and of those in it.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("the directory is there");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
 
 fn read(path: &str) -> toml::Table {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
@@ -82,6 +110,22 @@ fn nothing_that_the_actors_need_brings_such_a_crate() {
     let names = reachable(&read("Cargo.lock"), "pawl-actors");
     assert!(names.contains("actix-rt"), "the lock file is read: {names:?}");
     assert_eq!(banned(&names), Vec::<String>::new(), "pawl-actors must not depend on these");
+}
+
+#[test]
+fn only_the_shells_of_the_actors_read_a_clock_or_await() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("actors/src");
+    let in_time = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).expect("a source file");
+        let code = text.split("#[cfg(test)]\nmod tests {").next().expect("split gives at least one");
+        ["Instant::now()", "SystemTime::now()", "clock::now()", ".await"]
+            .iter()
+            .any(|what| code.contains(what))
+    };
+    let name = |path: PathBuf| path.strip_prefix(&source).expect("within it").to_str().map(str::to_owned);
+    let mut found: Vec<_> = files(&source).into_iter().filter(in_time).filter_map(name).collect();
+    found.sort_unstable();
+    assert_eq!(found, SHELLS);
 }
 
 #[test]

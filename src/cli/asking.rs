@@ -10,21 +10,28 @@ use crate::shown::bytes_of_hex;
 
 /// Which handler is asked, and how long for.
 #[derive(Args, Clone, Debug)]
-pub struct Asking {
+pub struct Whom {
     #[command(flatten)]
     pub settings: SettingsFile,
     /// The handler; may be left out where the settings have only one.
     #[arg(long, value_name = "NAME")]
     pub handler: Option<String>,
-    /// Only this partition.
-    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..))]
-    pub partition: Option<i32>,
     /// How long to wait without hearing anything; the command is carried out all the same.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
     /// Print one JSON object with the answer of each partition.
     #[arg(long)]
     pub json: bool,
+}
+
+/// The same, and of which partition.
+#[derive(Args, Clone, Debug)]
+pub struct Asking {
+    /// Only this partition.
+    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    #[command(flatten)]
+    pub whom: Whom,
 }
 
 /// Which key.
@@ -48,9 +55,11 @@ pub struct OneKey {
 /// `pawl keys pause`, `resume`, `erase`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The command goes through the handler's command topic, and works from any machine that reaches the
-brokers. It waits until the instances that hold the partitions have answered. Exit code 1 if nothing is
-known of the key, or it was refused.")]
+The command goes through the handler's command topic, and works from any machine that reaches the \
+brokers. It waits until the instances that hold the partitions have answered.
+
+Exit code 1 if nothing is known of the key, it was not paused (resume), the command was refused, or an instance did \
+not answer.")]
 pub struct KeyCommand {
     #[command(flatten)]
     pub which: OneKey,
@@ -61,8 +70,10 @@ pub struct KeyCommand {
 /// `pawl keys release`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The key's letters stay in the dead-letter topic, count as discarded in the books, and are not replayed
-any more. Its next record is handed to the handler.")]
+The key's letters stay in the dead-letter topic, count as discarded in the books, and are not replayed \
+any more. Its next record is handed to the handler.
+
+Exit code 1 if the key is in no quarantine, it was refused, or an instance did not answer.")]
 pub struct KeyRelease {
     #[command(flatten)]
     pub which: OneKey,
@@ -76,8 +87,10 @@ pub struct KeyRelease {
 /// `pawl keys skip`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-`pawl keys show KEY` tells the offset with which a key waits. The record is neither applied nor written
-to the dead-letter topic; it counts as skipped in the books.")]
+`pawl keys show KEY` tells the offset with which a key waits. The record is neither applied nor written \
+to the dead-letter topic; it counts as skipped in the books.
+
+Exit code 1 if the key does not wait with this record, it was refused, or an instance did not answer.")]
 pub struct KeySkip {
     #[command(flatten)]
     pub which: OneKey,
@@ -94,8 +107,10 @@ pub struct KeySkip {
 /// `pawl keys skip-gap`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-`pawl keys list --gaps` lists the keys whose sequence waits for a number, `pawl keys show KEY` one of them.
-A record that brings one of these numbers later becomes a dead letter.")]
+`pawl keys list --gaps` lists the keys whose sequence waits for a number, `pawl keys show KEY` one of them. \
+A record that brings one of these numbers later becomes a dead letter.
+
+Exit code 1 if the key does not wait with this number, it was refused, or an instance did not answer.")]
 pub struct KeySkipGap {
     #[command(flatten)]
     pub which: OneKey,
@@ -121,10 +136,10 @@ Examples:
   pawl dlt replay --key ORD-4711
   pawl dlt replay --cause pawl.Exhausted --since 2h --rate 50
 
-The instances that hold the partitions hand the letters to the handler again, through the lanes of their
-keys: of a key in quarantine in order, from its first letter on, by which the filters choose it. What
-comes for the key meanwhile waits behind the letters. A letter that fails again stays where it is, and
-holds its key only. Interrupting this command does not end the replay, nor does the end of an instance:
+The instances that hold the partitions hand the letters to the handler again, through the lanes of their \
+keys: of a key in quarantine in order, from its first letter on, by which the filters choose it. What \
+comes for the key meanwhile waits behind the letters. A letter that fails again stays where it is, and \
+holds its key only. Interrupting this command does not end the replay, nor does the end of an instance: \
 the next owner of its partitions goes on. Run twice, nothing is applied twice.
 
 Exit code 1 if letters failed again, are gone from the topic, or an instance did not answer.")]
@@ -152,7 +167,10 @@ pub struct DltReplay {
 
 /// `pawl dlt stop-replay`.
 #[derive(Args, Debug)]
-#[command(after_help = "What is at the handler may end; letters that were not replayed stay outstanding.")]
+#[command(after_help = "\
+What is at the handler may end; letters that were not replayed stay outstanding.
+
+Exit code 1 if no replay is under way, or an instance did not answer.")]
 pub struct DltStopReplay {
     #[command(flatten)]
     pub asking: Asking,
@@ -165,12 +183,14 @@ Examples:
   pawl dlt discard 3 1042 --reason \"the order was cancelled by phone\"
   pawl dlt replay --key ORD-4711              then those behind it
 
-Of a key in quarantine the letters up to this one are given up, if nobody has dealt with them; the key
-goes on with the next. The record stays in the dead-letter topic, and counts as discarded in the books.")]
+Of a key in quarantine the letters up to this one are given up, if nobody has dealt with them; the key \
+goes on with the next. The record stays in the dead-letter topic, and counts as discarded in the books.
+
+Exit code 1 if there is no such letter, nothing waits for it, it was refused, or an instance did not answer.")]
 pub struct DltDiscard {
     /// The partition, as `dlt list` prints it.
-    #[arg(value_name = "PARTITION", value_parser = clap::value_parser!(i32).range(0..))]
-    pub letter_partition: i32,
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: i32,
     /// The offset, as `dlt list` prints it.
     #[arg(value_parser = clap::value_parser!(i64).range(0..))]
     pub offset: i64,
@@ -178,7 +198,7 @@ pub struct DltDiscard {
     #[arg(long)]
     pub reason: String,
     #[command(flatten)]
-    pub asking: Asking,
+    pub whom: Whom,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -191,6 +211,15 @@ mod tests {
     use clap::Parser;
 
     use crate::cli::Cli;
+
+    #[test]
+    fn a_letter_is_named_by_its_place_alone() {
+        let parse = |extra: &[&str]| {
+            Cli::try_parse_from([&["pawl", "dlt", "discard", "3", "7", "--reason", "r"], extra].concat())
+        };
+        assert!(parse(&["--handler", "billing", "--timeout", "5s", "--json"]).is_ok());
+        assert!(parse(&["--partition", "4"]).is_err(), "it is named already");
+    }
 
     #[test]
     fn a_replay_says_of_what() {

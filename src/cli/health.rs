@@ -9,11 +9,11 @@ use super::{EndpointArgs, SettingsFile};
 /// `pawl health`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Asks /live of the instance on this machine: admin.listen of the settings, with this machine's own
-address in place of 0.0.0.0 or [::]. An instance whose partitions do not get on is alive; /ready, asked
+Asks /live of the instance on this machine: admin.listen of the settings, with this machine's own \
+address in place of 0.0.0.0 or [::]. An instance whose partitions do not get on is alive; /ready, asked \
 with --ready, is no where it holds a partition that is not running or stands still.
 
-Exit code 0 if the answer is yes, 1 if it is no or there is none in time, 2 if the settings are wrong or
+Exit code 0 if the answer is yes, 1 if it is no or there is none in time, 2 if the settings are wrong or \
 say admin.listen = \"off\".")]
 pub struct Health {
     #[command(flatten)]
@@ -23,7 +23,7 @@ pub struct Health {
     /// Ask whether it is ready, not only whether it is alive.
     #[arg(long)]
     pub ready: bool,
-    /// How long the answer may take.
+    /// How long the answer may take, 100ms to 1m.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = timeout)]
     pub timeout: Duration,
 }

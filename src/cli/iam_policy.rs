@@ -12,7 +12,7 @@ Examples:
   pawl iam-policy --form acl --principal User:pawl |
       while read -r acl; do kafka-acls.sh --bootstrap-server localhost:9092 $acl; done
 
-Asks no broker. What is printed is what `pawl run` needs with these settings, and no more; `pawl check` tells
+Asks no broker. What is printed is what `pawl run` needs with these settings, and no more; `pawl check` tells \
 which of it is missing.")]
 pub struct IamPolicy {
     #[command(flatten)]
@@ -20,7 +20,8 @@ pub struct IamPolicy {
     /// What to print.
     #[arg(long, value_enum, default_value = "iam")]
     pub form: PolicyForm,
-    /// The ARN of the MSK cluster; what stands in ${} is passed through, for CloudFormation's Fn::Sub.
+    /// The ARN of the MSK cluster, without which there is no policy of IAM; what stands in ${} is passed through, for
+    /// CloudFormation's Fn::Sub.
     #[arg(long, value_name = "ARN")]
     pub cluster_arn: Option<String>,
     /// As whom the brokers know Pawl [default: User: and kafka.sasl.username].

@@ -9,6 +9,9 @@ use clap::Args;
 use super::Connection;
 use crate::shown::bytes_of_hex;
 
+/// What a letter's `pawl-disposition` may be.
+const DISPOSITIONS: [&str; 5] = ["poison", "exhausted", "follower", "sequence-gap", "sequence-late"];
+
 /// Which letters are meant; all without.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LetterFilter {
@@ -30,8 +33,8 @@ pub struct LetterFilter {
     /// Only letters written before this time, or this long ago.
     #[arg(long, value_name = "TIME", value_parser = moment, help_heading = "Which letters")]
     pub until: Option<Moment>,
-    /// Only letters with this disposition: poison, exhausted or follower.
-    #[arg(long, value_name = "NAME", help_heading = "Which letters")]
+    /// Only letters with this disposition.
+    #[arg(long, value_name = "NAME", value_parser = DISPOSITIONS, help_heading = "Which letters")]
     pub disposition: Option<String>,
 }
 
@@ -68,8 +71,8 @@ Examples:
   pawl dlt list orders-dlt --key ORD-4711
   pawl dlt list orders-dlt --count
 
-With --count all letters are read and a table is printed: letters, keys, and the times of the first
-and the last, for each code, cause and disposition, and for each group where there are several.
+With --count all letters are read and a table is printed: letters, keys, and the times of the first \
+and the last, for each code, cause and disposition, and for each group where there are several. \
 Beyond 100,000 keys their numbers are \"at least\"; beyond 1,000 rows the rest is one row.")]
 pub struct DltList {
     #[command(flatten)]
@@ -121,9 +124,9 @@ Examples:
   pawl dlt export orders-dlt --output letters.jsonl
   pawl dlt export orders-dlt --until 30days | zstd > old-letters.jsonl.zst
 
-Each line is one letter as a JSON object: partition, offset, timestamp, timestamp_type, key, value
-and headers, with all bytes in base64; key_text, code and message are for people. Letters of a
-partition are in their order, those of different partitions between each other. `pawl dlt import`
+Each line is one letter as a JSON object: partition, offset, timestamp, timestamp_type, key, value \
+and headers, with all bytes in base64; key_text, code and message are for people. Letters of a \
+partition are in their order, those of different partitions between each other. `pawl dlt import` \
 writes them back. Letters that are written meanwhile are not in it.")]
 pub struct DltExport {
     #[command(flatten)]
@@ -150,15 +153,15 @@ Examples:
   pawl dlt import orders-dlt-copy letters.jsonl
   zstdcat old-letters.jsonl.zst | pawl dlt import orders-dlt-copy
 
-Each line of `pawl dlt export` becomes a record in the partition of the same number, with the bytes
-and the time stamp of the letter; its offset is a new one. The producer is idempotent, and all
+Each line of `pawl dlt export` becomes a record in the partition of the same number, with the bytes \
+and the time stamp of the letter; its offset is a new one. The producer is idempotent, and all \
 in-sync replicas acknowledge.
 
-Warning: into the topic that the letters came from, and wherever they have been imported before,
+Warning: into the topic that the letters came from, and wherever they have been imported before, \
 this writes copies beside the letters that are there.
 
-All lines are read and checked before the first is written: at a bad line, or where the topic does
-not have a letter's partition, nothing is written. Standard input is kept in a temporary file for
+All lines are read and checked before the first is written: at a bad line, or where the topic does \
+not have a letter's partition, nothing is written. Standard input is kept in a temporary file for \
 that.")]
 pub struct DltImport {
     #[command(flatten)]
@@ -171,7 +174,7 @@ pub struct DltImport {
     /// Leave bad lines out, with a message for each, instead of writing nothing.
     #[arg(long, help_heading = "Limits")]
     pub skip_invalid: bool,
-    /// The longest line, in bytes; base64 makes a third more of a letter's.
+    /// The longest line, in bytes, up to 67108864; base64 makes a third more of a letter's.
     #[arg(long, value_name = "BYTES", default_value_t = 16 * 1024 * 1024, help_heading = "Limits")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64 * 1024 * 1024))]
     pub max_line_bytes: u32,
@@ -187,6 +190,7 @@ pub struct DltImport {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use pawl_actors::supervisor::Disposition;
 
     use super::*;
     use crate::cli::{Cli, Command, Dlt};
@@ -216,5 +220,22 @@ mod tests {
         for args in wrong {
             assert!(list(args).is_err(), "{args:?}");
         }
+    }
+
+    #[test]
+    fn a_disposition_is_one_that_a_letter_can_have() {
+        let out_of_time = Disposition::OutOfTime(Duration::from_secs(1));
+        for each in [
+            Disposition::Poison,
+            Disposition::Exhausted,
+            Disposition::Follower,
+            Disposition::SequenceGap,
+            Disposition::SequenceLate,
+            out_of_time,
+        ] {
+            assert!(list(&["--disposition", each.name()]).is_ok(), "{each:?}");
+        }
+        let told = list(&["--disposition", "sequence"]).expect_err("none").to_string();
+        assert!(DISPOSITIONS.iter().all(|name| told.contains(name)), "{told}");
     }
 }

@@ -17,10 +17,11 @@ For each partition:
   dead-lettered records are the letters of this group, and their originals lie in the input;
   claim, group offset and watermark belong together;
   nothing is taken that the topic does not hold, and no transaction hangs.
+
 For forward: the output holds as many records as were applied.
 
-What retention, compaction or an operator's skip has removed cannot be judged; a note says so.
-The handler may run meanwhile: all is measured at the last committed partition row. Changelog,
+What retention, compaction or an operator's skip has removed cannot be judged; a note says so. \
+The handler may run meanwhile: all is measured at the last committed partition row. Changelog, \
 dead letters, input and output are read to their ends, in bounded memory.
 
 Disagreements make the exit code 1. Notes do not.")]
@@ -38,14 +39,16 @@ pub struct Audit {
 /// `pawl top`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-On a terminal the tree is drawn anew until Ctrl-C; elsewhere, or with --once, it is printed once.
-Other instances hold other partitions: each tells of its own.")]
+On a terminal the tree is drawn anew until Ctrl-C; elsewhere, or with --once, it is printed once. \
+Other instances hold other partitions: each tells of its own.
+
+Exit code 4 if no instance answers.")]
 pub struct Top {
     #[command(flatten)]
     pub settings: SettingsFile,
     #[command(flatten)]
     pub endpoint: EndpointArgs,
-    /// Time between two looks.
+    /// Time between two looks, 100ms to 1h.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
     pub interval: Duration,
     /// Print the tree once.
@@ -112,10 +115,12 @@ Examples:
   pawl keys list --changelog --json | jq .key
   pawl keys list --gaps                   whose sequence waits for a number
 
-A key is in the ledger while it has state, an event id not older than recent_ids_age, or something
-above the partition's watermark. A running instance is asked through its endpoint, and knows the
-partitions that it holds; where none answers, the changelog is read from beginning to end. The last
-line on standard error says who was asked.")]
+A key is in the ledger while it has state, an event id not older than recent_ids_age, or something \
+above the partition's watermark. A running instance is asked through its endpoint, and knows the \
+partitions that it holds; where none answers, the changelog is read from beginning to end. The last \
+line on standard error says who was asked.
+
+Exit code 4 if no instance answers at --admin.")]
 pub struct KeysList {
     #[command(flatten)]
     pub source: KeysSource,
@@ -145,8 +150,10 @@ Examples:
   pawl keys show --no-key                 the lane of records without a usable key
   pawl keys show --no-key-lane 3          one of those that null keys are spread over
 
-In the changelog a key is looked for in the partition where Java's partitioner puts it, then in the
-others; in an instance, in all partitions that it holds. Exit code 1 if nothing is known of it.")]
+In the changelog a key is looked for in the partition where Java's partitioner puts it, then in the \
+others; in an instance, in all partitions that it holds.
+
+Exit code 1 if nothing is known of the key, 4 if no instance answers at --admin.")]
 pub struct KeysShow {
     /// The key, as text.
     #[arg(group = "which")]

@@ -13,11 +13,11 @@ Examples:
   pawl rewind --to-offset 4711 --partition 3 --reset-state --reason \"bad batch\" --yes
   pawl rewind --to-earliest --reset-state --reason \"new version of the state\"
 
-First it says what would be handled again and what that means, and asks. Then the instances that hold the
-partitions let their running calls end, go back, and answer. A partition that nobody holds is rewound by
+First it says what would be handled again and what that means, and asks. Then the instances that hold the \
+partitions let their running calls end, go back, and answer. A partition that nobody holds is rewound by \
 the next instance that does. Interrupting this command does not take it back.
 
-Exit code 1 if there is nothing to rewind, a partition refused, or an instance did not answer; 2 if it was
+Exit code 1 if there is nothing to rewind, a partition refused, or an instance did not answer; 2 if it was \
 not agreed to.")]
 pub struct Rewind {
     /// To this offset; of a topic with several partitions, with --partition.

@@ -85,7 +85,7 @@ pub fn ask(args: &Asking, request: &Request) -> Result<Exit, Failure> {
 /// No broker, or no right.
 pub fn ask_and_tell(asked: &Asked, args: &Asking, parts: &BTreeMap<i32, What>) -> Result<Exit, Failure> {
     let asker = Asker::at_terminal();
-    let patience = Patience { silence: args.timeout, total: Duration::MAX };
+    let patience = Patience { silence: args.whom.timeout, total: Duration::MAX };
     let bar = asked.bar();
     let answers = asked.answers(&asker, parts, patience, |answers| match answers {
         Some(answers) => merge::show(&bar, answers),
@@ -93,7 +93,7 @@ pub fn ask_and_tell(asked: &Asked, args: &Asking, parts: &BTreeMap<i32, What>) -
     });
     bar.finish_and_clear();
     let answers = answers?;
-    if args.json {
+    if args.whom.json {
         print_json(&answers)?;
     } else {
         print(merge::told(&answers, &asked.name).as_bytes())?;
@@ -119,8 +119,8 @@ impl Asked {
     /// # Errors
     /// Settings, no broker, or no command topic.
     pub fn open(args: &Asking) -> Result<Asked, Failure> {
-        let settings = settings(&args.settings)?;
-        let name = handler(&settings, args.handler.as_ref())?.0.to_owned();
+        let settings = settings(&args.whom.settings)?;
+        let name = handler(&settings, args.whom.handler.as_ref())?.0.to_owned();
         Asked::of(settings, name, args.partition)
     }
 

@@ -59,7 +59,7 @@ struct Report<'a> {
 /// Only when the output cannot be written: everything else is a finding.
 pub fn execute(args: &Check) -> Result<Exit, Failure> {
     let (mut exit, findings) = match args.settings.load() {
-        Ok(_) if args.offline => (Exit::Done, Vec::new()),
+        Ok(settings) if args.offline => exposure(&settings.admin),
         Ok(settings) => inspect(&settings),
         Err(error) => {
             if !args.json {
@@ -78,7 +78,8 @@ pub fn execute(args: &Check) -> Result<Exit, Failure> {
         print_json(&Report { ok: errors == 0, errors, warnings, findings: &findings })?;
     } else {
         findings.iter().try_for_each(|finding| print(line(finding).as_bytes()))?;
-        let summary = if args.offline { SETTINGS_SOUND.to_owned() } else { summary(errors, warnings) };
+        let sound = args.offline && errors == 0;
+        let summary = if sound { SETTINGS_SOUND.to_owned() } else { summary(errors, warnings) };
         print(summary.as_bytes())?;
     }
     Ok(exit)
@@ -86,7 +87,16 @@ pub fn execute(args: &Check) -> Result<Exit, Failure> {
 
 fn of_settings(problem: &crate::settings::Problem) -> Finding {
     let remedy = problem.remedy().to_owned();
-    Finding { level: Level::Error, handler: None, finding: problem.to_string(), remedy }
+    Finding { level: Level::Error, handler: None, finding: problem.finding(), remedy }
+}
+
+/// Whether `pawl run` would refuse the endpoint's address: as much of it as can be said without its files, which may
+/// lie on another machine.
+fn exposure(settings: &crate::settings::Admin) -> (Exit, Vec<Finding>) {
+    match settings.check_exposure() {
+        Ok(()) => (Exit::Done, Vec::new()),
+        Err(error) => (Exit::Usage, error.problems().iter().map(of_settings).collect()),
+    }
 }
 
 /// Asks the cluster about each handler. Stops at a cluster that does not answer.
@@ -124,8 +134,9 @@ fn endpoint(settings: &crate::settings::Admin) -> (bool, Vec<Finding>) {
         let (finding, remedy) = text.rsplit_once("; ").unwrap_or((text, ""));
         Finding { level, handler: None, finding: finding.to_owned(), remedy: remedy.to_owned() }
     };
-    if let Err(error) = settings.check_exposure() {
-        return (false, error.problems().iter().map(of_settings).collect());
+    let (_, open) = exposure(settings);
+    if !open.is_empty() {
+        return (false, open);
     }
     if settings.listen.is_none() {
         return (true, Vec::new());

@@ -40,7 +40,11 @@ struct Cluster {
 }
 
 fn cluster(args: &IamPolicy) -> Result<Cluster, Failure> {
-    let arn = args.cluster_arn.as_deref().unwrap_or_default();
+    let Some(arn) = args.cluster_arn.as_deref() else {
+        let message = "a policy names the cluster: --cluster-arn arn:aws:kafka:REGION:ACCOUNT:cluster/NAME/UUID; or ask with \
+                       --form acl for Kafka's ACLs";
+        return Err(Failure::new(Exit::Usage, message));
+    };
     let parts = arn.rsplit_once(":cluster/").filter(|(base, path)| {
         base.starts_with("arn:") && path.split('/').count() == 2 && !path.split('/').any(str::is_empty)
     });
@@ -193,8 +197,12 @@ mod tests {
     fn what_is_no_cluster_is_refused() {
         for arn in ["", "orders", "arn:aws:kafka:eu-central-1:1:cluster/orders", "arn:aws:s3:::bucket"] {
             let error = cluster(&args(arn)).expect_err("refused").to_string();
-            assert!(error.contains("cluster/NAME/UUID"), "{error}");
+            assert!(error.contains("cluster/NAME/UUID") && error.contains("is not the ARN"), "{error}");
         }
+        let none = IamPolicy { cluster_arn: None, ..args("") };
+        let error = cluster(&none).expect_err("refused").to_string();
+        assert!(error.contains("--cluster-arn arn:") && error.contains("--form acl"), "{error}");
+        assert!(!error.contains("is not the ARN"), "nobody has named one: {error}");
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub fn execute(args: &Rewind) -> Result<Exit, Failure> {
         return Ok(Exit::Findings);
     }
     plan.told += &meaning(args.reset_state, &asked);
-    if args.asking.json {
+    if args.asking.whom.json {
         eprint!("{}", plan.told)
     } else {
         print(plan.told.as_bytes())?

@@ -78,7 +78,7 @@ pub enum TopicsError {
     /// Pawl does not make up the number of partitions of a topic that others write to.
     #[error(
         "handler {handler}: there is no {} topic \"{topic}\"; correct the settings, or create it: pawl topics create{}",
-        role.name(), if *role == Role::Input { " --input-partitions N" } else { "" }
+        role.name(), if matches!(role, Role::Input | Role::Forward) { " --input-partitions N" } else { "" }
     )]
     Missing {
         /// Name of the handler.

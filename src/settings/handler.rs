@@ -30,19 +30,19 @@ pub struct HandlerSettings {
     pub guarantee: Guarantee,
     /// What orders records: those of one key reach the handler one at a time, in order. One of
     /// "record" (the record's key), "header:NAME" and "json:/pointer" (RFC 6901, into the value).
-    /// To change it later needs a drained partition and an explicit word. Default: record.
+    /// A group that has a ledger does not start with another one. Default: record.
     #[serde(with = "selector")]
     #[schemars(schema_with = "selector::schema")]
     pub key: Selector,
     /// What becomes of a record that has no key, or nothing at the place of its key. One of "reject" (it becomes a
     /// dead letter) and { spread = 16 }: it goes to one of so many lanes of its partition, by its offset. Not with
-    /// sequence. To change it later needs a drained partition and an explicit word. Default: reject.
+    /// sequence. A group that has a ledger does not start with another one. Default: reject.
     #[serde(with = "null_key")]
     #[schemars(schema_with = "null_key::schema")]
     pub null_key: NullKey,
     /// What marks a producer's duplicate: a record whose key has seen this id is not handed on again.
-    /// Written like key. To change it later needs a drained partition and an explicit word. Default:
-    /// none, only redelivered offsets are recognised.
+    /// Written like key. A group that has a ledger does not start with another one. Default: none, only
+    /// redelivered offsets are recognised.
     #[serde(with = "selector::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector::schema")]
     pub event_id: Option<Selector>,
@@ -55,12 +55,13 @@ pub struct HandlerSettings {
     #[schemars(schema_with = "duration::schema")]
     pub recent_ids_age: Duration,
     /// Where a record's number in its key's sequence lies, given by its producers: records are handed on in the
-    /// order of these numbers, early ones wait. Written like key. To change it later needs a drained
-    /// partition and an explicit word. Default: none, the order is that of the offsets.
+    /// order of these numbers, early ones wait. Written like key. A group that has a ledger does not start with
+    /// another one. Default: none, the order is that of the offsets.
     #[serde(with = "selector::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector::schema")]
     pub sequence: Option<Selector>,
-    /// The first number of a key's sequence. Bounds: 0 to 1000000. Default: 1.
+    /// The first number of a key's sequence. A group that has a ledger of a sequence does not start with another
+    /// one. Bounds: 0 to 1000000. Default: 1.
     pub first_sequence: u32,
     /// How long a number that is missing in a sequence is waited for, and what follows.
     pub gap: Gap,

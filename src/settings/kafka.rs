@@ -62,7 +62,7 @@ pub struct Kafka {
     /// Further properties for librdkafka, for all clients, by librdkafka's own names (quoted in
     /// TOML, for they have dots). Those that Pawl sets itself are refused. In an environment variable
     /// the dots are underscores: PAWL__KAFKA__PROPERTIES__SOCKET_KEEPALIVE_ENABLE. Values whose name
-    /// contains password, secret, token or key are never printed. Default: none.
+    /// contains password, secret, token, key or credential are never printed. Default: none.
     #[serde(serialize_with = "without_secrets")]
     #[schemars(schema_with = "properties_schema")]
     pub properties: BTreeMap<String, String>,

@@ -119,6 +119,13 @@ impl Problem {
         self.place.as_ref()
     }
 
+    /// What is the case, where, and why that is wrong.
+    pub fn finding(&self) -> String {
+        let place = self.place.as_ref().map_or(String::new(), |place| format!(" ({place})"));
+        let reason = self.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        format!("{}{place}{reason}", self.subject)
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> &str {
         &self.remedy
@@ -127,14 +134,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.subject)?;
-        if let Some(place) = &self.place {
-            write!(f, " ({place})")?;
-        }
-        if let Some(reason) = &self.reason {
-            write!(f, ": {reason}")?;
-        }
-        write!(f, "; {}", self.remedy)
+        write!(f, "{}; {}", self.finding(), self.remedy)
     }
 }
 

@@ -67,8 +67,9 @@ impl Engine {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shutdown {
-    /// How long running records may take to finish before they are cancelled and left for the next
-    /// start. Keep it below what the platform waits before it kills (Kubernetes and ECS: 30s).
+    /// How long a drain may take: calls that run get four fifths of it, then they are cancelled and their records left
+    /// for the next start. A drain that is not over then ends with exit code 4. Keep it below what the platform waits
+    /// before it kills (Kubernetes and ECS: 30s).
     /// Bounds: 1s to 1h. Default: 25s.
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]

@@ -72,8 +72,8 @@ pub struct Emf {
     /// The namespace of the metrics in CloudWatch, 1 to 256 characters. Default: none, and nothing is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// How often a line is written for each handler. An alarm asks for the sum over a period of the same length.
-    /// Bounds: 1s to 1h. Default: 1m.
+    /// How often a line is written for each handler. A period of an alarm should hold one line of each instance at
+    /// least. Bounds: 1s to 1h. Default: 1m.
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub interval: Duration,

@@ -1,7 +1,7 @@
 //! Metrics as lines in CloudWatch's embedded metric format: for ECS, whose scaling reads CloudWatch and cannot scrape.
 //!
 //! One line a handler and interval, to standard output; the log goes to standard error. Each instance tells the lag of
-//! the partitions that it holds, so the sum over a period of one interval is the lag of the group.
+//! the partitions that it holds: scaling goes by the highest, which does not depend on how many lines a period holds.
 
 use std::io::{self, Write};
 use std::thread;
@@ -75,7 +75,7 @@ impl Emf {
         self.handlers.iter().map(|view| self.line(view, millis)).collect()
     }
 
-    /// The dimension is the handler alone: with the instance in it, nobody could ask for the sum.
+    /// The dimension is the handler alone: with the instance in it, nobody could ask for the highest of all.
     fn line(&self, view: &HandlerView, millis: u64) -> Value {
         // A lag that is not known yet is no lag of 0, by which an instance that has just started would be let go.
         let partitions = view.stats.partitions();

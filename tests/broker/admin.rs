@@ -159,7 +159,8 @@ fn an_address_that_others_reach_takes_a_token_at_the_start() {
          [handler.billing]\ntopic = \"orders\"\nforward = { topic = \"out\" }\n[admin]\nlisten = \"0.0.0.0:0\"\n",
     );
     let config = settings.to_str().expect("a path in UTF-8");
-    for args in [&["run", "--config", config][..], &["check", "--config", config]] {
+    let (run, check) = (["run", "--config", config], ["check", "--config", config]);
+    for args in [&run[..], &check, &["check", "--offline", "--config", config]] {
         let refused = command(args, b"");
         let told = format!("{}{}", refused.stdout, refused.stderr);
         assert_eq!(refused.code, 2, "{refused:?}");
@@ -167,6 +168,7 @@ fn an_address_that_others_reach_takes_a_token_at_the_start() {
             told.contains("admin.listen = \"0.0.0.0:0\"") && told.contains("PAWL__ADMIN__READ_TOKEN"),
             "{told}"
         );
+        assert_eq!(told.matches("openssl rand").count(), 1, "the remedy is told once: {told}");
     }
     // Those that only use the settings need none.
     let listed = command(&["keys", "list", "--changelog", "--config", config], b"");

@@ -199,9 +199,10 @@ fn a_missing_topic_is_named_with_the_command_that_creates_it() {
     let forward = format!("forward = {{ topic = \"{nowhere}\" }}");
     let elsewhere = format!("forward = {{ topic = \"{input}\" }}");
     let settings = support::settings(broker, &nowhere, &group, &elsewhere);
-    assert_refused(&settings, &[&format!("no input topic \"{nowhere}\""), "pawl topics create"]);
+    let remedy = "pawl topics create --input-partitions N";
+    assert_refused(&settings, &[&format!("no input topic \"{nowhere}\""), remedy]);
     let settings = support::settings(broker, &input, &group, &forward);
-    assert_refused(&settings, &[&format!("no forward topic \"{nowhere}\""), "pawl topics create"]);
+    assert_refused(&settings, &[&format!("no forward topic \"{nowhere}\""), remedy]);
 
     let forbidden = format!("forward = {{ topic = \"{input}\" }}\ncreate_topics = false");
     let other = support::topic(broker, "events", 1);

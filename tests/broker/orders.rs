@@ -1,4 +1,4 @@
-//! Thousands of real events through kills: at an HTTP service in order and never twice, and the
+//! Thousands of orders' events through kills: at an HTTP service in order and never twice, and the
 //! same through `forward`, as an independent reader of committed records sees it.
 
 use std::collections::{BTreeMap, BTreeSet};

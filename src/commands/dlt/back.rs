@@ -41,7 +41,7 @@ pub fn stop_replay(args: &DltStopReplay) -> Result<Exit, Failure> {
 /// # Errors
 /// Settings, no broker, no right, no such letter, or one that is not the handler's.
 pub fn discard(args: &DltDiscard) -> Result<Exit, Failure> {
-    let asking = Asking { partition: Some(args.letter_partition), ..args.asking.clone() };
+    let asking = Asking { partition: Some(args.partition), whom: args.whom.clone() };
     ask(&asking, &Request::Discard { offset: args.offset, reason: args.reason.clone() })
 }
 

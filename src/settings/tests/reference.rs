@@ -2,6 +2,7 @@
 //!
 //! After a change of the types `UPDATE_SCHEMA=1 cargo test -p pawl --lib settings` writes both anew.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -120,5 +121,38 @@ fn the_reference_has_every_key_of_the_settings() {
         "## `[log]`",
     ] {
         assert!(page.contains(row), "{row} is missing in\n{page}");
+    }
+}
+
+/// Counts the keys of a table, and of the tables in it, by their names; a secret has that of its variable.
+fn count(table: &Value, path: &[&str], names: &mut BTreeMap<String, usize>) {
+    for (name, key) in table["properties"].as_object().into_iter().flatten() {
+        let path = [path, &[name.as_str()]].concat();
+        // What stands behind it is the name of a handler.
+        let key = if name == "handler" { &key["additionalProperties"] } else { key };
+        let name = match key["title"] == "secret" {
+            true => format!("PAWL__{}", path.join("__").to_uppercase()),
+            false => name.clone(),
+        };
+        *names.entry(name).or_default() += 1;
+        count(key, &path, names);
+    }
+}
+
+#[test]
+fn the_settings_file_with_every_key_has_every_key() {
+    let file = include_str!("../../../config/pawl.toml");
+    let mut names = BTreeMap::new();
+    count(&json_schema(), &[], &mut names);
+    assert!(names.remove("handler").is_some() && names["timeout"] > 1, "{names:?}");
+    for (name, times) in names {
+        let begins = |at: usize| !file[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let ends = |at: usize| [" =", "]"].iter().any(|end| file[at + name.len()..].starts_with(end));
+        let shown = file.match_indices(&name).filter(|(at, _)| begins(*at) && ends(*at)).count();
+        let variable = name.starts_with("PAWL__") && file.contains(&name);
+        assert!(
+            shown >= times || variable,
+            "config/pawl.toml has {shown} of {times} keys with the name {name}"
+        );
     }
 }
