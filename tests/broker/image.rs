@@ -119,6 +119,7 @@ fn the_image_runs_without_rights_on_a_read_only_root_and_processes_the_orders() 
     service.wait("every event, at the service", events.len(), DEADLINE, Call::succeeded);
     check_process(&engine.inspect("{{.State.Pid}}"));
     check_health(&engine);
+    check_labels(&engine);
     let stopped = engine.call(&["stop", "--time", "40", &engine.name]);
     assert!(stopped.status.success(), "{}", text(&stopped));
     assert_eq!(engine.inspect("{{.State.ExitCode}}"), "0", "{}", engine.logs());
@@ -147,6 +148,18 @@ fn check_process(pid: &str) {
     assert_eq!(status["NoNewPrivs"], ["1"]);
     assert_eq!(is_read_only(pid, "/"), Some(true));
     assert_eq!(is_read_only(pid, "/var/lib/pawl"), Some(false));
+}
+
+/// The labels say what is in it: this version, of a commit.
+fn check_labels(engine: &Engine) {
+    let labels: BTreeMap<String, String> =
+        serde_json::from_str(&engine.inspect("{{json .Config.Labels}}")).expect("labels");
+    let label = |name: &str| labels.get(&format!("org.opencontainers.image.{name}")).map(String::as_str);
+    assert_eq!(label("title"), Some("pawl"), "{labels:?}");
+    assert_eq!(label("version"), Some(env!("CARGO_PKG_VERSION")), "{labels:?}");
+    assert_eq!(label("licenses"), Some(env!("CARGO_PKG_LICENSE")), "{labels:?}");
+    let is_commit = |text: &str| text.len() == 40 && text.chars().all(|one| one.is_ascii_hexdigit());
+    assert!(label("revision").is_some_and(is_commit), "{labels:?}");
 }
 
 /// The health check that is written into the image says that the process is healthy.
