@@ -26,5 +26,7 @@ member() {
 keda="$(module github.com/kedacore/keda/v2 v2.21.0 h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps=)"
 operator="$(module github.com/prometheus-operator/prometheus-operator v0.85.0 \
     h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=)"
-export CRDS="$keda/config/crd/bases/keda.sh_scaledobjects.yaml:\
-$operator/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"
+export CRDS="$keda/config/crd/bases/keda.sh_scaledobjects.yaml"
+for kind in podmonitors prometheusrules; do
+    CRDS+=":$operator/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml"
+done
