@@ -1,6 +1,9 @@
 # To be sourced from the root of the repository: brings KUSTOMIZE, a command, and CRDS, the files that define the custom
-# resources of docker/kubernetes, with colons between them. Needs Go.
+# resources of docker/kubernetes, with colons between them.
 
+# shellcheck source=.ci/shared.sh
+source .ci/shared.sh
+bring_go
 tools="$PWD/target/ci-tools"
 
 # The last release that Go 1.26 builds.
