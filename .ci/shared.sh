@@ -4,7 +4,8 @@
 # What building Pawl and its broker tests need: commands, and Debian's packages of them. Debian's JRE brings Java's compiler
 # as a module, which the program in tests/spring needs; no JDK is needed for that.
 # shellcheck disable=SC2034
-for_tests=(cc=gcc make=make python3=python3 pip3=python3-pip java=default-jre-headless mvn=maven faketime=faketime)
+for_tests=(cc=gcc make=make python3=python3 pip3=python3-pip java=default-jre-headless mvn=maven faketime=faketime
+    openssl=openssl)
 
 # apt_install PACKAGE...
 apt_install() {
