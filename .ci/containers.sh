@@ -2,6 +2,9 @@
 # from the root of the repository. They need root, or sudo for the packages.
 # shellcheck shell=bash
 
+# shellcheck source=.ci/shared.sh
+source .ci/shared.sh
+
 containers="$PWD/target/containers"
 # What works in a container of its own, too, where neither overlay mounts nor cgroups' newer half are to be had.
 storage=(--root "$containers/storage" --runroot "$containers/run" --storage-driver vfs)
@@ -13,20 +16,6 @@ buildah=(buildah "${storage[@]}")
 podman=(podman "${storage[@]}" --runtime runc --cgroup-manager cgroupfs)
 # A smaller limit than the machine's own is always allowed.
 podman_run="--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
-
-# install_packages PACKAGE...: the Debian packages that are missing.
-install_packages() {
-    local missing=() package as_root=()
-    for package in "$@"; do
-        dpkg-query --show --showformat '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' ||
-            missing+=("$package")
-    done
-    ((${#missing[@]})) || return 0
-    echo "installing ${missing[*]}"
-    ((EUID == 0)) || as_root=(sudo)
-    "${as_root[@]}" apt-get update -q
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
-}
 
 # must_fail WHAT COMMAND...: the proof that a check can fail.
 must_fail() {
@@ -80,6 +69,5 @@ within_size() {
 run_image() {
     PAWL_TEST_IMAGE="$1" PAWL_TEST_ENGINE="${podman[*]}" \
         PAWL_TEST_ENGINE_RUN="--read-only-tmpfs=false $podman_run" CI=true \
-        cargo test --locked --workspace --test broker -- --ignored --exact --nocapture \
-        image::the_image_runs_without_rights_on_a_read_only_root_and_processes_the_orders
+        one_test image::the_image_runs_without_rights_on_a_read_only_root_and_processes_the_orders
 }

@@ -1,6 +1,9 @@
 # To be sourced from the root of the repository: brings KUSTOMIZE, a command, and CRDS, the files that define the custom
-# resources of docker/kubernetes, with colons between them. Needs Go.
+# resources of docker/kubernetes, with colons between them.
 
+# shellcheck source=.ci/shared.sh
+source .ci/shared.sh
+bring_go
 tools="$PWD/target/ci-tools"
 
 # The last release that Go 1.26 builds.
@@ -26,5 +29,7 @@ member() {
 keda="$(module github.com/kedacore/keda/v2 v2.21.0 h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps=)"
 operator="$(module github.com/prometheus-operator/prometheus-operator v0.85.0 \
     h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=)"
-export CRDS="$keda/config/crd/bases/keda.sh_scaledobjects.yaml:\
-$operator/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"
+export CRDS="$keda/config/crd/bases/keda.sh_scaledobjects.yaml"
+for kind in podmonitors prometheusrules; do
+    CRDS+=":$operator/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml"
+done

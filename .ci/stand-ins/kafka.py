@@ -15,7 +15,7 @@ def main():
     lines = [f"{name.removeprefix('KAFKA_').lower().replace('_', '.')}={os.environ[name]}" for name in names]
     with open(PROPERTIES, "w", encoding="utf-8") as file:
         file.write("\n".join([*lines, "log.dirs=/tmp/kafka", ""]))
-    tool = [*JAVA, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", PROPERTIES]
+    tool = [*JAVA, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", PROPERTIES, "--ignore-formatted"]
     subprocess.run(tool, check=True)
     heap = os.environ.get("KAFKA_HEAP_OPTS", "-Xmx512m").split()
     os.execvp("java", [JAVA[0], *heap, *JAVA[1:], "kafka.Kafka", PROPERTIES])

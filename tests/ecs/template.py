@@ -9,6 +9,7 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from types import MappingProxyType
 
 from cfnlint.decode.cfn_yaml import load
 
@@ -78,11 +79,16 @@ def complaints(service, settings, dockerfile, metrics):
         declared = re.search(rf"^VOLUME .*{re.escape(path)}", dockerfile, re.MULTILINE)
         must(declared, f"the image does not declare {path} as a volume, so Fargate gives it to root")
 
-    deployment = service["Resources"]["Service"]["Properties"]["DeploymentConfiguration"]
+    resources = service["Resources"]
+    deployment = resources["Service"]["Properties"]["DeploymentConfiguration"]
     breaker = deployment.get("DeploymentCircuitBreaker", {})
     must(breaker == {"Enable": True, "Rollback": True}, "a deployment that fails is not undone")
     must(deployment["MinimumHealthyPercent"] >= 100, "a deployment takes tasks away before others are there")
     must(deployment["MaximumPercent"] > 100, "a deployment cannot begin a task more")
+    for undoing in (name["Ref"] for name in deployment["Alarms"]["AlarmNames"]):
+        silence = resources[undoing]["Properties"]["TreatMissingData"]
+        must(silence == "notBreaching", f"{undoing} undoes the first deployment, of which nobody has told anything yet")
+    must(resources["SilentAlarm"].get("DependsOn") == "Service", "silence before the service is there wakes somebody")
     network = service["Resources"]["Service"]["Properties"]["NetworkConfiguration"]["AwsvpcConfiguration"]
     must(network["AssignPublicIp"] == "DISABLED", "tasks have public addresses")
 
@@ -90,27 +96,48 @@ def complaints(service, settings, dockerfile, metrics):
     must(handler in settings["handler"], f"the settings have no handler {handler}, by whose lag is scaled")
     namespace = service["Parameters"]["MetricsNamespace"]["Default"]
     must(settings["telemetry"]["emf"]["namespace"] == namespace, "settings and alarms name different namespaces")
-    policy = service["Resources"]["ScalingPolicy"]["Properties"]["TargetTrackingScalingPolicyConfiguration"]
+    policy = resources["ScalingPolicy"]["Properties"]["TargetTrackingScalingPolicyConfiguration"]
     watching = [policy["CustomizedMetricSpecification"]]
-    watching += [service["Resources"][name]["Properties"] for name in ("BehindAlarm", "SilentAlarm", "BreakerAlarm")]
+    alarms = ("BehindAlarm", "IdleAlarm", "SilentAlarm", "BreakerAlarm")
+    watching += [resources[name]["Properties"] for name in alarms]
     for one in watching:
         must(one["MetricName"] in metrics, f"{one['MetricName']} is no metric of Pawl")
         must(one["Dimensions"] == [{"Name": "handler", "Value": {"Ref": "HandlerName"}}], "a metric of another handler")
     return found
 
 
+def environment(service, **others):
+    """The variables of the container that override settings, with parameters as an account might have them."""
+    values = {
+        "MskBootstrapServers": "b-1.orders.abc.c2.kafka.eu-central-1.amazonaws.com:9098",
+        "HandlerUrl": "http://billing.internal:8080/events",
+    }
+    values |= {name: one["Default"] for name, one in service["Parameters"].items() if "Default" in one} | others
+    found = {}
+    for entry in container(service)["Environment"]:
+        if "Value" in entry:
+            name = entry["Name"]
+            found[filled(name["Fn::Sub"], values) if isinstance(name, dict) else name] = values[entry["Value"]["Ref"]]
+    return found
+
+
+def filled(text, values):
+    """A text of Fn::Sub with what these parameters have in their place; others stay."""
+    return re.sub(r"\$\{(\w+)\}", lambda name: str(values.get(name[1], name[0])), text)
+
+
 def listed(value):
     return value if isinstance(value, list) else [value]
 
 
-def pairs(policy):
+def pairs(policy, values=MappingProxyType({})):
     """Each action with each resource that a policy allows it on, whatever its statements are."""
     allowed = set()
     for statement in policy["Statement"]:
         if statement["Effect"] != "Allow" or "Condition" in statement:
             raise ValueError(f"a statement of another kind: {statement}")
         for resource in listed(statement["Resource"]):
-            resource = resource["Fn::Sub"] if isinstance(resource, dict) else resource
+            resource = filled(resource["Fn::Sub"], values) if isinstance(resource, dict) else resource
             allowed |= {(action, resource) for action in listed(statement["Action"])}
     return allowed
 

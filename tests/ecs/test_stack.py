@@ -1,8 +1,9 @@
 """The stacks of docker/ecs are created in moto, which stands in for AWS.
 
 What moto does not do: it judges no policy, no rule of a template and no security group, and starts no task. It leaves
-alarms, scaling, clusters of MSK and what goes out of a security group out of a stack, and roles, architecture and network out of the service. What it
-shows: every reference resolves, and what roles, security groups, containers and endpoints become.
+alarms, scaling, clusters of MSK and what goes out of a security group out of a stack, disk and architecture out of a
+task, and roles and network out of the service. What it shows: every reference resolves, and what roles, security groups,
+containers, endpoints and rules for events become.
 """
 
 import ast
@@ -15,10 +16,12 @@ import warnings
 import boto3
 import template as ecs
 from moto import mock_aws
+from moto.events.models import EventPattern
 
 REGION = "eu-central-1"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 SECRET = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:pawl-tokens-AbCdEf"
+KEY = f"arn:aws:kms:{REGION}:123456789012:key/01234567-89ab-cdef-0123-456789abcdef"
 UUID = "01234567-89ab-cdef-0123-456789abcdef-7"
 
 
@@ -39,6 +42,16 @@ def stack(name, parameters):
 def variables(container):
     """The environment of a container; moto leaves a hole where a condition leaves an element out."""
     return {one["name"]: one["value"] for one in container["environment"] if one}
+
+
+def role(beginning, policy):
+    """Whom a role of the stack trusts, and a policy of it."""
+    iam = boto3.client("iam", REGION)
+    (found,) = [each for each in iam.list_roles()["Roles"] if beginning in each["RoleName"]]
+    document = iam.get_role_policy(RoleName=found["RoleName"], PolicyName=policy)["PolicyDocument"]
+    # moto answers a policy that came by a stack as Python writes it.
+    document = ast.literal_eval(document) if isinstance(document, str) else document
+    return found["AssumeRolePolicyDocument"], document
 
 
 @mock_aws
@@ -104,18 +117,12 @@ class Stack(unittest.TestCase):
 
     def test_the_task_role_names_this_cluster_and_no_other(self):
         self.service()
-        iam = boto3.client("iam", REGION)
-        roles = {role["RoleName"]: role for role in iam.list_roles()["Roles"]}
-        (name,) = [name for name in roles if "TaskRole" in name]
-        policy = iam.get_role_policy(RoleName=name, PolicyName="kafka")["PolicyDocument"]
-        # moto answers a policy that came by a stack as Python writes it.
-        policy = ast.literal_eval(policy) if isinstance(policy, str) else policy
+        trust, policy = role("TaskRole", "kafka")
         resources = {resource for _, resource in ecs.pairs(policy)}
         beginning = f"arn:aws:kafka:{REGION}:123456789012:"
         self.assertEqual({resource.removeprefix(beginning).split("/")[1:3] == ["orders", UUID] for resource in resources}, {True})
         self.assertIn(f"{beginning}transactional-id/orders/{UUID}/pawl-billing.*", resources)
-        trust = json.dumps(roles[name]["AssumeRolePolicyDocument"])
-        self.assertIn("ecs-tasks.amazonaws.com", trust)
+        self.assertIn("ecs-tasks.amazonaws.com", json.dumps(trust))
 
     def test_brokers_service_and_endpoints_let_the_tasks_in_and_nobody_reaches_those(self):
         parameters = self.parameters()
@@ -143,6 +150,40 @@ class Stack(unittest.TestCase):
         groups = boto3.client("ec2", REGION).describe_security_groups(GroupIds=[outputs["SecurityGroupId"]])
         (opened,) = groups["SecurityGroups"][0]["IpPermissions"]
         self.assertEqual((opened["FromPort"], opened["UserIdGroupPairs"][0]["GroupId"]), (9464, operators))
+
+    def test_a_secret_under_a_key_of_its_own_can_be_read_and_nothing_else_under_it(self):
+        operators = {"OperatorSecurityGroupId": self.group("operators"), "AdminTokensSecretArn": SECRET}
+        self.service(**operators, AdminTokensKeyArn=KEY)
+        _, policy = role("ExecutionRole", "start-the-container")
+        # Where a condition leaves a statement out, moto leaves a hole.
+        (decrypt,) = [one for one in policy["Statement"] if one and one["Action"] == "kms:Decrypt"]
+        self.assertEqual(decrypt["Resource"], KEY)
+        via = {"StringEquals": {"kms:ViaService": f"secretsmanager.{REGION}.amazonaws.com"}}
+        self.assertEqual(decrypt["Condition"], via)
+
+    def test_without_a_key_nothing_may_be_decrypted(self):
+        self.service(OperatorSecurityGroupId=self.group("operators"), AdminTokensSecretArn=SECRET)
+        _, policy = role("ExecutionRole", "start-the-container")
+        self.assertNotIn("kms:", json.dumps(policy))
+
+    def test_tasks_that_end_badly_or_never_begin_are_told_and_those_of_others_are_not(self):
+        topic = boto3.client("sns", REGION).create_topic(Name="alarms")["TopicArn"]
+        self.service(AlarmTopicArn=topic)
+        (rule,) = boto3.client("events", REGION).list_rules()["Rules"]
+        pattern = EventPattern.load(rule["EventPattern"])
+
+        def told(**others):
+            cluster = f"arn:aws:ecs:{REGION}:123456789012:cluster/apps"
+            detail = {"clusterArn": cluster, "group": "service:pawl", "lastStatus": "STOPPED", **others}
+            return pattern.matches_event({"source": "aws.ecs", "detail-type": "ECS Task State Change", "detail": detail})
+
+        self.assertTrue(told(stopCode="EssentialContainerExited", containers={"exitCode": 4}))
+        self.assertTrue(told(stopCode="TaskFailedToStart"))
+        self.assertFalse(told(stopCode="ServiceSchedulerInitiated", containers={"exitCode": 0}))
+        self.assertFalse(told(lastStatus="RUNNING", containers={"exitCode": 4}))
+        self.assertFalse(told(group="service:other", containers={"exitCode": 4}))
+        others = f"arn:aws:ecs:{REGION}:123456789012:cluster/others"
+        self.assertFalse(told(clusterArn=others, containers={"exitCode": 4}))
 
     def test_without_settings_the_image_has_them(self):
         _, _, task = self.service(Settings="")

@@ -15,6 +15,8 @@ import kubernetes_validate
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+MANUAL = ROOT / "docs" / "deploy" / "kubernetes.md"
+ALERTS = ROOT / "docker" / "prometheus" / "alerts.yaml"
 KUBERNETES = ROOT / "docker" / "kubernetes"
 PAWL = Path(os.environ.get("PAWL", ROOT / "target" / "debug" / "pawl"))
 VARIANTS = ("deployment", "statefulset", *sorted(f"overlays/{one.name}" for one in (KUBERNETES / "overlays").iterdir()))
@@ -132,6 +134,14 @@ def complaints(objects):
     must([p["containerPort"] for p in pawl["ports"]] == [port], "the port of the container is not admin.listen's")
     must(not told["admin"]["listen"].startswith("127."), "no probe reaches a loopback address")
 
+    lasting = workload(objects)["kind"] == "StatefulSet"
+    for name, handler in told["handler"].items():
+        static = handler.get("membership", {}).get("static", False)
+        must(static == lasting, f"{name} is a static member where pods keep no names, or none where they do")
+    for volume in spec["volumes"]:
+        room = pawl["resources"]["requests"].get("ephemeral-storage")
+        must(volume.get("emptyDir", {}).get("sizeLimit") in (None, room), f"no node keeps the room that {volume['name']} may take")
+
     found += unrestricted(spec, pawl)
     labels = workload(objects)["spec"]["template"]["metadata"]["labels"]
     for each, selector in selectors(objects):
@@ -144,7 +154,23 @@ def complaints(objects):
             group = next(iter(told["handler"]))
             query = each["spec"]["triggers"][0]["metadata"]["query"]
             must(f'consumergroup="{group}"' in query, f"the lag of {group} is not what is scaled by")
+            space = each["metadata"]["namespace"]
+            must(f'namespace="{space}"' in query, f"the lag in {space} is not what is scaled by")
+        if each["kind"] == "PodMonitor":
+            job = labels.get(each["spec"].get("jobLabel"))
+            must({job} == jobs(), f"the alerts ask for the job {jobs()}, and it is called {job}")
     return found
+
+
+@cache
+def jobs():
+    """The names of the job that the alert rules ask for."""
+    return set(re.findall(r'job="([^"]*)"', ALERTS.read_text()))
+
+
+def blocks(language):
+    """The blocks of a language in the manual."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", MANUAL.read_text(), re.M | re.S)
 
 
 def unrestricted(spec, pawl):

@@ -3,12 +3,14 @@
 import copy
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
 import manifests
+import yaml
 
 
 def check(objects, folder):
@@ -57,11 +59,29 @@ class Variants(unittest.TestCase):
     def test_both_workloads_run_the_same_pod_but_for_where_its_state_lies(self):
         def pod(name):
             spec = copy.deepcopy(manifests.pod(manifests.variant(name)))
-            spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "state"]
+            spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] not in ("state", "settings")]
             spec["containers"][0].pop("env", None)
+            spec["containers"][0]["resources"]["requests"].pop("ephemeral-storage", None)
             return spec
 
         self.assertEqual(pod("deployment"), pod("statefulset"))
+
+    def test_both_workloads_have_the_same_settings_but_for_static_membership(self):
+        one, other = (manifests.settings(manifests.variant(name)) for name in ("deployment", "statefulset"))
+        self.assertEqual(other["handler"]["billing"].pop("membership"), {"static": True})
+        self.assertEqual(one, other)
+
+    def test_the_alerts_are_a_rule_of_the_operator_as_the_manual_makes_it(self):
+        (command,) = [block for block in manifests.blocks("sh") if "PrometheusRule" in block]
+        apply = "kubectl -n pawl apply -f -"
+        self.assertIn(apply, command)
+        command = ["bash", "-euc", command.replace(apply, "cat")]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=manifests.ROOT, check=True)
+        rule = yaml.safe_load(made.stdout)
+        self.assertEqual(manifests.misfits([rule]), [])
+        self.assertEqual(rule["spec"], yaml.safe_load(manifests.ALERTS.read_text()))
+        rule["spec"]["groups"][0]["rules"][0]["exp"] = "up"
+        self.assertEqual(len(manifests.misfits([rule])), 1)
 
     def test_a_change_of_the_settings_gets_another_name_and_so_a_rollout(self):
         def name(text):
@@ -75,6 +95,59 @@ class Variants(unittest.TestCase):
         base = (manifests.KUBERNETES / "base" / "kustomization.yaml").read_text()
         self.assertNotIn("disableNameSuffixHash", base)
         self.assertNotEqual(name("[kafka]\n"), name("[kafka]\n\n"))
+
+
+class OfYourOwn(unittest.TestCase):
+    """The overlay of the manual, beside docker/, for a handler that is not the sample's."""
+
+    IMAGE = "registry.example.com/shop/pawl:0.1.0"
+
+    def overlay(self, folder, workload, components=()):
+        kustomization, scaled = (yaml.safe_load(block) for block in manifests.blocks("yaml"))
+        self.assertEqual(kustomization["resources"], ["../docker/kubernetes/deployment"])
+        kustomization["resources"] = [f"../docker/kubernetes/{workload}"]
+        for component in components:
+            kustomization["components"].append(f"../docker/kubernetes/components/{component}")
+        if "keda" in components:
+            kustomization |= scaled
+        shutil.copytree(manifests.KUBERNETES, folder / "docker" / "kubernetes")
+        own = folder / "deploy"
+        own.mkdir()
+        (command,) = [block for block in manifests.blocks("sh") if block.startswith("cd deploy\n")]
+        if workload == "statefulset":
+            command = command.replace("/base/pawl.toml", "/statefulset/pawl.toml", 1)
+        command = "".join(line for line in command.splitlines(True) if not line.startswith("kubectl"))
+        subprocess.run(["bash", "-euc", command], cwd=folder, check=True)
+        for name in ("password", "ca.crt"):
+            (own / "secrets" / name).write_text("theirs")
+        (own / "kustomization.yaml").write_text(json.dumps(kustomization))
+        settings = (own / "pawl.toml").read_text()
+        self.assertIn("[handler.billing]", settings)
+        (own / "pawl.toml").write_text(settings.replace("[handler.billing]", "[handler.mail]"))
+        return manifests.built(own)
+
+    def test_it_has_its_image_its_settings_and_its_secrets_and_fits(self):
+        for workload in ("deployment", "statefulset"):
+            with self.subTest(workload), tempfile.TemporaryDirectory() as folder:
+                objects = self.overlay(Path(folder), workload)
+                self.assertEqual(manifests.container(objects)["image"], self.IMAGE)
+                self.assertEqual(list(manifests.settings(objects)["handler"]), ["mail"])
+                self.assertEqual(manifests.misfits(objects), [])
+                self.assertEqual(manifests.complaints(objects), [])
+                secrets = {each["metadata"]["name"]: set(each["data"]) for each in objects if each["kind"] == "Secret"}
+                expected = {"pawl-admin": {"read", "operator"}, "pawl-kafka": {"username", "password", "ca.crt"}}
+                self.assertEqual(secrets, expected)
+                checked = check(objects, folder)
+                self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
+
+    def test_scaling_follows_its_group_when_it_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            objects = self.overlay(Path(folder), "deployment", ["keda"])
+        self.assertEqual(manifests.complaints(objects), [])
+
+    def test_no_variant_names_an_image_that_an_overlay_could_not_replace(self):
+        for name in manifests.VARIANTS:
+            self.assertEqual(manifests.container(manifests.variant(name))["image"], "pawl", name)
 
 
 class Broken(unittest.TestCase):
@@ -144,12 +217,19 @@ class Broken(unittest.TestCase):
             "is scaled and is not there": lambda o: manifests.one(o, "ScaledObject")["spec"]["scaleTargetRef"].update(
                 kind="Deployment"
             ),
+            "is called None": lambda o: manifests.one(o, "PodMonitor")["spec"].pop("jobLabel"),
+            "the lag in pawl": lambda o: manifests.one(o, "ScaledObject")["spec"]["triggers"][0]["metadata"].update(
+                query='kafka_consumergroup_lag{namespace="other",consumergroup="billing"}'
+            ),
+            "is a static member where": settings("membership = { static = true }", ""),
             "both say how many": lambda o: manifests.workload(o)["spec"].update(replicas=2),
         }
         for sentence, change in breaks.items():
             with self.subTest(sentence):
                 found = manifests.complaints(self.broken("overlays/irsa", change))
                 self.assertTrue(any(sentence in complaint for complaint in found), found)
+        less = self.broken("deployment", lambda o: manifests.container(o)["resources"]["requests"].pop("ephemeral-storage"))
+        self.assertIn("no node keeps the room that state may take", manifests.complaints(less))
 
     def test_pawl_refuses_settings_that_are_wrong(self):
         def unknown(objects):
