@@ -40,6 +40,17 @@ pub(super) fn in_line(line: &str) -> bool {
         || authorities.any(|authority| authority.is_some_and(|authority| authority.contains('@')))
 }
 
+/// Whether a URL, or what was meant as one, has a user name or a password.
+pub(crate) fn names_a_user(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
+/// A URL that cannot be used, as messages show it: without what may be a secret.
+pub(crate) fn shown_url(url: &str) -> &str {
+    if url.contains('@') { HIDDEN } else { url.split('?').next().unwrap_or_default() }
+}
+
 /// A secret that the environment has told. Neither printed nor written.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
