@@ -1,5 +1,7 @@
 //! An endpoint with tokens.
 
+use tracing_subscriber::layer::SubscriberExt;
+
 use super::*;
 use crate::admin::commands::MAX_AT_ONCE;
 use crate::settings::{ByteSize, HandlerSettings, Kafka};
@@ -36,6 +38,27 @@ async fn a_token_of_each_role_opens_what_its_role_may_see_and_probes_need_none()
     let elsewhere =
         "GET /metrics HTTP/1.1\r\nhost: pawl.internal\r\nauthorization: Bearer read-0123456789abcdef\r\n\r\n";
     assert!(endpoint.send(elsewhere).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_denied_request_is_told_with_who_asked_where_they_are_known() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let settings = Admin { audit_file: Some(path.clone()), ..Admin::default() };
+    let log = tracing_subscriber::registry().with(audit_file::layer(&settings).unwrap());
+    let _logged = tracing::subscriber::set_default(log);
+    let endpoint = Endpoint::guarded(Admin::default()).await;
+    let change = Request::post(COMMANDS, PAUSE);
+    for request in [change.clone(), change.token(READ)] {
+        endpoint.ask(&request).await;
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&lines[0]["reason"], lines[0].get("by")), (&"unknown".into(), None), "{text}");
+    assert_eq!(lines[1]["reason"], "not-operator", "{text}");
+    let by = lines[1]["by"].as_str().unwrap_or_default();
+    assert!(by.starts_with("scraper (token) from 127.0.0.1:"), "{text}");
 }
 
 #[tokio::test]
