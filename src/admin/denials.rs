@@ -74,14 +74,18 @@ impl Denials {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::access::{Means, Role};
 
     #[test]
     fn strangers_do_not_use_up_the_lines_of_those_who_are_known() {
-        let denials = Denials::default();
-        let most = LINES_AT_ONCE.get();
-        assert!((0..most).all(|_| denials.strangers.take() == Some(0)));
-        assert_eq!(denials.strangers.take(), None);
-        assert_eq!(denials.strangers.unsaid.load(Ordering::Relaxed), 1);
-        assert!((0..most).all(|_| denials.known.take() == Some(0)));
+        let (denials, peer) = (Denials::default(), "10.0.0.7:5".parse().expect("an address"));
+        let known = Visitor { role: Role::Read, means: Means::Token, name: "ops".into(), peer };
+        let note = |by| denials.note(Denied::NotOperator, by, &Method::POST, "/", peer);
+        let unsaid = || [&denials.known, &denials.strangers].map(|of| of.unsaid.load(Ordering::Relaxed));
+        (0..100).for_each(|_| note(None));
+        let of_strangers = unsaid()[1];
+        assert!(of_strangers > 0, "there is a bound");
+        (0..LINES_AT_ONCE.get()).for_each(|_| note(Some(&known)));
+        assert_eq!(unsaid(), [0, of_strangers]);
     }
 }

@@ -4,6 +4,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::admin::commands::MAX_AT_ONCE;
+use crate::admin::connection::MAX_CONNECTIONS;
 use crate::settings::{ByteSize, HandlerSettings, Kafka};
 
 const PAUSE: &str = r#"{"command":"pause","key":"K"}"#;
@@ -121,6 +122,23 @@ async fn a_body_beyond_its_bound_is_refused_whether_its_length_is_told_or_not() 
     let chunk = format!("401\r\n{}\r\n0\r\n\r\n", " ".repeat(1025));
     let unmeasured = Request { headers: headers.map(str::to_owned).to_vec(), body: chunk, ..long };
     assert_eq!(endpoint.ask(&unmeasured.token(OPERATE)).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_request_that_has_come_keeps_its_place() {
+    let endpoint = Endpoint::guarded(Admin::default()).await;
+    let request = Request::post(COMMANDS, "{}").token(OPERATE).header("expect: 100-continue").text();
+    let (head, body) = request.split_at(request.len() - "{}".len());
+    let mut stream = endpoint.connect().await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    timeout(PATIENT, stream.read_exact(&mut go_on)).await.expect("it reads the body").unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..2 * MAX_CONNECTIONS {
+        silent.push(endpoint.connect().await);
+    }
+    assert_eq!(endpoint.get("/live").await.0, 200, "all before it have been taken in");
+    assert_eq!(Answer::of(&exchange(stream, body).await).status, 400, "no command");
 }
 
 #[tokio::test]
