@@ -68,7 +68,7 @@ mod tests {
         for (pem, expected) in
             [(pkcs8, "is encrypted"), (older, "is encrypted"), ("c2VjcmV0", "no private key")]
         {
-            let why = private_key(pem.as_bytes()).err().expect("it is no key that can be used");
+            let why = private_key(pem.as_bytes()).expect_err("it is no key that can be used");
             assert!(why.contains(expected) && !why.contains("c2VjcmV0"), "{why}");
         }
     }

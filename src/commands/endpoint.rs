@@ -204,4 +204,18 @@ mod tests {
         let error = endpoint.get::<()>("/ready").expect_err("nobody listens on port 1").to_string();
         assert!(error.contains("127.0.0.1:1") && error.to_lowercase().contains("refused"), "{error}");
     }
+
+    #[test]
+    fn a_file_without_an_end_is_refused_in_place_of_being_read() {
+        let address = Address { tls: true, authority: "127.0.0.1:1".into() };
+        let args = EndpointArgs { admin: Some(address), ..EndpointArgs::default() };
+        let endless = || Some("/dev/zero".into());
+        for args in [
+            EndpointArgs { token_file: endless(), ..args.clone() },
+            EndpointArgs { ca_file: endless(), ..args },
+        ] {
+            let why = Endpoint::find(&args, None).err().expect("it has no end").to_string();
+            assert!(why.contains("(/dev/zero) cannot be used: it is larger than 1 MiB"), "{why}");
+        }
+    }
 }

@@ -141,8 +141,9 @@ async fn clients_that_do_not_finish_their_handshake_make_room_for_whoever_does_a
     for _ in 0..MAX_CONNECTIONS {
         silent.push(endpoint.connect().await);
     }
-    let live = endpoint.ask_by_tls(&client(&authority, None), &Request::get("/live")).await;
-    assert_eq!(live.expect("a place").status, 200);
+    let (client, live) = (client(&authority, None), Request::get("/live"));
+    let live = timeout(PATIENT, endpoint.ask_by_tls(&client, &live)).await.expect("a place");
+    assert_eq!(live.expect("a handshake").status, 200);
     let endpoint = Endpoint::start_on("127.0.0.1:0", Duration::from_millis(100), admin).await;
     assert_eq!(endpoint.send("").await, "");
 }
