@@ -80,7 +80,9 @@ impl AuditFile {
     fn begin_anew(&mut self) -> io::Result<()> {
         // Else it was moved already, and could not be made.
         if self.path.try_exists()? {
-            for number in (1..self.kept).rev() {
+            // Beyond a gap, which an attempt before this one has left, nothing has to move.
+            let free = (1..self.kept).find(|number| !self.numbered(*number).exists()).unwrap_or(self.kept);
+            for number in (1..free).rev() {
                 moved(&self.numbered(number), &self.numbered(number + 1))?;
             }
             moved(&self.path, &self.numbered(1))?;
@@ -199,21 +201,28 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_moved_and_could_not_be_made_costs_no_old_one() {
-        let dir = TempDir::new().expect("a directory");
-        let path = dir.path().join("audit.jsonl");
-        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
-        let mut file = AuditFile::open(&path, 4, 2).expect("it can be opened");
-        for line in [b"000\n", b"111\n"] {
-            file.write_all(line).expect("it can be written");
+    fn an_attempt_to_begin_anew_that_ended_half_way_costs_no_old_file() {
+        // What it left of FILE, FILE.1, FILE.2 and FILE.3, the last of which was given up.
+        for (left, expected) in [
+            (["3\n", "2\n", "", "1\n"], ["4\n", "3\n", "2\n", "1\n"]),
+            (["3\n", "", "2\n", "1\n"], ["4\n", "3\n", "2\n", "1\n"]),
+            // As where the process has no file descriptor left.
+            (["", "3\n", "2\n", "1\n"], ["4\n", "3\n", "2\n", "1\n"]),
+        ] {
+            let dir = TempDir::new().expect("a directory");
+            let names = ["audit", "audit.1", "audit.2", "audit.3"].map(|name| dir.path().join(name));
+            let mut file = AuditFile::open(&names[0], 2, 3).expect("it can be opened");
+            file.write_all(b"0\n").expect("it can be written");
+            for (name, text) in names.iter().zip(left) {
+                let _ = std::fs::remove_file(name);
+                if !text.is_empty() {
+                    std::fs::write(name, text).expect("a writable directory");
+                }
+            }
+            file.write_all(b"4\n").expect("it can be written");
+            let found = names.map(|name| std::fs::read_to_string(name).unwrap_or_default());
+            assert_eq!(found, expected, "after {left:?}");
         }
-        // As it is after the move, where the process has no file descriptor left.
-        std::fs::rename(dir.path().join("audit.jsonl.1"), dir.path().join("audit.jsonl.2"))
-            .expect("it is there");
-        std::fs::rename(&path, dir.path().join("audit.jsonl.1")).expect("it is there");
-        file.write_all(b"222\n").expect("it can be written");
-        assert_eq!(read("audit.jsonl"), "222\n");
-        assert_eq!((read("audit.jsonl.1"), read("audit.jsonl.2")), ("111\n".into(), "000\n".into()));
     }
 
     #[test]

@@ -28,10 +28,10 @@ use super::rates;
 pub const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The most headers of a request.
 pub const MAX_HEADERS: usize = 64;
-/// The most connections at once; more wait in the system's queue.
+/// The most connections at once; where all are answered, more wait in the system's queue.
 pub const MAX_CONNECTIONS: usize = 64;
 /// The most connections at once of one address other than this machine's, so that one alone cannot keep
-/// probes out; more are closed.
+/// probes out; where all are answered, more are closed.
 pub const MAX_CONNECTIONS_OF_PEER: usize = 16;
 /// How long to wait after a connection could not be accepted, which happens when the process has
 /// no file descriptor left: trying again at once would only spin.

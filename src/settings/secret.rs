@@ -84,3 +84,19 @@ pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
     // No value in a file is right.
     json_schema!({ "title": TITLE, "type": "string", "not": {} })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_in_a_url_is_found_with_and_without_a_scheme_and_a_path_is_none() {
+        for url in ["http://user:s3cret@host/path", "user:s3cret@host:4318", "https://user@host?query"] {
+            assert!(names_a_user(url) && !shown_url(url).contains("user"), "{url}");
+        }
+        for url in ["http://host/users/@me", "host:4318", "http://host?to=a@b", "http://host#a@b", ""] {
+            assert!(!names_a_user(url), "{url}");
+        }
+        assert_eq!(shown_url("http://host/path?key=s3cret"), "http://host/path");
+    }
+}
