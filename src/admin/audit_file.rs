@@ -29,7 +29,7 @@ pub struct AuditFile {
     kept: u32,
     file: File,
     bytes: u64,
-    /// Whether the last line could not be written; told once.
+    /// Whether the last line met with trouble; told once.
     failing: bool,
 }
 
@@ -75,12 +75,18 @@ impl AuditFile {
         Ok(AuditFile { path: path.to_owned(), max_bytes, kept, file, bytes, failing: false })
     }
 
-    /// FILE.1 becomes FILE.2 and so on, the last one goes, and FILE is begun anew.
+    /// FILE.1 becomes FILE.2 and so on, the last one goes, and FILE is begun anew. What failed can be tried again: no
+    /// step gives up another old file.
     fn begin_anew(&mut self) -> io::Result<()> {
-        for number in (1..self.kept).rev() {
-            moved(&self.numbered(number), &self.numbered(number + 1))?;
+        // Else it was moved already, and could not be made.
+        if self.path.try_exists()? {
+            // Beyond a gap, which an attempt before this one has left, nothing has to move.
+            let free = (1..self.kept).find(|number| !self.numbered(*number).exists()).unwrap_or(self.kept);
+            for number in (1..free).rev() {
+                moved(&self.numbered(number), &self.numbered(number + 1))?;
+            }
+            moved(&self.path, &self.numbered(1))?;
         }
-        moved(&self.path, &self.numbered(1))?;
         self.file = append(&self.path)?;
         self.bytes = 0;
         Ok(())
@@ -92,33 +98,41 @@ impl AuditFile {
         name.into()
     }
 
-    fn put(&mut self, line: &[u8]) -> io::Result<()> {
+    /// A line is worth more than the bound: where the file cannot be begun anew, it goes to the one that there is.
+    fn put(&mut self, line: &[u8]) -> Result<(), Trouble> {
         let length = line.len() as u64;
-        if self.bytes > 0 && self.bytes + length > self.max_bytes {
-            let begun = self.begin_anew();
-            // Whatever came of it, the next attempt waits until as much again is written: each would give up an old file.
-            self.bytes = 0;
-            begun?;
-        }
-        self.file.write_all(line)?;
+        let is_full = self.bytes > 0 && self.bytes + length > self.max_bytes;
+        let begun = if is_full { self.begin_anew() } else { Ok(()) };
+        self.file.write_all(line).map_err(Trouble::Unwritten)?;
         self.bytes += length;
-        Ok(())
+        begun.map_err(Trouble::Full)
     }
+}
+
+/// What is wrong with the file.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// The line is not in it.
+    #[error("cannot be written: {0}; lines are in the log only")]
+    Unwritten(io::Error),
+    /// The line is in it, and it is larger than it should be.
+    #[error("is full and cannot be begun anew: {0}; it grows until it can, which each line tries")]
+    Full(io::Error),
 }
 
 /// One line is one write.
 impl Write for AuditFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let put = self.put(line);
-        if let (Err(error), false) = (&put, self.failing) {
+        if let (Err(trouble), false) = (&put, self.failing) {
             // The log cannot be used from inside of it.
-            eprintln!(
-                "admin.audit_file ({}) cannot be written: {error}; lines are in the log only",
-                self.path.display()
-            );
+            eprintln!("admin.audit_file ({}) {trouble}", self.path.display());
         }
         self.failing = put.is_err();
-        put.map(|()| line.len())
+        match put {
+            Ok(()) | Err(Trouble::Full(_)) => Ok(line.len()),
+            Err(Trouble::Unwritten(error)) => Err(error),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -164,6 +178,51 @@ mod tests {
         assert_eq!(read("audit.jsonl"), "a line that is longer than a file\n");
         assert_eq!((read("audit.jsonl.1"), read("audit.jsonl.2")), ("888\n".into(), "666\n777\n".into()));
         assert_eq!(read("audit.jsonl.3"), "");
+    }
+
+    #[test]
+    fn no_line_is_lost_where_a_full_file_cannot_be_begun_anew_and_each_line_tries_again() {
+        let dir = TempDir::new().expect("a directory");
+        let path = dir.path().join("audit.jsonl");
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        let in_the_way = dir.path().join("audit.jsonl.1");
+        std::fs::create_dir(&in_the_way).expect("a writable directory");
+        let mut file = AuditFile::open(&path, 8, 1).expect("it can be opened");
+        for n in 0..4 {
+            file.write_all(format!("{n}{n}{n}\n").as_bytes()).expect("it is written all the same");
+        }
+        assert_eq!(read("audit.jsonl"), "000\n111\n222\n333\n");
+        std::fs::remove_dir(&in_the_way).expect("it is empty");
+        file.write_all(b"444\n").expect("it can be written");
+        assert_eq!(
+            (read("audit.jsonl"), read("audit.jsonl.1")),
+            ("444\n".into(), "000\n111\n222\n333\n".into())
+        );
+    }
+
+    #[test]
+    fn an_attempt_to_begin_anew_that_ended_half_way_costs_no_old_file() {
+        // What it left of FILE, FILE.1, FILE.2 and FILE.3, the last of which was given up.
+        for (left, expected) in [
+            (["3\n", "2\n", "", "1\n"], ["4\n", "3\n", "2\n", "1\n"]),
+            (["3\n", "", "2\n", "1\n"], ["4\n", "3\n", "2\n", "1\n"]),
+            // As where the process has no file descriptor left.
+            (["", "3\n", "2\n", "1\n"], ["4\n", "3\n", "2\n", "1\n"]),
+        ] {
+            let dir = TempDir::new().expect("a directory");
+            let names = ["audit", "audit.1", "audit.2", "audit.3"].map(|name| dir.path().join(name));
+            let mut file = AuditFile::open(&names[0], 2, 3).expect("it can be opened");
+            file.write_all(b"0\n").expect("it can be written");
+            for (name, text) in names.iter().zip(left) {
+                let _ = std::fs::remove_file(name);
+                if !text.is_empty() {
+                    std::fs::write(name, text).expect("a writable directory");
+                }
+            }
+            file.write_all(b"4\n").expect("it can be written");
+            let found = names.map(|name| std::fs::read_to_string(name).unwrap_or_default());
+            assert_eq!(found, expected, "after {left:?}");
+        }
     }
 
     #[test]

@@ -29,8 +29,9 @@ pub(super) async fn gate(State(process): State<Arc<Process>>, mut request: Reque
             }
             next.run(request).await
         }
-        Err((denied, wait)) => {
-            process.denials.note(denied, request.method(), request.uri().path(), peer.address);
+        Err(Refusal { denied, by, wait }) => {
+            let (method, path) = (request.method(), request.uri().path());
+            process.denials.note(denied, by.as_ref(), method, path, peer.address);
             answer(denied, wait)
         }
     };
@@ -54,11 +55,16 @@ fn answer(denied: Denied, wait: Option<Duration>) -> Response {
     response
 }
 
-fn check(
-    process: &Process,
-    request: &Request,
-    peer: &Peer,
-) -> Result<Option<Visitor>, (Denied, Option<Duration>)> {
+/// A request that is denied.
+struct Refusal {
+    denied: Denied,
+    /// Who asks, where they are known.
+    by: Option<Visitor>,
+    /// When to come back.
+    wait: Option<Duration>,
+}
+
+fn check(process: &Process, request: &Request, peer: &Peer) -> Result<Option<Visitor>, Refusal> {
     let needed = need(request.method(), request.uri().path());
     let credentials = process.credentials.borrow().clone();
     if needed == Need::Nothing {
@@ -70,15 +76,20 @@ fn check(
         }
         return Ok(known(process, &credentials, request, peer).ok().flatten());
     }
-    process.rates.take(peer.address.ip()).map_err(|wait| (Denied::TooMany, Some(wait)))?;
-    let denied = |denied| (denied, None);
-    let visitor = known(process, &credentials, request, peer).map_err(denied)?;
-    admit(needed, visitor.as_ref().map(|visitor| visitor.role), credentials.rules).map_err(denied)?;
+    let too_many = |wait| Refusal { denied: Denied::TooMany, by: None, wait: Some(wait) };
+    process.rates.take(peer.address.ip()).map_err(too_many)?;
+    let visitor = known(process, &credentials, request, peer).map_err(|denied| Refusal {
+        denied,
+        by: None,
+        wait: None,
+    })?;
+    let admitted = admit(needed, visitor.as_ref().map(|visitor| visitor.role), credentials.rules);
     // A browser shows its user's certificate for any page's request, and says so here.
-    if needed == Need::Role(Role::Operator) && request.headers().contains_key(ORIGIN) {
-        return Err(denied(Denied::Page));
+    let is_page = needed == Need::Role(Role::Operator) && request.headers().contains_key(ORIGIN);
+    match admitted.and(if is_page { Err(Denied::Page) } else { Ok(()) }) {
+        Ok(()) => Ok(visitor),
+        Err(denied) => Err(Refusal { denied, by: visitor, wait: None }),
     }
-    Ok(visitor)
 }
 
 /// Whoever asks; `None`: nobody that is known.

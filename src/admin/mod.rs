@@ -38,10 +38,9 @@ use pawl_actors::clock;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 
 use self::access::Visitor;
-use self::connection::Connections;
+use self::connection::{Connections, Times};
 use self::credentials::Watched;
 use self::denials::Denials;
 use self::rates::Rates;
@@ -53,7 +52,8 @@ use crate::settings::{Admin, Settings};
 pub use credentials::{Credentials, CredentialsError};
 pub use readiness::{HandlerReadiness, PartitionReadiness, Readiness, judge, judge_handlers};
 
-/// From accepting a connection to its last byte; probes and scrapes give up earlier. Commands are granted more.
+/// From accepting a connection to its last byte, half of it until the request's head is there; probes and scrapes give
+/// up earlier. Commands are granted more.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Process {
@@ -161,12 +161,8 @@ async fn serve_within(
             () = &mut shutdown => return,
             (stream, address, place) = connections.next() => {
                 let acceptor = credentials.borrow().acceptor.clone();
-                let routes = routes.clone();
-                tokio::spawn(async move {
-                    let deadline = Instant::now() + request_timeout;
-                    connection::answer(stream, address, acceptor, routes, deadline).await;
-                    drop(place);
-                });
+                let times = Times { head: request_timeout / 2, request: request_timeout };
+                tokio::spawn(connection::answer(stream, address, acceptor, routes.clone(), times, place));
             }
         }
     }

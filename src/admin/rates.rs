@@ -49,9 +49,10 @@ impl<C: Clock> Rates<C> {
     }
 }
 
-/// Whoever has an address of IPv6 has all of its /64.
+/// Whoever has an address of IPv6 has all of its /64; but for this machine's own, whose /64 is no network.
 pub(super) fn place(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
+        here if here.is_loopback() => here,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,
     }
@@ -92,6 +93,16 @@ mod tests {
         assert_eq!(rates.take(address("2001:db8:0:1::1")), Ok(()));
         assert_eq!(rates.take(address("::ffff:10.0.0.1")), Ok(()));
         assert!(rates.take(address("10.0.0.1")).is_err());
+    }
+
+    #[test]
+    fn this_machine_is_itself_by_either_protocol_and_does_not_share_the_place_of_those_without_one() {
+        for (peer, expected) in
+            [("::1", "::1"), ("127.0.0.1", "127.0.0.1"), ("::ffff:127.0.0.2", "127.0.0.2"), ("::2", "::")]
+        {
+            assert_eq!(place(address(peer)), address(expected), "{peer}");
+        }
+        assert!(place(address("::1")).is_loopback() && place(address("::1")) != OTHERS);
     }
 
     #[test]

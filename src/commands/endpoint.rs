@@ -14,9 +14,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
+use self::access::Own;
 use super::Failure;
 use crate::admin::keys::NoAnswer;
 use crate::cli::{Address, EndpointArgs};
@@ -69,6 +71,12 @@ fn here(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
+fn place(args: &EndpointArgs, own: Option<&Admin>) -> Option<Address> {
+    let listens = own.and_then(|admin| Some((admin.listen?, admin.tls.is_some())));
+    let listens = listens.map(|(listen, tls)| Address { tls, authority: here(listen).to_string() });
+    args.admin.clone().or(listens)
+}
+
 impl Endpoint {
     /// The endpoint that a person names, else that of these settings; `None`: there is neither. Asks nobody yet.
     /// Tokens of the settings are for their own endpoint only.
@@ -77,16 +85,30 @@ impl Endpoint {
     /// A file that was named cannot be used, or the process can start no thread.
     pub fn find(args: &EndpointArgs, settings: Option<&Admin>) -> Result<Option<Endpoint>, Failure> {
         let own = settings.filter(|_| args.admin.is_none());
-        let listens = own.and_then(|admin| Some((admin.listen?, admin.tls.is_some())));
-        let listens = listens.map(|(listen, tls)| Address { tls, authority: here(listen).to_string() });
-        let Some(address) = args.admin.clone().or(listens) else { return Ok(None) };
+        let Some(address) = place(args, own) else { return Ok(None) };
         let token = access::token(args, own)?;
-        let tls = access::tls(args, own, address.tls)?;
+        let tls = access::tls(args, own, address.tls, Own::Set)?;
+        Ok(Some(Endpoint::new(address, token, tls)?))
+    }
+
+    /// The same for a probe, which says yes or no: as nobody, and of the settings' own endpoint whatever certificate it
+    /// shows. Neither a token that cannot be used nor a certificate that is being exchanged makes a process a dead one.
+    ///
+    /// # Errors
+    /// See [`Endpoint::find`].
+    pub fn probe(args: &EndpointArgs, settings: Option<&Admin>) -> Result<Option<Endpoint>, Failure> {
+        let own = settings.filter(|_| args.admin.is_none());
+        let Some(address) = place(args, own) else { return Ok(None) };
+        let tls = access::tls(args, own, address.tls, Own::Any)?;
+        Ok(Some(Endpoint::new(address, None, tls)?))
+    }
+
+    fn new(address: Address, token: Option<Secret>, tls: ClientConfig) -> Result<Endpoint, Failure> {
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).build(connector);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Some(Endpoint { address, token, client, runtime }))
+        Ok(Endpoint { address, token, client, runtime })
     }
 
     /// Where is asked.
@@ -181,5 +203,19 @@ mod tests {
         let endpoint = Endpoint::find(&args, None).expect("a runtime").expect("it is named");
         let error = endpoint.get::<()>("/ready").expect_err("nobody listens on port 1").to_string();
         assert!(error.contains("127.0.0.1:1") && error.to_lowercase().contains("refused"), "{error}");
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_refused_in_place_of_being_read() {
+        let address = Address { tls: true, authority: "127.0.0.1:1".into() };
+        let args = EndpointArgs { admin: Some(address), ..EndpointArgs::default() };
+        let endless = || Some("/dev/zero".into());
+        for args in [
+            EndpointArgs { token_file: endless(), ..args.clone() },
+            EndpointArgs { ca_file: endless(), ..args },
+        ] {
+            let why = Endpoint::find(&args, None).err().expect("it has no end").to_string();
+            assert!(why.contains("(/dev/zero) cannot be used: it is larger than 1 MiB"), "{why}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! `pawl health`: asks the instance on this machine whether it is alive, or ready, for the health check of a
 //! container. Docker knows 0 and 1 as answers.
 
+use std::time::{Duration, Instant};
+
 use hyper::StatusCode;
 use serde::Deserialize;
 
@@ -8,6 +10,7 @@ use super::endpoint::Endpoint;
 use super::{Failure, print, settings};
 use crate::cli::Health;
 use crate::exit::Exit;
+use crate::settings::Admin;
 
 /// Reasons that are told: an orchestrator keeps no more than a few lines of a check.
 const TOLD: usize = 5;
@@ -17,7 +20,17 @@ const TOLD: usize = 5;
 /// # Errors
 /// With [`Exit::Findings`] where the answer is no, or none comes in time.
 pub fn execute(args: &Health) -> Result<Exit, Failure> {
-    let endpoint = whom(args)?;
+    let began = Instant::now();
+    let own = if args.endpoint.admin.is_some() { None } else { Some(settings(&args.settings)?.admin) };
+    let off = || {
+        let why = format!(
+            "{}: admin.listen is \"off\", so nobody can be asked: give it an address, such as \"127.0.0.1:9464\", \
+             or check the process in another way",
+            args.settings.place()
+        );
+        Failure::new(Exit::Usage, why)
+    };
+    let endpoint = Endpoint::probe(&args.endpoint, own.as_ref())?.ok_or_else(off)?;
     let (path, good) = if args.ready { ("/ready", "ready") } else { ("/live", "live") };
     let asked = endpoint.ask(path, args.timeout);
     let (status, body) = asked.map_err(|error| Failure::new(Exit::Findings, error.to_string()))?;
@@ -25,21 +38,18 @@ pub fn execute(args: &Health) -> Result<Exit, Failure> {
         print(format!("{good}\n").as_bytes())?;
         return Ok(Exit::Done);
     }
-    let why = format!("not {good}: {} answers {path} with {status}{}", endpoint.address(), reasons(&body));
+    let mut why = reasons(&body);
+    if args.ready && why.is_empty() {
+        why = told(args, own.as_ref(), args.timeout.saturating_sub(began.elapsed())).unwrap_or_default();
+    }
+    let why = format!("not {good}: {} answers {path} with {status}{why}", endpoint.address());
     Err(Failure::new(Exit::Findings, why))
 }
 
-fn whom(args: &Health) -> Result<Endpoint, Failure> {
-    if let Some(named) = Endpoint::find(&args.endpoint, None)? {
-        return Ok(named);
-    }
-    let settings = settings(&args.settings)?;
-    let why = format!(
-        "{}: admin.listen is \"off\", so nobody can be asked: give it an address, such as \"127.0.0.1:9464\", \
-         or check the process in another way",
-        args.settings.place()
-    );
-    Endpoint::find(&args.endpoint, Some(&settings.admin))?.ok_or_else(|| Failure::new(Exit::Usage, why))
+/// What it tells to those it knows, if it is there in time. The answer is no without it.
+fn told(args: &Health, own: Option<&Admin>, within: Duration) -> Option<String> {
+    let endpoint = Endpoint::find(&args.endpoint, own).ok().flatten()?;
+    endpoint.ask("/ready", within).ok().map(|(_, body)| reasons(&body))
 }
 
 /// What `/ready` tells to those who may know; nothing to others.

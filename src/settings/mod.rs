@@ -53,6 +53,7 @@ pub use process::{Engine, Log, LogFormat, LogKeys, Shutdown, Store};
 pub use retry::{Retry, RetryClass, RetryOn};
 pub use schema::json_schema;
 pub use secret::Secret;
+pub(crate) use secret::{names_a_user, shown_url};
 pub use security::{MskIam, Oauth, Sasl, ScramMechanism, Security, Tls};
 pub use telemetry::{Emf, Otlp, Telemetry};
 pub use token::Token;

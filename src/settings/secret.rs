@@ -40,6 +40,17 @@ pub(super) fn in_line(line: &str) -> bool {
         || authorities.any(|authority| authority.is_some_and(|authority| authority.contains('@')))
 }
 
+/// Whether a URL, or what was meant as one, has a user name or a password.
+pub(crate) fn names_a_user(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
+/// A URL that cannot be used, as messages show it: without what may be a secret.
+pub(crate) fn shown_url(url: &str) -> &str {
+    if url.contains('@') { HIDDEN } else { url.split('?').next().unwrap_or_default() }
+}
+
 /// A secret that the environment has told. Neither printed nor written.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -72,4 +83,20 @@ impl Serialize for Secret {
 pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
     // No value in a file is right.
     json_schema!({ "title": TITLE, "type": "string", "not": {} })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_in_a_url_is_found_with_and_without_a_scheme_and_a_path_is_none() {
+        for url in ["http://user:s3cret@host/path", "user:s3cret@host:4318", "https://user@host?query"] {
+            assert!(names_a_user(url) && !shown_url(url).contains("user"), "{url}");
+        }
+        for url in ["http://host/users/@me", "host:4318", "http://host?to=a@b", "http://host#a@b", ""] {
+            assert!(!names_a_user(url), "{url}");
+        }
+        assert_eq!(shown_url("http://host/path?key=s3cret"), "http://host/path");
+    }
 }

@@ -340,7 +340,7 @@ fn url(key: &KeyPath, text: &str) -> Option<Problem> {
     if text.is_empty() {
         return Some(missing(key, remedy));
     }
-    if text.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@')) {
+    if secret::names_a_user(text) {
         let remedy = "remove them: they would not be sent, and would show up in logs";
         return Some(
             Problem::new(key, format!("{key} has a user name or password in it"), remedy).because("refused"),

@@ -1,12 +1,12 @@
 //! Where OTLP goes: the settings, or the variables that OpenTelemetry's specification gives every exporter.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 
-use crate::settings::Telemetry as Settings;
+use crate::bounded_file;
+use crate::settings::{Telemetry as Settings, names_a_user, shown_url};
 
 /// The largest file of headers that is read.
 const MAX_HEADERS_FILE_BYTES: u64 = 64 << 10;
@@ -24,7 +24,7 @@ pub enum TelemetryError {
     Endpoint {
         /// The setting or variable.
         place: String,
-        /// What it says.
+        /// What it says, without what may be a secret.
         url: String,
         /// What is wrong.
         reason: String,
@@ -100,11 +100,19 @@ fn below(place: &str, endpoint: &str, path: &str) -> Result<Uri, TelemetryError>
 }
 
 fn checked(place: &str, url: &str) -> Result<Uri, TelemetryError> {
-    let refused =
-        |reason: String| TelemetryError::Endpoint { place: place.to_owned(), url: url.to_owned(), reason };
+    let refused = |reason: String| TelemetryError::Endpoint {
+        place: place.to_owned(),
+        url: shown_url(url).to_owned(),
+        reason,
+    };
     let uri: Uri =
         url.trim().parse().map_err(|error: hyper::http::uri::InvalidUri| refused(error.to_string()))?;
     match uri.scheme_str() {
+        Some("http" | "https") if names_a_user(url) => Err(refused(
+            "a user name or password in it would not be sent: put a header with them into \
+             telemetry.otlp.headers_file or OTEL_EXPORTER_OTLP_HEADERS"
+                .into(),
+        )),
         Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
         _ => {
             Err(refused("it must begin with http:// or https:// and name a host (gRPC is not spoken)".into()))
@@ -112,14 +120,12 @@ fn checked(place: &str, url: &str) -> Result<Uri, TelemetryError> {
     }
 }
 
-fn from_file(file: &PathBuf) -> Result<Vec<(HeaderName, HeaderValue)>, TelemetryError> {
+fn from_file(file: &Path) -> Result<Vec<(HeaderName, HeaderValue)>, TelemetryError> {
     let place = format!("telemetry.otlp.headers_file ({})", file.display());
     let refused = |reason: String| TelemetryError::Headers { place: place.clone(), reason };
-    let size = fs::metadata(file).map_err(|error| refused(error.to_string()))?.len();
-    if size > MAX_HEADERS_FILE_BYTES {
-        return Err(refused(format!("it has {size} bytes, {MAX_HEADERS_FILE_BYTES} are read at most")));
-    }
-    let text = fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
+    let bytes =
+        bounded_file::read(file, MAX_HEADERS_FILE_BYTES).map_err(|error| refused(error.to_string()))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| refused("it is not UTF-8".into()))?;
     parse(&place, text.lines())
 }
 
@@ -199,6 +205,20 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_with_a_password_is_refused_and_no_message_shows_it_or_a_query() {
+        let name = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        for (url, why) in [
+            ("user:s3cret@collector:4318", ""),
+            ("https://user:s3cret@collector:4318", "would not be sent"),
+            ("https:/user:s3cret@collector:4318", ""),
+            ("collector:4318?key=s3cret", ""),
+        ] {
+            let text = found(Otlp::default(), &[(name, url)]).unwrap_err().to_string();
+            assert!(text.contains(name) && text.contains(why) && !text.contains("s3cret"), "{text}");
+        }
+    }
+
+    #[test]
     fn headers_come_from_the_environment_and_no_message_shows_a_value() {
         let at = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318");
         let headers = |text| found(Otlp::default(), &[at, ("OTEL_EXPORTER_OTLP_HEADERS", text)]);
@@ -214,15 +234,21 @@ mod tests {
     #[test]
     fn headers_come_from_a_file_one_a_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "authorization=Bearer%20x\n\nx-tenant=acme\n").unwrap();
+        std::fs::write(file.path(), "authorization=Bearer%20x\n\nx-tenant=acme\n").unwrap();
         let otlp = Otlp {
             endpoint: Some("http://c:4318".into()),
             headers_file: Some(file.path().into()),
             ..Otlp::default()
         };
         assert_eq!(found(otlp.clone(), &[]).unwrap().unwrap().headers.len(), 2);
-        let missing = Otlp { headers_file: Some("/nowhere/headers".into()), ..otlp };
-        let text = found(missing, &[]).unwrap_err().to_string();
-        assert!(text.contains("telemetry.otlp.headers_file (/nowhere/headers)"), "{text}");
+        // A device has no length and no end.
+        for (file, why) in [("/nowhere/headers", "No such file"), ("/dev/zero", "it is larger than 64 KiB")] {
+            let wrong = Otlp { headers_file: Some(file.into()), ..otlp.clone() };
+            let text = found(wrong, &[]).unwrap_err().to_string();
+            assert!(
+                text.contains(&format!("telemetry.otlp.headers_file ({file})")) && text.contains(why),
+                "{text}"
+            );
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The thread that sends: spans in batches as they come, metrics at an interval.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -19,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::destination::{Destination, TelemetryError};
 use super::openmetrics;
-use super::post::{NotTaken, Poster};
+use super::post::{NotTaken, Part, Poster};
 use super::stats::TelemetryStats;
 use crate::settings::Otlp;
 
@@ -28,6 +29,9 @@ pub type MetricsText = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// How often a batch is sent that is not taken, and how long is waited before that: the queue fills meanwhile.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// The longest of these waits, whatever an endpoint asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long the end of the process waits, at most: platforms kill soon after the drain's own deadline.
 const LONGEST_END: Duration = Duration::from_secs(2);
@@ -167,25 +171,37 @@ impl Spans {
         let mut pauses = PAUSES.iter();
         loop {
             let error = match self.poster.post(&self.url, message.clone()).await {
-                Ok(()) => {
-                    self.stats.sent.add(count);
-                    return self.trouble.over();
+                Ok(Part { rejected, why }) => {
+                    let rejected = rejected.min(count);
+                    self.stats.sent.add(count - rejected);
+                    self.stats.not_taken.add(rejected);
+                    return if rejected > 0 { self.tell(&why) } else { self.trouble.over() };
                 }
                 Err(error) => error,
             };
-            let lost = self.stats.dropped();
-            self.trouble
-                .tell(&error, &format!("{lost} spans are lost so far (pawl_telemetry_spans_dropped_total)"));
+            self.tell(&error);
             // A process that ends has no time to wait.
-            let again = matches!(error, NotTaken::Again(_)) && !self.stops();
-            let Some(pause) = pauses.next().filter(|_| again) else { break };
+            let NotTaken::Again { after, .. } = error else { break };
+            let Some(pause) = pauses.next().filter(|_| !self.stops()) else { break };
+            let pause = asked(*pause, after);
             tokio::select! {
-                () = tokio::time::sleep(*pause) => {}
+                () = tokio::time::sleep(pause) => {}
                 _ = self.stopping.wait_for(|stopping| *stopping) => {}
             }
         }
         self.stats.not_taken.add(count);
     }
+
+    fn tell(&mut self, error: &dyn Display) {
+        let lost = self.stats.dropped();
+        self.trouble
+            .tell(error, &format!("{lost} spans are lost so far (pawl_telemetry_spans_dropped_total)"));
+    }
+}
+
+/// As long as the endpoint asks for, within bounds.
+fn asked(pause: Duration, after: Option<Duration>) -> Duration {
+    after.map_or(pause, |after| after.clamp(pause, LONGEST_PAUSE))
 }
 
 struct Metrics {
@@ -222,7 +238,8 @@ impl Metrics {
         let message =
             ExportMetricsServiceRequest { resource_metrics: vec![resource_metrics] }.encode_to_vec();
         match self.poster.post(&self.url, message.into()).await {
-            Ok(()) => self.trouble.over(),
+            Ok(Part { rejected: 0, .. }) => self.trouble.over(),
+            Ok(Part { why, .. }) => self.trouble.tell(&why, "the others are taken"),
             // The next ones say all that these do.
             Err(error) => self.trouble.tell(&error, "the next ones are sent all the same"),
         }
@@ -240,7 +257,7 @@ impl Trouble {
         Trouble { what, told: false }
     }
 
-    fn tell(&mut self, error: &NotTaken, consequence: &str) {
+    fn tell(&mut self, error: &dyn Display, consequence: &str) {
         if !std::mem::replace(&mut self.told, true) {
             tracing::warn!(
                 "telemetry: {} cannot be sent: {error}; {consequence}. Records are not held up",
@@ -253,5 +270,86 @@ impl Trouble {
         if std::mem::take(&mut self.told) {
             tracing::info!("telemetry: {} are sent again", self.what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status};
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceResponse,
+    };
+    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn span() -> SpanData {
+        SpanData {
+            span_context: SpanContext::NONE,
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: "span".into(),
+            start_time: SystemTime::UNIX_EPOCH,
+            end_time: SystemTime::UNIX_EPOCH,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: Default::default(),
+        }
+    }
+
+    /// An endpoint that answers one request by this and closes the connection.
+    async fn endpoint(answer: Vec<u8>) -> hyper::Uri {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 8 << 10];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(&answer).await.unwrap();
+        });
+        url.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_rejected_of_a_batch_counts_as_lost() {
+        let partial_success =
+            Some(ExportTracePartialSuccess { rejected_spans: 2, error_message: "too old".into() });
+        let body = ExportTraceServiceResponse { partial_success }.encode_to_vec();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let url = endpoint([head.into_bytes(), body].concat()).await;
+        let destination = Destination { traces: Some(url.clone()), metrics: None, headers: Vec::new() };
+        let stats = Arc::<TelemetryStats>::default();
+        let (_stop, stopping) = watch::channel(false);
+        let mut spans = Spans {
+            url,
+            settings: Otlp::default(),
+            resource: ResourceAttributesWithSchema::default(),
+            spans: tokio::sync::mpsc::channel(1).1,
+            poster: Arc::new(Poster::new(&destination, Duration::from_secs(20)).unwrap()),
+            stats: stats.clone(),
+            stopping,
+            trouble: Trouble::new("spans"),
+        };
+        spans.send(vec![span(), span(), span()]).await;
+        assert_eq!((stats.sent.get(), stats.not_taken.get()), (1, 2));
+        assert!(spans.trouble.told);
+    }
+
+    #[test]
+    fn a_pause_is_as_long_as_the_endpoint_asks_for_within_a_bound() {
+        let seconds = Duration::from_secs;
+        for (after, expected) in [(None, 2), (Some(1), 2), (Some(7), 7), (Some(3600), 10)] {
+            assert_eq!(asked(seconds(2), after.map(seconds)), seconds(expected), "{after:?}");
+        }
+        assert!(PAUSES.iter().all(|pause| *pause <= LONGEST_PAUSE));
     }
 }

@@ -4,14 +4,21 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::support::{self, Finished, Pawl, command};
+use crate::support::authority::Authority;
+use crate::support::{self, Finished, Pawl, command, command_with};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// `pawl health` with this instance's settings and these further arguments.
 fn health(pawl: &Pawl, more: &[&str]) -> Finished {
+    health_with(&[], pawl, more)
+}
+
+/// The same with these environment variables.
+fn health_with(variables: &[(&str, &str)], pawl: &Pawl, more: &[&str]) -> Finished {
     let file = pawl.dir().join("pawl.toml");
-    command(&[&["health", "--config", file.to_str().expect("a path in UTF-8")], more].concat(), b"")
+    let config = ["health", "--config", file.to_str().expect("a path in UTF-8")];
+    command_with(variables, &[&config, more].concat(), b"")
 }
 
 /// Settings that name a broker that is not there.
@@ -34,6 +41,45 @@ fn a_process_that_waits_for_its_broker_is_alive_and_not_ready_and_one_that_is_go
     pawl.kill();
     let gone = health(&pawl, &[]);
     assert!(gone.code == 1 && gone.stderr.contains("no instance answers at 127.0.0.1:"), "{gone:?}");
+}
+
+#[test]
+fn neither_a_certificate_that_is_being_exchanged_nor_a_token_that_is_none_makes_a_process_a_dead_one() {
+    let (authority, mut pawl) = (Authority::new(), Pawl::new(""));
+    let (server, next) = (authority.issue("pawl", &[]), authority.issue("pawl", &[]));
+    let put = |name: &str, text: &str| {
+        std::fs::write(pawl.dir().join(name), text).expect("a writable directory");
+    };
+    put("certificate.pem", &server.certificate);
+    put("key.pem", &server.key);
+    put("read-token", "read-0123456789abcdef\n");
+    let files = |name: &str| pawl.dir().join(name);
+    pawl.set(&without_a_broker(&format!(
+        "[admin.tls]\ncertificate_file = {:?}\nkey_file = {:?}\n\n[admin]\nread_token_file = {:?}\n",
+        files("certificate.pem"),
+        files("key.pem"),
+        files("read-token")
+    )));
+    pawl.start();
+    support::until("a sign of life", DEADLINE, || (health(&pawl, &[]).code == 0).then_some(()));
+    let ready = health(&pawl, &["--ready"]);
+    assert!(
+        ready.code == 1 && ready.stderr.contains("billing: "),
+        "with the token of the settings: {ready:?}"
+    );
+    let wrong = [("PAWL_ADMIN_TOKEN", "short")];
+    let live = health_with(&wrong, &pawl, &[]);
+    assert!(live.code == 0 && live.stdout == "live\n", "{live:?}");
+    let ready = health_with(&wrong, &pawl, &["--ready"]);
+    assert!(ready.code == 1 && ready.stderr.contains("503"), "{ready:?}");
+    // The endpoint keeps the old one until the key is there too.
+    std::fs::write(pawl.dir().join("certificate.pem"), &next.certificate).expect("a writable directory");
+    support::until("a look at the file", DEADLINE, || pawl.log().contains("stay as they were").then_some(()));
+    let live = health(&pawl, &[]);
+    assert!(live.code == 0 && live.stdout == "live\n", "{live:?}");
+    let ready = health(&pawl, &["--ready"]);
+    assert!(ready.code == 1 && ready.stderr.contains("503"), "{ready:?}");
+    assert!(!ready.stderr.contains("billing: "), "no token is sent to a stranger: {ready:?}");
 }
 
 #[test]

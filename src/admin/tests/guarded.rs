@@ -1,7 +1,10 @@
 //! An endpoint with tokens.
 
+use tracing_subscriber::layer::SubscriberExt;
+
 use super::*;
 use crate::admin::commands::MAX_AT_ONCE;
+use crate::admin::connection::MAX_CONNECTIONS;
 use crate::settings::{ByteSize, HandlerSettings, Kafka};
 
 const PAUSE: &str = r#"{"command":"pause","key":"K"}"#;
@@ -36,6 +39,27 @@ async fn a_token_of_each_role_opens_what_its_role_may_see_and_probes_need_none()
     let elsewhere =
         "GET /metrics HTTP/1.1\r\nhost: pawl.internal\r\nauthorization: Bearer read-0123456789abcdef\r\n\r\n";
     assert!(endpoint.send(elsewhere).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_denied_request_is_told_with_who_asked_where_they_are_known() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let settings = Admin { audit_file: Some(path.clone()), ..Admin::default() };
+    let log = tracing_subscriber::registry().with(audit_file::layer(&settings).unwrap());
+    let _logged = tracing::subscriber::set_default(log);
+    let endpoint = Endpoint::guarded(Admin::default()).await;
+    let change = Request::post(COMMANDS, PAUSE);
+    for request in [change.clone(), change.token(READ)] {
+        endpoint.ask(&request).await;
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&lines[0]["reason"], lines[0].get("by")), (&"unknown".into(), None), "{text}");
+    assert_eq!(lines[1]["reason"], "not-operator", "{text}");
+    let by = lines[1]["by"].as_str().unwrap_or_default();
+    assert!(by.starts_with("scraper (token) from 127.0.0.1:"), "{text}");
 }
 
 #[tokio::test]
@@ -98,6 +122,23 @@ async fn a_body_beyond_its_bound_is_refused_whether_its_length_is_told_or_not() 
     let chunk = format!("401\r\n{}\r\n0\r\n\r\n", " ".repeat(1025));
     let unmeasured = Request { headers: headers.map(str::to_owned).to_vec(), body: chunk, ..long };
     assert_eq!(endpoint.ask(&unmeasured.token(OPERATE)).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_request_that_has_come_keeps_its_place() {
+    let endpoint = Endpoint::guarded(Admin::default()).await;
+    let request = Request::post(COMMANDS, "{}").token(OPERATE).header("expect: 100-continue").text();
+    let (head, body) = request.split_at(request.len() - "{}".len());
+    let mut stream = endpoint.connect().await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    timeout(PATIENT, stream.read_exact(&mut go_on)).await.expect("it reads the body").unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..2 * MAX_CONNECTIONS {
+        silent.push(endpoint.connect().await);
+    }
+    assert_eq!(endpoint.get("/live").await.0, 200, "all before it have been taken in");
+    assert_eq!(Answer::of(&exchange(stream, body).await).status, 400, "no command");
 }
 
 #[tokio::test]

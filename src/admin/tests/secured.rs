@@ -132,17 +132,20 @@ async fn tokens_and_certificates_are_exchanged_without_a_restart() {
 }
 
 #[tokio::test]
-async fn clients_that_do_not_finish_their_handshake_hold_the_endpoint_no_longer_than_the_time_out() {
+async fn clients_that_do_not_finish_their_handshake_make_room_for_whoever_does_and_are_closed() {
     let (files, authority) = (Files::new(), Authority::new());
     let tls = Some(files.tls(&authority.issue("pawl", &["localhost"]), Some(&authority)));
     let admin = Admin { tls, ..Admin::default() };
-    let endpoint = Endpoint::start_on("127.0.0.1:0", Duration::from_secs(2), admin).await;
+    let endpoint = Endpoint::start_on("127.0.0.1:0", 10 * PATIENT, admin.clone()).await;
     let mut silent = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         silent.push(endpoint.connect().await);
     }
-    let live = endpoint.ask_by_tls(&client(&authority, None), &Request::get("/live")).await;
-    assert_eq!(live.expect("a place").status, 200);
+    let (client, live) = (client(&authority, None), Request::get("/live"));
+    let live = timeout(PATIENT, endpoint.ask_by_tls(&client, &live)).await.expect("a place");
+    assert_eq!(live.expect("a handshake").status, 200);
+    let endpoint = Endpoint::start_on("127.0.0.1:0", Duration::from_millis(100), admin).await;
+    assert_eq!(endpoint.send("").await, "");
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! What is shown to an endpoint, and whom its certificate is believed by.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,17 +13,18 @@ use crate::cli::EndpointArgs;
 use crate::commands::Failure;
 use crate::exit::Exit;
 use crate::settings::{Admin, Secret, Token};
-use crate::tls;
+use crate::{bounded_file, tls};
 
 /// The variable with a token for the endpoint that is asked.
 const VARIABLE: &str = "PAWL_ADMIN_TOKEN";
+/// The largest file of a token, a certificate or a key that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The token that is sent: the one that is named, else that of the variable, else one of the endpoint's own settings.
 pub fn token(args: &EndpointArgs, own: Option<&Admin>) -> Result<Option<Secret>, Failure> {
     if let Some(file) = &args.token_file {
-        let text =
-            fs::read_to_string(file).map_err(|error| unusable("--token-file", file, &error.to_string()))?;
-        return first(&text).map(Some).map_err(|why| unusable("--token-file", file, &why));
+        let token = text(file).and_then(|text| first(&text));
+        return token.map(Some).map_err(|why| unusable("--token-file", file, &why));
     }
     if let Ok(text) = std::env::var(VARIABLE) {
         let wrong = |why| Failure::new(Exit::Usage, format!("{VARIABLE} holds no token: {why}"));
@@ -33,31 +33,52 @@ pub fn token(args: &EndpointArgs, own: Option<&Admin>) -> Result<Option<Secret>,
     let Some(own) = own else { return Ok(None) };
     let of = |token: &Option<Secret>| token.as_ref().and_then(|token| first(token.reveal()).ok());
     // Whoever may not read them may have another way to be known; the endpoint says what it wants.
-    let in_file = |file: &Option<PathBuf>| first(&fs::read_to_string(file.as_ref()?).ok()?).ok();
+    let in_file = |file: &Option<PathBuf>| first(&text(file.as_ref()?).ok()?).ok();
     Ok(of(&own.read_token)
         .or_else(|| in_file(&own.read_token_file))
         .or_else(|| of(&own.operator_token))
         .or_else(|| in_file(&own.operator_token_file)))
 }
 
+fn text(file: &Path) -> Result<String, String> {
+    let bytes = bounded_file::read(file, MAX_FILE_BYTES).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+}
+
 fn first(text: &str) -> Result<Secret, String> {
     Token::read_lines(text).map(|tokens| Secret::new(tokens[0].secret))
 }
 
+/// Which certificate the instance on this machine may show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// That of its settings.
+    Set,
+    /// Any: it keeps the old one while certificate and key in its files do not fit together, and is alive all the same.
+    /// Nothing secret may be sent.
+    Any,
+}
+
 /// How TLS is spoken, where the endpoint speaks it.
-pub fn tls(args: &EndpointArgs, own: Option<&Admin>, spoken: bool) -> Result<ClientConfig, Failure> {
+pub fn tls(
+    args: &EndpointArgs,
+    own: Option<&Admin>,
+    spoken: bool,
+    certificate: Own,
+) -> Result<ClientConfig, Failure> {
     let provider = tls::provider();
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| Failure::new(Exit::Stopped, error.to_string()))?;
-    let certificate = own.and_then(|own| own.tls.as_ref()).map(|tls| &tls.certificate_file);
-    let builder = match (&args.ca_file, certificate) {
+    let file = own.and_then(|own| own.tls.as_ref()).map(|tls| &tls.certificate_file);
+    let builder = match (&args.ca_file, file) {
         (Some(file), _) => builder.with_root_certificates(read("--ca-file", file, tls::authorities)?),
         (None, Some(file)) => {
-            let [certificate, ..] = &read("admin.tls.certificate_file", file, tls::certificates)?[..] else {
-                return Err(unusable("admin.tls.certificate_file", file, "there is no certificate in it"));
+            let certificate = match certificate {
+                // The first is the instance's own; there is one, or the file cannot be used.
+                Own::Set => Some(read("admin.tls.certificate_file", file, tls::certificates)?.swap_remove(0)),
+                Own::Any => None,
             };
-            let pinned = Pinned { certificate: certificate.clone(), provider };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(pinned))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Pinned { certificate, provider }))
         }
         // A machine without authorities can be asked in plain HTTP.
         (None, None) if !spoken => builder.with_root_certificates(RootCertStore::empty()),
@@ -76,7 +97,7 @@ pub fn tls(args: &EndpointArgs, own: Option<&Admin>, spoken: bool) -> Result<Cli
 }
 
 fn read<T>(what: &str, file: &Path, parse: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, Failure> {
-    let read = fs::read(file).map_err(|error| error.to_string());
+    let read = bounded_file::read(file, MAX_FILE_BYTES).map_err(|error| error.to_string());
     read.and_then(|bytes| parse(&bytes)).map_err(|why| unusable(what, file, &why))
 }
 
@@ -84,11 +105,12 @@ fn unusable(what: &str, file: &Path, why: &str) -> Failure {
     Failure::new(Exit::Usage, format!("{what} ({}) cannot be used: {why}", file.display()))
 }
 
-/// Believes one certificate, whatever names stand in it: the instance on this machine is asked by an address, and its
+/// Believes one certificate, or any, whatever names stand in it: the instance on this machine is asked by an address, and its
 /// certificate is at hand. That the other side has its key is checked as ever.
 #[derive(Debug)]
 struct Pinned {
-    certificate: CertificateDer<'static>,
+    /// `None`: any.
+    certificate: Option<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -101,7 +123,7 @@ impl ServerCertVerifier for Pinned {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if *end_entity == self.certificate {
+        if self.certificate.as_ref().is_none_or(|certificate| certificate == end_entity) {
             return Ok(ServerCertVerified::assertion());
         }
         Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))

@@ -4,6 +4,7 @@ use super::{check, parsed_url};
 use crate::settings::Telemetry;
 use crate::settings::key_path::KeyPath;
 use crate::settings::problem::{Complaint, Problem};
+use crate::settings::secret;
 
 /// The most attributes of the resource that the user may add; each request carries them.
 const MAX_ATTRIBUTES: usize = 64;
@@ -15,17 +16,15 @@ pub(super) fn problems(telemetry: &Telemetry) -> Vec<Problem> {
     let mut found = Vec::new();
     if let Some(endpoint) = &telemetry.otlp.endpoint {
         let remedy = "write it as in \"http://collector:4318\"; gRPC (port 4317) is not spoken";
-        let secret = endpoint.split(['/', '?']).nth(2).is_some_and(|authority| authority.contains('@'));
         let result = match parsed_url(endpoint) {
             Err(reason) => Err(Complaint::new(reason, remedy)),
             Ok(()) if endpoint.contains('?') => Err(Complaint::new("a base URL has no query", remedy)),
-            Ok(()) if secret => {
+            Ok(()) if secret::names_a_user(endpoint) => {
                 Err(Complaint::new("a secret does not belong here", "put it into a file: headers_file"))
             }
             Ok(()) => Ok(()),
         };
-        let shown = if secret { "(with a user name)" } else { endpoint };
-        found.extend(check(&base.name("otlp").name("endpoint"), shown, result));
+        found.extend(check(&base.name("otlp").name("endpoint"), secret::shown_url(endpoint), result));
     }
     if telemetry.resource.len() > MAX_ATTRIBUTES {
         let key = base.name("resource");
