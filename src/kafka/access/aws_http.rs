@@ -134,7 +134,9 @@ mod tests {
         request.set_uri(format!("http://{address}/role")).expect("a URI");
         request.set_method("POST").expect("a method");
         let got = Asking { connections: client.connections, limit }.call(request).await;
-        (server.join().expect("the server"), got)
+        // Aside: the connection is closed by a task of this thread.
+        let asked = tokio::task::spawn_blocking(move || server.join().expect("the server")).await;
+        (asked.expect("joined"), got)
     }
 
     #[tokio::test]
