@@ -183,6 +183,11 @@ impl Session {
         Ok(delivered)
     }
 
+    /// The topics of this batch: of a transaction that failed nobody says because of which.
+    fn destinations(&self) -> String {
+        self.topics.join(" or ")
+    }
+
     /// A topic of this batch that is not there any more: librdkafka waits for it to come back.
     fn gone_topic(&self) -> Option<&str> {
         let is_gone = |topic: &&String| {
@@ -285,9 +290,9 @@ impl Session {
         match group::transaction_error(&*self.producer, PURGE_TIMEOUT) {
             Some(cause) if attempt::is_of_a_record(cause.code) => match self.reported_refusal() {
                 Some(refused) => self.or_gone(attempt::refused(&self.identity, &refused, cause.code)),
-                None => self.judged(cause.code, cause.to_string(), "the topic"),
+                None => self.judged(cause.code, cause.to_string(), &self.destinations()),
             },
-            Some(cause) => self.judged(cause.code, cause.to_string(), "the topic"),
+            Some(cause) => self.judged(cause.code, cause.to_string(), &self.destinations()),
             None => AttemptError::Abortable(text),
         }
     }
