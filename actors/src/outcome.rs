@@ -101,7 +101,18 @@ pub mod code {
     /// never reached a handler, or is not for it to try again.
     pub const OF_ATTEMPTS: [&str; 5] = [REJECTED, UNAVAILABLE, TIMED_OUT, UNREACHABLE, PANICKED];
     /// The others.
-    pub const OTHERS: [&str; 7] = [EXHAUSTED, UNDECODABLE, NULL_KEY, TOO_LARGE, REFUSED, OVERFLOW, CRASHED];
+    pub const OTHERS: [&str; 10] = [
+        EXHAUSTED,
+        UNDECODABLE,
+        NULL_KEY,
+        TOO_LARGE,
+        REFUSED,
+        QUARANTINED,
+        SEQUENCE_GAP,
+        SEQUENCE_LATE,
+        OVERFLOW,
+        CRASHED,
+    ];
 }
 
 impl Failure {

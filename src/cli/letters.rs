@@ -5,12 +5,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use clap::Args;
+use pawl_actors::supervisor::Disposition;
 
 use super::Connection;
 use crate::shown::bytes_of_hex;
-
-/// What a letter's `pawl-disposition` may be.
-const DISPOSITIONS: [&str; 5] = ["poison", "exhausted", "follower", "sequence-gap", "sequence-late"];
 
 /// Which letters are meant; all without.
 #[derive(Args, Clone, Debug, Default)]
@@ -34,7 +32,7 @@ pub struct LetterFilter {
     #[arg(long, value_name = "TIME", value_parser = moment, help_heading = "Which letters")]
     pub until: Option<Moment>,
     /// Only letters with this disposition.
-    #[arg(long, value_name = "NAME", value_parser = DISPOSITIONS, help_heading = "Which letters")]
+    #[arg(long, value_name = "NAME", value_parser = Disposition::NAMES, help_heading = "Which letters")]
     pub disposition: Option<String>,
 }
 
@@ -190,7 +188,6 @@ pub struct DltImport {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use pawl_actors::supervisor::Disposition;
 
     use super::*;
     use crate::cli::{Cli, Command, Dlt};
@@ -236,6 +233,6 @@ mod tests {
             assert!(list(&["--disposition", each.name()]).is_ok(), "{each:?}");
         }
         let told = list(&["--disposition", "sequence"]).expect_err("none").to_string();
-        assert!(DISPOSITIONS.iter().all(|name| told.contains(name)), "{told}");
+        assert!(Disposition::NAMES.iter().all(|name| told.contains(name)), "{told}");
     }
 }

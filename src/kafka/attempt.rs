@@ -119,7 +119,10 @@ pub fn refused_record(
 
 /// The remedy of a topic that is gone.
 pub fn make_topic(topic: &str) -> String {
-    format!("Is there still a topic {topic}? pawl topics create makes those of the handler that are missing")
+    format!(
+        "Is there still a topic {topic}? pawl topics create makes those of the handler that are missing, an input and a \
+         forward topic with --input-partitions N"
+    )
 }
 
 /// What it means for the attempt that offsets of the input topic were refused.

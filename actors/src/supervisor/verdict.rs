@@ -23,6 +23,9 @@ pub enum Disposition {
 }
 
 impl Disposition {
+    /// All values of the header.
+    pub const NAMES: [&str; 5] = ["poison", "exhausted", "follower", "sequence-gap", "sequence-late"];
+
     /// The value of the header.
     pub fn name(self) -> &'static str {
         match self {

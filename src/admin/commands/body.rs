@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use pawl_actors::command::{Filter, KeyName, Replay, What};
+use pawl_actors::supervisor::Disposition;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -189,6 +190,9 @@ fn replay(body: ReplayBody, now: SystemTime) -> Result<Replay, String> {
     if rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
         return Err("rate is a number of letters a second, more than 0".into());
     }
+    if disposition.as_deref().is_some_and(|name| !Disposition::NAMES.contains(&name)) {
+        return Err(format!("disposition is one of {}", Disposition::NAMES.join(", ")));
+    }
     let filter = Filter { key, cause, disposition, since, until, group };
     if !all && filter == Filter::default() {
         return Err(
@@ -297,6 +301,7 @@ mod tests {
             (r#"{"command":"erase","key":"K","resaon":"typo"}"#, "resaon"),
             (r#"{"command":"release","key":"K"}"#, "reason"),
             (r#"{"command":"release","key":"K","reason":" "}"#, "say why"),
+            (r#"{"command":"replay","disposition":"poisoned"}"#, "poison, exhausted, follower"),
             (r#"{"command":"skip","key":"K","offset":-1,"reason":"r"}"#, "offset"),
             (r#"{"command":"discard","offset":1,"reason":"r"}"#, "partition"),
             (r#"{"command":"replay"}"#, "of which letters"),
