@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
 
 use super::files::Pem;
 use crate::settings::Kafka;
@@ -29,10 +29,21 @@ pub(super) fn fault(kafka: &Kafka, pem: &Pem) -> Option<String> {
     let mut servers = kafka.bootstrap_servers.iter().take(3);
     servers.find_map(|server| {
         let fault = handshake(server, &config).err()?;
-        // Anything else than a judgement of rustls is not about certificates.
-        let is_judgement = fault.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
-        is_judgement.then(|| format!("{server}: {fault}"))
+        is_about_it(fault.get_ref()?.downcast_ref()?, kafka.tls.verify_host)
+            .then(|| format!("{server}: {fault}"))
     })
+}
+
+/// Whether an error is a judgement of the broker's certificate by what librdkafka checks. A broker that asks for a client's
+/// certificate ends this handshake, which has none, with an alert.
+fn is_about_it(error: &rustls::Error, verify_host: bool) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => verify_host,
+        rustls::Error::InvalidCertificate(_) => true,
+        _ => false,
+    }
 }
 
 fn roots(pem: &Pem) -> Option<RootCertStore> {
@@ -58,4 +69,24 @@ fn handshake(server: &str, config: &Arc<ClientConfig>) -> io::Result<()> {
         connection.complete_io(&mut stream)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{AlertDescription, Error};
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_with_the_brokers_certificate_is_told() {
+        for (error, by_name, by_any) in [
+            (Error::InvalidCertificate(CertificateError::UnknownIssuer), true, true),
+            (Error::InvalidCertificate(CertificateError::NotValidForName), true, false),
+            (Error::AlertReceived(AlertDescription::CertificateRequired), false, false),
+            (Error::PeerIncompatible(rustls::PeerIncompatible::NoCipherSuitesInCommon), false, false),
+        ] {
+            let told = [true, false].map(|verify_host| is_about_it(&error, verify_host));
+            assert_eq!(told, [by_name, by_any], "{error}");
+        }
+    }
 }
