@@ -59,6 +59,21 @@ pub(super) fn pem(kafka: &Kafka) -> Result<Pem, String> {
     })
 }
 
+/// What the files hold now.
+pub(super) struct Read {
+    /// `None`: the settings name no file for it.
+    pub(super) password: Option<Result<String, String>>,
+    pub(super) pem: Result<Pem, String>,
+}
+
+impl Read {
+    /// Blocks for as long as the file system does.
+    pub(super) fn of(kafka: &Kafka) -> Read {
+        let named = kafka.security.has_password() && kafka.sasl.password_file.is_some();
+        Read { password: named.then(|| password(&kafka.sasl)), pem: pem(kafka) }
+    }
+}
+
 /// Tells once when what was read differs from what is in use, and is the same at two looks in a row: a certificate and
 /// its key are two files, which nobody replaces at once, and any file may be read half written.
 #[derive(Debug, Default)]
@@ -71,7 +86,12 @@ pub(super) struct Changes<T> {
 impl<T: PartialEq + Clone> Changes<T> {
     /// What there is to be told.
     pub(super) fn look(&mut self, in_use: Option<&T>, now: T) -> Option<T> {
-        if in_use == Some(&now) || self.told.as_ref() == Some(&now) {
+        if in_use == Some(&now) {
+            // What was told is told again if it comes back.
+            *self = Changes { pending: None, told: None };
+            return None;
+        }
+        if self.told.as_ref() == Some(&now) {
             self.pending = None;
             return None;
         }
@@ -108,6 +128,9 @@ mod tests {
         assert_eq!(changes.look(in_use, "2,2"), None, "another than at the last look");
         assert_eq!(changes.look(in_use, "2,2"), Some("2,2"));
         assert_eq!(changes.look(in_use, "2,2"), None, "told once, whatever became of it");
+        assert_eq!(changes.look(in_use, "1,1"), None, "taken back");
+        assert_eq!(changes.look(in_use, "2,2"), None, "and there once more");
+        assert_eq!(changes.look(in_use, "2,2"), Some("2,2"));
         assert_eq!(changes.look(Some(&"2,2"), "2,2"), None, "and it is in use");
     }
 

@@ -18,6 +18,7 @@ mod probe;
 mod state;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
@@ -37,6 +38,11 @@ use crate::settings::{Kafka, ScramMechanism, Security, Tls};
 
 /// The accesses of this process. More than one only where a program runs Pawl for several clusters.
 static HELD: Mutex<Vec<Weak<Access>>> = Mutex::new(Vec::new());
+
+/// How long a broker may take to refuse.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long brokers may take to judge new certificates: nobody waits for that.
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -159,25 +165,33 @@ impl Access {
             return Ok(None);
         }
         let pem = self.state.pem().map_err(AccessError::Secret)?;
-        Ok(match probe::ask(self, &pem)? {
+        Ok(match probe::ask(self, &pem, PATIENCE, || false)? {
             Verdict::Refused(why) => Some(why),
-            Verdict::Taken | Verdict::Unknown => None,
+            Verdict::Taken | Verdict::Unusable(_) | Verdict::Unknown(_) => None,
         })
     }
 
     /// Tries certificates and a key that are new at the brokers. If these take them, clients that are opened from now on
-    /// come with them; else with the old ones. Blocks for some seconds.
-    pub fn try_new_certificates(self: &Arc<Self>) -> Verdict {
-        let Some(candidate) = self.state.candidate() else { return Verdict::Taken };
-        match probe::ask(self, &candidate) {
-            Ok(Verdict::Taken) => {
-                self.state.accept(candidate);
-                Verdict::Taken
-            }
+    /// come with them; else with the old ones. Blocks for some seconds, or until it is given up.
+    ///
+    /// # Returns
+    /// What became of it; `None`: there are none, or no more those that were tried.
+    pub fn try_new_certificates(self: &Arc<Self>, given_up: impl Fn() -> bool) -> Option<Verdict> {
+        let candidate = self.state.candidate()?;
+        let verdict = match probe::ask(self, &candidate, TRIAL, given_up) {
             Ok(verdict) => verdict,
-            Err(AccessError::Client(why)) => Verdict::Refused(why),
-            Err(AccessError::Secret(_) | AccessError::Token(_)) => Verdict::Unknown,
+            Err(AccessError::Client(why)) => Verdict::Unusable(why),
+            Err(AccessError::Secret(why) | AccessError::Token(why)) => Verdict::Unknown(why),
+        };
+        match &verdict {
+            Verdict::Taken => return self.state.accept(&candidate).then_some(verdict),
+            Verdict::Refused(why) => self.state.put_off(&candidate, format!("brokers refuse them: {why}")),
+            Verdict::Unusable(why) => self.state.put_off(&candidate, format!("they cannot be used: {why}")),
+            Verdict::Unknown(why) => {
+                self.state.put_off(&candidate, format!("they could not be tried: {why}"))
+            }
         }
+        Some(verdict)
     }
 }
 
