@@ -5,9 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pawl_actors::clock;
 use pawl_actors::stats::Restart;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::RunError;
 use super::pipeline::{Blueprint, OnHalt, Pipeline};
@@ -23,6 +26,9 @@ use crate::telemetry::Tracing;
 /// How often a process rebuilds a handler's local view: a disk that damages it again and again is
 /// nothing to go on with.
 const MAX_REBUILDS: u32 = 3;
+
+/// For how many times the shutdown's deadline a handler that connects anew may drain: brokers may be away just then.
+const MAX_RECONNECT_DEADLINES: u32 = 10;
 
 /// How long brokers may take to tell a handler's topics, before it is begun anew.
 const FACTS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,10 +52,15 @@ pub struct Handlers<'a> {
     deadline: Duration,
 }
 
+/// Told when a pipeline has ended.
+type Draining = oneshot::Receiver<()>;
+
 struct Running<'a> {
     blueprint: Blueprint<'a>,
     /// `None` only while it is stopped to be begun anew.
     pipeline: Option<Pipeline>,
+    /// Told once that is over. Kept here, for a process that is stopped meanwhile waits for it too.
+    draining: Option<Draining>,
     /// How often it was begun anew.
     life: u32,
     /// How often of these because its local view was damaged.
@@ -97,7 +108,7 @@ impl<'a> Handlers<'a> {
         let mut running = Vec::new();
         for blueprint in blueprints {
             let pipeline = Some(Pipeline::start(&blueprint).await?);
-            running.push(Running { blueprint, pipeline, life: 0, rebuilds: 0 });
+            running.push(Running { blueprint, pipeline, draining: None, life: 0, rebuilds: 0 });
         }
         Ok(Handlers { running, tell_halt, deadline: settings.shutdown.deadline })
     }
@@ -138,25 +149,34 @@ impl<'a> Handlers<'a> {
             one.after_refusal(halt.reason).await?;
         }
         one.blueprint.view.stats.restarts.note(restart);
-        self.begin_anew(halt.handler).await
+        self.begin_anew(halt.handler, 1).await
     }
 
     /// Certificates or keys have changed, and clients keep to those that they were opened with: the handler drains and
     /// is begun anew.
     ///
     /// # Errors
-    /// When it cannot be drained in time, or not begun.
+    /// When it is not drained in many times the deadline, or cannot be begun.
     pub async fn reconnect(&mut self, handler: usize) -> Result<(), RunError> {
         let name = self.running[handler].blueprint.name;
         tracing::info!(handler = name, "drains, and connects anew with the new certificates or keys");
-        self.begin_anew(handler).await
+        self.begin_anew(handler, MAX_RECONNECT_DEADLINES).await.map_err(|error| match error {
+            RunError::Undrained { deadline } => RunError::Halted(format!(
+                "handler {name}: it was not drained in {:?}, so it could not connect anew",
+                deadline * MAX_RECONNECT_DEADLINES
+            )),
+            error => error,
+        })
     }
 
-    async fn begin_anew(&mut self, handler: usize) -> Result<(), RunError> {
+    /// May be dropped when the process is stopped: what it drains is waited for by `stop`.
+    async fn begin_anew(&mut self, handler: usize, deadlines: u32) -> Result<(), RunError> {
         let one = &mut self.running[handler];
         one.life += 1;
         one.blueprint.on_halt = on_halt(&self.tell_halt, one.blueprint.name, handler, one.life);
-        stop_all(one.pipeline.take(), self.deadline).await?;
+        let draining = one.draining.insert(drain(one.pipeline.take().expect("it runs")));
+        drained(one.blueprint.name, draining, self.deadline, deadlines).await?;
+        one.draining = None;
         one.pipeline = Some(Pipeline::start(&one.blueprint).await?);
         Ok(())
     }
@@ -167,7 +187,9 @@ impl<'a> Handlers<'a> {
     /// When that is not over in time.
     pub async fn stop(self) -> Result<(), RunError> {
         tracing::info!(deadline = ?self.deadline, "draining");
-        stop_all(self.running.into_iter().filter_map(|one| one.pipeline), self.deadline).await?;
+        let draining = self.running.into_iter().filter_map(|one| one.pipeline.map(drain).or(one.draining));
+        let all = timeout(self.deadline, join_all(draining)).await;
+        all.map_err(|_| RunError::Undrained { deadline: self.deadline })?;
         tracing::info!("drained, committed and left the group");
         Ok(())
     }
@@ -188,7 +210,7 @@ impl Running<'_> {
     async fn after_refusal(&mut self, reason: String) -> Result<(), RunError> {
         let (Blueprint { settings, name, .. }, refused) = (&self.blueprint, self.blueprint.refusals.take());
         let Some(noted) = refused else { return Err(RunError::Halted(reason)) };
-        let facts = tokio::time::timeout(FACTS_TIMEOUT, topic_facts(settings, name)).await;
+        let facts = timeout(FACTS_TIMEOUT, topic_facts(settings, name)).await;
         let Ok(facts) = facts else { return Err(RunError::Halted(reason)) };
         let facts = facts?;
         let changed = facts != self.blueprint.facts;
@@ -234,17 +256,45 @@ async fn topic_facts(settings: &Settings, name: &str) -> Result<TopicFacts, RunE
     }
 }
 
-async fn stop_all(pipelines: impl IntoIterator<Item = Pipeline>, deadline: Duration) -> Result<(), RunError> {
-    let stopping = pipelines.into_iter().map(|pipeline| {
-        // Threads of their own: a runtime that ends waits for its blocking tasks without a deadline.
-        let (tell, told) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            pipeline.stop();
-            // Nobody listens any more once the deadline is over.
-            let _ = tell.send(());
-        });
-        told
+/// On a thread of its own: a runtime that ends waits for its blocking tasks without a deadline.
+fn drain(pipeline: Pipeline) -> Draining {
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        pipeline.stop();
+        // Nobody listens any more once the deadline is over.
+        let _ = tell.send(());
     });
-    let all = futures_util::future::join_all(stopping);
-    tokio::time::timeout(deadline, all).await.map(|_| ()).map_err(|_| RunError::Undrained { deadline })
+    told
+}
+
+/// Waits until a handler is drained, and tells each time that a deadline is over, but for so many at most.
+async fn drained(
+    name: &str,
+    draining: &mut Draining,
+    deadline: Duration,
+    deadlines: u32,
+) -> Result<(), RunError> {
+    for over in 1..=deadlines {
+        if timeout(deadline, &mut *draining).await.is_ok() {
+            return Ok(());
+        }
+        if over < deadlines {
+            tracing::warn!(handler = name, "drains for {:?} already, and is waited for", deadline * over);
+        }
+    }
+    Err(RunError::Undrained { deadline })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_drain_is_waited_for_over_several_deadlines() {
+        let (tell, mut draining) = oneshot::channel();
+        let late = drained("billing", &mut draining, Duration::ZERO, 2).await;
+        assert!(matches!(late, Err(RunError::Undrained { .. })), "{late:?}");
+        tell.send(()).expect("it is still waited for");
+        assert!(drained("billing", &mut draining, Duration::ZERO, 1).await.is_ok());
+    }
 }

@@ -130,16 +130,24 @@ async fn run_here(
     };
     started(Running { handlers: views });
     let ended = loop {
+        let next = async {
+            tokio::select! {
+                biased;
+                halt = halted.recv() => handlers.halted(halt.expect("the handlers hold a sender")).await,
+                handler = reconnecting.next() => handlers.reconnect(handler).await,
+            }
+        };
+        // Heard also while a handler is begun anew.
         let done = tokio::select! {
             biased;
             () = &mut stop => break Ok(()),
-            halt = halted.recv() => handlers.halted(halt.expect("the handlers hold a sender")).await,
-            handler = reconnecting.next() => handlers.reconnect(handler).await,
+            done = next => done,
         };
         if let Err(error) = done {
             break Err(error);
         }
     };
+    drop(reconnecting);
     let drained = handlers.stop().await;
     telemetry.stop(settings.telemetry.otlp.timeout);
     ended.and(drained)
