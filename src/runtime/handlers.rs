@@ -5,15 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use pawl_actors::clock;
 use pawl_actors::stats::Restart;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::RunError;
 use super::pipeline::{Blueprint, OnHalt, Pipeline};
+use super::reconnecting::Reconnecting;
 use super::topics::TopicFacts;
 use crate::commands::topics::TopicsError;
 use crate::handlers::Registry;
@@ -52,14 +53,11 @@ pub struct Handlers<'a> {
     deadline: Duration,
 }
 
-/// Told when a pipeline has ended.
-type Draining = oneshot::Receiver<()>;
-
 struct Running<'a> {
     blueprint: Blueprint<'a>,
     /// `None` only while it is stopped to be begun anew.
     pipeline: Option<Pipeline>,
-    /// Told once that is over. Kept here, for a process that is stopped meanwhile waits for it too.
+    /// Likewise: the other's end.
     draining: Option<Draining>,
     /// How often it was begun anew.
     life: u32,
@@ -113,12 +111,34 @@ impl<'a> Handlers<'a> {
         Ok(Handlers { running, tell_halt, deadline: settings.shutdown.deadline })
     }
 
-    /// A handler cannot go on. If its local view is damaged, or a topic refused a record of it and that need
-    /// not happen again, it is begun anew.
+    /// Hears of handlers that cannot go on, or come with old certificates or keys, and drains them. May be dropped
+    /// while it waits, and asked again.
+    ///
+    /// # Returns
+    /// One that is drained, and is to be begun anew.
     ///
     /// # Errors
-    /// When it is for another reason, or its view is damaged too often.
-    pub async fn halted(&mut self, halt: Halt) -> Result<(), RunError> {
+    /// When a handler cannot go on, or is not drained in time.
+    pub async fn next(
+        &mut self,
+        halted: &mut UnboundedReceiver<Halt>,
+        reconnecting: &mut Reconnecting,
+    ) -> Result<usize, RunError> {
+        loop {
+            let is_draining = self.running.iter().any(|one| one.draining.is_some());
+            tokio::select! {
+                biased;
+                halt = halted.recv() => self.halted(halt.expect("the handlers hold a sender")).await?,
+                drained = self.drained(), if is_draining => return drained,
+                // They connect anew one after the other.
+                handler = reconnecting.next(), if !is_draining => self.reconnect(handler),
+            }
+        }
+    }
+
+    /// Drains it if its local view is damaged, or a topic refused a record of it and that need not happen again; else
+    /// the process ends.
+    async fn halted(&mut self, halt: Halt) -> Result<(), RunError> {
         let one = &mut self.running[halt.handler];
         if halt.life != one.life {
             // Each of its threads tells; the first was enough.
@@ -149,33 +169,40 @@ impl<'a> Handlers<'a> {
             one.after_refusal(halt.reason).await?;
         }
         one.blueprint.view.stats.restarts.note(restart);
-        self.begin_anew(halt.handler, 1).await
+        self.drain(halt.handler, 1);
+        Ok(())
     }
 
-    /// Certificates or keys have changed, and clients keep to those that they were opened with: the handler drains and
-    /// is begun anew.
-    ///
-    /// # Errors
-    /// When it is not drained in many times the deadline, or cannot be begun.
-    pub async fn reconnect(&mut self, handler: usize) -> Result<(), RunError> {
+    /// Clients keep to the certificates or keys that they were opened with, so the handler is drained.
+    fn reconnect(&mut self, handler: usize) {
         let name = self.running[handler].blueprint.name;
         tracing::info!(handler = name, "drains, and connects anew with the new certificates or keys");
-        self.begin_anew(handler, MAX_RECONNECT_DEADLINES).await.map_err(|error| match error {
-            RunError::Undrained { deadline } => RunError::Halted(format!(
-                "handler {name}: it was not drained in {:?}, so it could not connect anew",
-                deadline * MAX_RECONNECT_DEADLINES
-            )),
-            error => error,
-        })
+        self.drain(handler, MAX_RECONNECT_DEADLINES);
     }
 
-    /// May be dropped when the process is stopped: what it drains is waited for by `stop`.
-    async fn begin_anew(&mut self, handler: usize, deadlines: u32) -> Result<(), RunError> {
+    fn drain(&mut self, handler: usize, deadlines: u32) {
         let one = &mut self.running[handler];
         one.life += 1;
         one.blueprint.on_halt = on_halt(&self.tell_halt, one.blueprint.name, handler, one.life);
-        let draining = one.draining.insert(drain(one.pipeline.take().expect("it runs")));
-        drained(one.blueprint.name, draining, self.deadline, deadlines).await?;
+        one.draining =
+            one.pipeline.take().map(|pipeline| Draining::new(drain(pipeline), self.deadline, deadlines));
+    }
+
+    /// The first that is drained.
+    async fn drained(&mut self) -> Result<usize, RunError> {
+        let waits = self.running.iter_mut().enumerate().filter_map(|(handler, one)| {
+            let (name, draining) = (one.blueprint.name, one.draining.as_mut()?);
+            Some(Box::pin(async move { draining.over(name).await.map(|()| handler) }))
+        });
+        select_all(waits).await.0
+    }
+
+    /// Begins a handler that is drained anew.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub async fn begin_anew(&mut self, handler: usize) -> Result<(), RunError> {
+        let one = &mut self.running[handler];
         one.draining = None;
         one.pipeline = Some(Pipeline::start(&one.blueprint).await?);
         Ok(())
@@ -187,7 +214,10 @@ impl<'a> Handlers<'a> {
     /// When that is not over in time.
     pub async fn stop(self) -> Result<(), RunError> {
         tracing::info!(deadline = ?self.deadline, "draining");
-        let draining = self.running.into_iter().filter_map(|one| one.pipeline.map(drain).or(one.draining));
+        let draining = self
+            .running
+            .into_iter()
+            .filter_map(|one| one.pipeline.map(drain).or(one.draining.map(|draining| draining.told)));
         let all = timeout(self.deadline, join_all(draining)).await;
         all.map_err(|_| RunError::Undrained { deadline: self.deadline })?;
         tracing::info!("drained, committed and left the group");
@@ -256,8 +286,8 @@ async fn topic_facts(settings: &Settings, name: &str) -> Result<TopicFacts, RunE
     }
 }
 
-/// On a thread of its own: a runtime that ends waits for its blocking tasks without a deadline.
-fn drain(pipeline: Pipeline) -> Draining {
+/// On a thread of its own: a runtime that ends waits for its blocking tasks without a deadline. Tells when it is over.
+fn drain(pipeline: Pipeline) -> oneshot::Receiver<()> {
     let (tell, told) = oneshot::channel();
     std::thread::spawn(move || {
         pipeline.stop();
@@ -267,22 +297,43 @@ fn drain(pipeline: Pipeline) -> Draining {
     told
 }
 
-/// Waits until a handler is drained, and tells each time that a deadline is over, but for so many at most.
-async fn drained(
-    name: &str,
-    draining: &mut Draining,
+/// A pipeline that is drained.
+struct Draining {
+    told: oneshot::Receiver<()>,
     deadline: Duration,
+    /// When the next deadline is over.
+    due: Instant,
+    /// So many were over.
+    over: u32,
+    /// For so many it is waited for.
     deadlines: u32,
-) -> Result<(), RunError> {
-    for over in 1..=deadlines {
-        if timeout(deadline, &mut *draining).await.is_ok() {
-            return Ok(());
-        }
-        if over < deadlines {
-            tracing::warn!(handler = name, "drains for {:?} already, and is waited for", deadline * over);
-        }
+}
+
+impl Draining {
+    fn new(told: oneshot::Receiver<()>, deadline: Duration, deadlines: u32) -> Draining {
+        Draining { told, deadline, due: Instant::now() + deadline, over: 0, deadlines }
     }
-    Err(RunError::Undrained { deadline })
+
+    /// Waits until it is over. May be dropped while it waits.
+    async fn over(&mut self, name: &str) -> Result<(), RunError> {
+        while timeout_at(self.due, &mut self.told).await.is_err() {
+            self.over += 1;
+            self.due += self.deadline;
+            let waited = self.deadline * self.over;
+            match (self.over < self.deadlines, self.deadlines) {
+                (true, _) => {
+                    tracing::warn!(handler = name, "drains for {waited:?} already, and is waited for")
+                }
+                (false, 1) => return Err(RunError::Undrained { deadline: self.deadline }),
+                (false, _) => {
+                    return Err(RunError::Halted(format!(
+                        "handler {name}: it was not drained in {waited:?}, so it could not connect anew"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -291,10 +342,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_drain_is_waited_for_over_several_deadlines() {
-        let (tell, mut draining) = oneshot::channel();
-        let late = drained("billing", &mut draining, Duration::ZERO, 2).await;
-        assert!(matches!(late, Err(RunError::Undrained { .. })), "{late:?}");
+        let (tell, told) = oneshot::channel();
+        let mut draining = Draining::new(told, Duration::ZERO, 3);
+        let late = draining.over("billing").await;
+        assert!(matches!(late, Err(RunError::Halted(_))) && draining.over == 3, "{late:?}");
         tell.send(()).expect("it is still waited for");
-        assert!(drained("billing", &mut draining, Duration::ZERO, 1).await.is_ok());
+        assert!(draining.over("billing").await.is_ok());
+        let (_tell, told) = oneshot::channel();
+        let late = Draining::new(told, Duration::ZERO, 1).over("billing").await;
+        assert!(matches!(late, Err(RunError::Undrained { .. })), "{late:?}");
     }
 }

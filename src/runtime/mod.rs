@@ -130,20 +130,16 @@ async fn run_here(
     };
     started(Running { handlers: views });
     let ended = loop {
-        let next = async {
-            tokio::select! {
-                biased;
-                halt = halted.recv() => handlers.halted(halt.expect("the handlers hold a sender")).await,
-                handler = reconnecting.next() => handlers.reconnect(handler).await,
-            }
-        };
-        // Heard also while a handler is begun anew.
-        let done = tokio::select! {
+        let drained = tokio::select! {
             biased;
             () = &mut stop => break Ok(()),
-            done = next => done,
+            drained = handlers.next(&mut halted, &mut reconnecting) => drained,
         };
-        if let Err(error) = done {
+        let begun = match drained {
+            Ok(handler) => handlers.begin_anew(handler).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
             break Err(error);
         }
     };

@@ -57,10 +57,10 @@ impl Reconnecting {
         let access = self.access.clone();
         let (tell, told) = oneshot::channel();
         // Not waited for when the process ends: it gives up once nobody listens.
-        let _ = tokio::task::spawn_blocking(move || {
+        drop(tokio::task::spawn_blocking(move || {
             let verdict = access.try_new_certificates(|| tell.is_closed());
             let _ = tell.send(verdict);
-        });
+        }));
         self.trial = Some(told);
     }
 
