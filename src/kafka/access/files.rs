@@ -3,8 +3,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::bounded_file;
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
 use crate::settings::{Kafka, Sasl, Security};
+use crate::{bounded_file, tls};
 
 /// The most that is read of a file; a bundle of authorities has a quarter of that.
 const MAX_BYTES: u64 = 1 << 20;
@@ -40,6 +43,15 @@ pub(super) struct Pem {
 impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pem")
+    }
+}
+
+impl Pem {
+    /// As whom the client's certificate is (RFC 4514), as a broker has it before it maps it.
+    pub(super) fn subject(&self) -> Option<String> {
+        let certificates = tls::certificates(self.certificate.as_ref()?.as_bytes()).ok()?;
+        let own = Certificate::from_der(certificates.first()?).ok()?;
+        Some(own.tbs_certificate.subject.to_string())
     }
 }
 
@@ -147,5 +159,18 @@ mod tests {
         let read = pem(&kafka).expect("both are there");
         assert_eq!((read.certificate.as_deref(), read.key.as_deref()), (Some("1"), Some("2")));
         assert_eq!(read.authorities, None);
+    }
+
+    #[test]
+    fn the_subject_of_a_certificate_is_told_as_brokers_have_it() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Orders");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "pawl");
+        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        let of = |certificate| Pem { certificate, ..Pem::default() }.subject();
+        assert_eq!(of(Some(certificate)).as_deref(), Some("CN=pawl,O=Orders"));
+        assert_eq!([of(Some("no certificate".into())), of(None)], [None, None]);
     }
 }

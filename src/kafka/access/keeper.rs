@@ -347,12 +347,12 @@ mod tests {
 
     #[test]
     fn a_token_that_cannot_be_fetched_leaves_the_one_that_is_there() {
-        let state = State::new("somebody".into());
+        let state = State::new(Security::Oauth, "somebody".into());
         let token = token("t");
         state.renew(token.clone());
         state.failed("nobody there".into());
         assert_eq!(state.token(), Some(token));
-        let status = state.status(Security::Oauth);
+        let status = state.status();
         assert_eq!((status.refreshes, status.failures, status.expired), (1, 1, false));
         assert_eq!(status.failure.as_deref(), Some("nobody there"));
         assert_eq!(state.wait_for_token(Duration::ZERO), Ok(()), "a client is given the old one");
@@ -388,10 +388,10 @@ mod tests {
 
     #[test]
     fn a_panic_while_a_token_is_fetched_is_told_and_the_next_attempt_follows() {
-        let state = Arc::new(State::new("somebody".into()));
+        let state = Arc::new(State::new(Security::Oauth, "somebody".into()));
         let mut work = Work::new(&Kafka::default(), &state, Some(Source::Made(|| panic!("a bug"))));
         assert_eq!(run(work.refresh()), FIRST_RETRY);
-        let failure = state.status(Security::Oauth).failure.expect("told");
+        let failure = state.status().failure.expect("told");
         assert!(failure.contains("a bug in Pawl"), "{failure}");
         work.source = Some(Source::Made(|| Ok(token("t"))));
         run(work.refresh());
@@ -404,7 +404,7 @@ mod tests {
         let file = dir.path().join("ca.crt");
         let tls = Tls { ca_file: Some(file.clone()), ..Tls::default() };
         let kafka = Kafka { security: Security::Tls, tls, ..Kafka::default() };
-        let state = Arc::new(State::new("somebody".into()));
+        let state = Arc::new(State::new(Security::Oauth, "somebody".into()));
         let mut work = Work::new(&kafka, &state, None);
         let mut look_twice_at = |text: &str| {
             std::fs::write(&file, text).expect("written");
@@ -412,7 +412,7 @@ mod tests {
                 work.look_at_files().await;
                 work.look_at_files().await;
             });
-            let pending = state.status(Security::Tls).pending.is_some();
+            let pending = state.status().pending.is_some();
             (state.candidate().and_then(|pem| pem.authorities), pending)
         };
         std::fs::write(&file, "old").expect("written");

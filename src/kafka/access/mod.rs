@@ -88,7 +88,7 @@ impl Access {
     }
 
     fn new(kafka: Kafka) -> Access {
-        let state = Arc::new(State::new(principal(&kafka)));
+        let state = Arc::new(State::new(kafka.security, principal(&kafka)));
         state.begin(kafka.security.has_password().then(|| files::password(&kafka.sasl)), files::pem(&kafka));
         let keeper = Keeper::start(&kafka, &state);
         Access { kafka, state, _keeper: keeper }
@@ -147,7 +147,7 @@ impl Access {
 
     /// What there is to see of it.
     pub fn status(&self) -> Status {
-        self.state.status(self.kafka.security)
+        self.state.status()
     }
 
     /// Tells when certificates or keys have changed: clients that are open keep to the old ones.

@@ -62,6 +62,8 @@ pub struct Status {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct State {
+    security: Security,
+    /// As far as the settings tell.
     principal: String,
     pub(super) clients: Clients,
     /// Counts the changes of certificates.
@@ -96,8 +98,9 @@ impl fmt::Debug for Held {
 }
 
 impl State {
-    pub(super) fn new(principal: String) -> State {
+    pub(super) fn new(security: Security, principal: String) -> State {
         State {
+            security,
             principal,
             clients: Clients::default(),
             certificates: watch::Sender::new(0),
@@ -106,9 +109,15 @@ impl State {
         }
     }
 
-    /// As whom Pawl comes, with the token's own word for it, such as an access key.
+    /// As whom Pawl comes, with the token's own word for it, such as an access key, or the certificate's subject.
     pub(super) fn principal(&self) -> String {
-        match self.held().token.as_ref().map(|token| &token.principal) {
+        let held = self.held();
+        if let (Security::Tls, Some(Ok(pem))) = (self.security, &held.pem)
+            && let Some(subject) = pem.subject()
+        {
+            return format!("{}, {subject}", self.principal);
+        }
+        match held.token.as_ref().map(|token| &token.principal) {
             Some(known) if !self.principal.contains(known.as_str()) => {
                 format!("{}, with {known}", self.principal)
             }
@@ -247,11 +256,11 @@ impl State {
         self.held().refusal = Some((seconds(SystemTime::now()), text.to_owned()));
     }
 
-    pub(super) fn status(&self, security: Security) -> Status {
+    pub(super) fn status(&self) -> Status {
         let principal = self.principal();
         let held = self.held();
         Status {
-            security: security.name(),
+            security: self.security.name(),
             principal,
             token_expires: held.token.as_ref().map(|token| seconds(token.expires)),
             expired: held.token.as_ref().is_some_and(|token| token.expires <= SystemTime::now()),
