@@ -130,6 +130,14 @@ fn an_expired_or_unknown_certificate_of_the_broker_is_told() {
 }
 
 #[test]
+fn a_client_certificate_of_another_authority_is_told() {
+    let Some(secured) = secured() else { return };
+    let (certificate, key) = Authority::new(&process::scratch("stranger")).issue("client", USER, false);
+    let finished = check(secured, "MTLS", &mutual(secured, &certificate, &key));
+    assert_names(&finished, &["CN=pawl", "does not take the client's certificate", "CertificateUnknown"]);
+}
+
+#[test]
 fn an_open_client_at_an_encrypted_listener_is_told_what_it_is() {
     let Some(secured) = secured() else { return };
     let finished = check(secured, "TLS", "security = \"plaintext\"");

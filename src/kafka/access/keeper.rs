@@ -25,7 +25,7 @@ const LEAST_LIFE: Duration = Duration::from_secs(1);
 /// The longest time between two looks at the clocks.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 /// How long reading the files may take before it is told.
-const READ_LIMIT: Duration = Duration::from_secs(2);
+const READ_LIMIT: Duration = Duration::from_secs(5);
 /// Threads for what blocks: reading files, and asking for addresses. A file system that hangs holds some of them.
 const MAX_BLOCKING_THREADS: usize = 16;
 

@@ -84,7 +84,7 @@ pub(super) fn ask(
     let mut plan = client::base(&access.kafka);
     plan.set("group.id", "pawl-probe");
     let probe: Live<BaseConsumer<Cause>> = plan.open_with(pem, cause.clone())?;
-    let start = Instant::now();
+    let (start, mut has_looked) = (Instant::now(), false);
     while start.elapsed() < patience && !given_up() {
         // The errors come with the events that a poll hands on.
         let _ = probe.poll(LOOK);
@@ -92,6 +92,13 @@ pub(super) fn ask(
             let fault =
                 if cause.contains("verify failed") { certificate::fault(&access.kafka, pem) } else { None };
             return Ok(Verdict::Refused(fault.unwrap_or(cause)));
+        }
+        // A broker that does not take the client's certificate is one that closes connections, for librdkafka.
+        if !has_looked && cause.heard().other.is_some() {
+            has_looked = true;
+            if let Some(refusal) = certificate::refusal(&access.kafka, pem) {
+                return Ok(Verdict::Refused(refusal));
+            }
         }
         // Asks for nothing by itself. A client without topics asks for the brokers alone as soon as it is let in: the answer
         // is short however many topics there are, and may come at any look.
