@@ -51,6 +51,13 @@ fn encode_credentials(accesses: &[access::Status], mut encoder: DescriptorEncode
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&sum, None)?;
         }
     }
+    let help = "Whether there are new certificates or keys for the brokers that are not in use";
+    let mut metric =
+        encoder.encode_descriptor("pawl_kafka_credentials_pending", help, None, MetricType::Gauge)?;
+    for access in accesses {
+        let pending = u64::from(access.pending.is_some());
+        metric.encode_family(&[("security", access.security)])?.encode_gauge(&pending)?;
+    }
     let (help, unit) = ("When the token for the brokers ends, in seconds since 1970", Some(&Unit::Seconds));
     let mut metric = encoder.encode_descriptor("pawl_kafka_token_expires", help, unit, MetricType::Gauge)?;
     for (security, accesses) in &by_security {
@@ -86,16 +93,18 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_token_and_failed_refreshes_are_shown() {
+    fn the_end_of_a_token_failed_refreshes_and_what_waits_are_shown() {
         let access = access::Status {
             security: "msk-iam",
             token_expires: Some(1_700_000_000),
             failures: 2,
+            pending: Some("brokers refuse them".into()),
             ..Default::default()
         };
         let text = text(vec![access]);
         for line in [
             "pawl_kafka_token_refresh_failures_total{security=\"msk-iam\"} 2",
+            "pawl_kafka_credentials_pending{security=\"msk-iam\"} 1",
             "pawl_kafka_token_expires_seconds{security=\"msk-iam\"} 1700000000",
         ] {
             assert!(text.lines().any(|found| found == line), "{text}\nlacks {line}");

@@ -5,12 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join_all, select_all};
 use pawl_actors::clock;
 use pawl_actors::stats::Restart;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::RunError;
 use super::pipeline::{Blueprint, OnHalt, Pipeline};
+use super::reconnecting::Reconnecting;
 use super::topics::TopicFacts;
 use crate::commands::topics::TopicsError;
 use crate::handlers::Registry;
@@ -23,6 +27,9 @@ use crate::telemetry::Tracing;
 /// How often a process rebuilds a handler's local view: a disk that damages it again and again is
 /// nothing to go on with.
 const MAX_REBUILDS: u32 = 3;
+
+/// For how many times the shutdown's deadline a handler that connects anew may drain: brokers may be away just then.
+const MAX_RECONNECT_DEADLINES: u32 = 10;
 
 /// How long brokers may take to tell a handler's topics, before it is begun anew.
 const FACTS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,6 +57,8 @@ struct Running<'a> {
     blueprint: Blueprint<'a>,
     /// `None` only while it is stopped to be begun anew.
     pipeline: Option<Pipeline>,
+    /// Likewise: the other's end.
+    draining: Option<Draining>,
     /// How often it was begun anew.
     life: u32,
     /// How often of these because its local view was damaged.
@@ -97,17 +106,39 @@ impl<'a> Handlers<'a> {
         let mut running = Vec::new();
         for blueprint in blueprints {
             let pipeline = Some(Pipeline::start(&blueprint).await?);
-            running.push(Running { blueprint, pipeline, life: 0, rebuilds: 0 });
+            running.push(Running { blueprint, pipeline, draining: None, life: 0, rebuilds: 0 });
         }
         Ok(Handlers { running, tell_halt, deadline: settings.shutdown.deadline })
     }
 
-    /// A handler cannot go on. If its local view is damaged, or a topic refused a record of it and that need
-    /// not happen again, it is begun anew.
+    /// Hears of handlers that cannot go on, or come with old certificates or keys, and drains them. May be dropped
+    /// while it waits, and asked again.
+    ///
+    /// # Returns
+    /// One that is drained, and is to be begun anew.
     ///
     /// # Errors
-    /// When it is for another reason, or its view is damaged too often.
-    pub async fn halted(&mut self, halt: Halt) -> Result<(), RunError> {
+    /// When a handler cannot go on, or is not drained in time.
+    pub async fn next(
+        &mut self,
+        halted: &mut UnboundedReceiver<Halt>,
+        reconnecting: &mut Reconnecting,
+    ) -> Result<usize, RunError> {
+        loop {
+            let is_draining = self.running.iter().any(|one| one.draining.is_some());
+            tokio::select! {
+                biased;
+                halt = halted.recv() => self.halted(halt.expect("the handlers hold a sender")).await?,
+                drained = self.drained(), if is_draining => return drained,
+                // They connect anew one after the other.
+                handler = reconnecting.next(), if !is_draining => self.reconnect(handler),
+            }
+        }
+    }
+
+    /// Drains it if its local view is damaged, or a topic refused a record of it and that need not happen again; else
+    /// the process ends.
+    async fn halted(&mut self, halt: Halt) -> Result<(), RunError> {
         let one = &mut self.running[halt.handler];
         if halt.life != one.life {
             // Each of its threads tells; the first was enough.
@@ -138,25 +169,41 @@ impl<'a> Handlers<'a> {
             one.after_refusal(halt.reason).await?;
         }
         one.blueprint.view.stats.restarts.note(restart);
-        self.begin_anew(halt.handler).await
+        self.drain(halt.handler, 1);
+        Ok(())
     }
 
-    /// Certificates or keys have changed, and clients keep to those that they were opened with: the handler drains and
-    /// is begun anew.
-    ///
-    /// # Errors
-    /// When it cannot be drained in time, or not begun.
-    pub async fn reconnect(&mut self, handler: usize) -> Result<(), RunError> {
+    /// Clients keep to the certificates or keys that they were opened with, so the handler is drained.
+    fn reconnect(&mut self, handler: usize) {
         let name = self.running[handler].blueprint.name;
         tracing::info!(handler = name, "drains, and connects anew with the new certificates or keys");
-        self.begin_anew(handler).await
+        self.drain(handler, MAX_RECONNECT_DEADLINES);
     }
 
-    async fn begin_anew(&mut self, handler: usize) -> Result<(), RunError> {
+    fn drain(&mut self, handler: usize, deadlines: u32) {
         let one = &mut self.running[handler];
         one.life += 1;
         one.blueprint.on_halt = on_halt(&self.tell_halt, one.blueprint.name, handler, one.life);
-        stop_all(one.pipeline.take(), self.deadline).await?;
+        one.draining =
+            one.pipeline.take().map(|pipeline| Draining::new(drain(pipeline), self.deadline, deadlines));
+    }
+
+    /// The first that is drained.
+    async fn drained(&mut self) -> Result<usize, RunError> {
+        let waits = self.running.iter_mut().enumerate().filter_map(|(handler, one)| {
+            let (name, draining) = (one.blueprint.name, one.draining.as_mut()?);
+            Some(Box::pin(async move { draining.over(name).await.map(|()| handler) }))
+        });
+        select_all(waits).await.0
+    }
+
+    /// Begins a handler that is drained anew.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub async fn begin_anew(&mut self, handler: usize) -> Result<(), RunError> {
+        let one = &mut self.running[handler];
+        one.draining = None;
         one.pipeline = Some(Pipeline::start(&one.blueprint).await?);
         Ok(())
     }
@@ -167,7 +214,12 @@ impl<'a> Handlers<'a> {
     /// When that is not over in time.
     pub async fn stop(self) -> Result<(), RunError> {
         tracing::info!(deadline = ?self.deadline, "draining");
-        stop_all(self.running.into_iter().filter_map(|one| one.pipeline), self.deadline).await?;
+        let draining = self
+            .running
+            .into_iter()
+            .filter_map(|one| one.pipeline.map(drain).or(one.draining.map(|draining| draining.told)));
+        let all = timeout(self.deadline, join_all(draining)).await;
+        all.map_err(|_| RunError::Undrained { deadline: self.deadline })?;
         tracing::info!("drained, committed and left the group");
         Ok(())
     }
@@ -188,7 +240,7 @@ impl Running<'_> {
     async fn after_refusal(&mut self, reason: String) -> Result<(), RunError> {
         let (Blueprint { settings, name, .. }, refused) = (&self.blueprint, self.blueprint.refusals.take());
         let Some(noted) = refused else { return Err(RunError::Halted(reason)) };
-        let facts = tokio::time::timeout(FACTS_TIMEOUT, topic_facts(settings, name)).await;
+        let facts = timeout(FACTS_TIMEOUT, topic_facts(settings, name)).await;
         let Ok(facts) = facts else { return Err(RunError::Halted(reason)) };
         let facts = facts?;
         let changed = facts != self.blueprint.facts;
@@ -234,17 +286,70 @@ async fn topic_facts(settings: &Settings, name: &str) -> Result<TopicFacts, RunE
     }
 }
 
-async fn stop_all(pipelines: impl IntoIterator<Item = Pipeline>, deadline: Duration) -> Result<(), RunError> {
-    let stopping = pipelines.into_iter().map(|pipeline| {
-        // Threads of their own: a runtime that ends waits for its blocking tasks without a deadline.
-        let (tell, told) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            pipeline.stop();
-            // Nobody listens any more once the deadline is over.
-            let _ = tell.send(());
-        });
-        told
+/// On a thread of its own: a runtime that ends waits for its blocking tasks without a deadline. Tells when it is over.
+fn drain(pipeline: Pipeline) -> oneshot::Receiver<()> {
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        pipeline.stop();
+        // Nobody listens any more once the deadline is over.
+        let _ = tell.send(());
     });
-    let all = futures_util::future::join_all(stopping);
-    tokio::time::timeout(deadline, all).await.map(|_| ()).map_err(|_| RunError::Undrained { deadline })
+    told
+}
+
+/// A pipeline that is drained.
+struct Draining {
+    told: oneshot::Receiver<()>,
+    deadline: Duration,
+    /// When the next deadline is over.
+    due: Instant,
+    /// So many were over.
+    over: u32,
+    /// For so many it is waited for.
+    deadlines: u32,
+}
+
+impl Draining {
+    fn new(told: oneshot::Receiver<()>, deadline: Duration, deadlines: u32) -> Draining {
+        Draining { told, deadline, due: Instant::now() + deadline, over: 0, deadlines }
+    }
+
+    /// Waits until it is over. May be dropped while it waits.
+    async fn over(&mut self, name: &str) -> Result<(), RunError> {
+        while timeout_at(self.due, &mut self.told).await.is_err() {
+            self.over += 1;
+            self.due += self.deadline;
+            let waited = self.deadline * self.over;
+            match (self.over < self.deadlines, self.deadlines) {
+                (true, _) => {
+                    tracing::warn!(handler = name, "drains for {waited:?} already, and is waited for")
+                }
+                (false, 1) => return Err(RunError::Undrained { deadline: self.deadline }),
+                (false, _) => {
+                    return Err(RunError::Halted(format!(
+                        "handler {name}: it was not drained in {waited:?}, so it could not connect anew"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_drain_is_waited_for_over_several_deadlines() {
+        let (tell, told) = oneshot::channel();
+        let mut draining = Draining::new(told, Duration::ZERO, 3);
+        let late = draining.over("billing").await;
+        assert!(matches!(late, Err(RunError::Halted(_))) && draining.over == 3, "{late:?}");
+        tell.send(()).expect("it is still waited for");
+        assert!(draining.over("billing").await.is_ok());
+        let (_tell, told) = oneshot::channel();
+        let late = Draining::new(told, Duration::ZERO, 1).over("billing").await;
+        assert!(matches!(late, Err(RunError::Undrained { .. })), "{late:?}");
+    }
 }

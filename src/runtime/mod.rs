@@ -130,16 +130,20 @@ async fn run_here(
     };
     started(Running { handlers: views });
     let ended = loop {
-        let done = tokio::select! {
+        let drained = tokio::select! {
             biased;
             () = &mut stop => break Ok(()),
-            halt = halted.recv() => handlers.halted(halt.expect("the handlers hold a sender")).await,
-            handler = reconnecting.next() => handlers.reconnect(handler).await,
+            drained = handlers.next(&mut halted, &mut reconnecting) => drained,
         };
-        if let Err(error) = done {
+        let begun = match drained {
+            Ok(handler) => handlers.begin_anew(handler).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
             break Err(error);
         }
     };
+    drop(reconnecting);
     let drained = handlers.stop().await;
     telemetry.stop(settings.telemetry.otlp.timeout);
     ended.and(drained)

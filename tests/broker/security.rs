@@ -1,10 +1,10 @@
 //! Connections that are encrypted, and Pawl as somebody: TLS, client certificates, SCRAM, PLAIN.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::secured::{PASSWORD, Secured, USER};
-use crate::support::{self, Finished, Out, Pawl, command, process, secured, until};
+use crate::support::secured::{Authority, PASSWORD, Secured, USER};
+use crate::support::{self, Finished, Out, Pawl, Reply, Service, command, process, secured, until};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -130,6 +130,14 @@ fn an_expired_or_unknown_certificate_of_the_broker_is_told() {
 }
 
 #[test]
+fn a_client_certificate_of_another_authority_is_told() {
+    let Some(secured) = secured() else { return };
+    let (certificate, key) = Authority::new(&process::scratch("stranger")).issue("client", USER, false);
+    let finished = check(secured, "MTLS", &mutual(secured, &certificate, &key));
+    assert_names(&finished, &["CN=pawl", "does not take the client's certificate", "CertificateUnknown"]);
+}
+
+#[test]
 fn an_open_client_at_an_encrypted_listener_is_told_what_it_is() {
     let Some(secured) = secured() else { return };
     let finished = check(secured, "TLS", "security = \"plaintext\"");
@@ -156,18 +164,19 @@ fn new_certificates_are_used_by_a_process_that_runs() {
             .map(|kind| format!("{permission} User:{who} all {kind} literal *"))
     };
     secured.allow(&[may(&first, "allow"), may(&second, "allow")].concat());
-    let place = |subject: &str| {
-        let (certificate, key) = secured.authority.issue(subject, subject, false);
+    let issue = |subject: &str| secured.authority.issue(subject, subject, false);
+    let place = |(certificate, key): &(PathBuf, PathBuf)| {
         std::fs::copy(certificate, dir.join("client.crt")).expect("copied");
         std::fs::copy(key, dir.join("client.key")).expect("copied");
     };
-    place(&first);
+    place(&issue(&first));
     let security = mutual(secured, &dir.join("client.crt"), &dir.join("client.key"));
     let mut pawl = Pawl::new(&settings(&secured.broker.listener("MTLS"), &security, &input, &output));
     pawl.start();
     flow(secured, &pawl, (&input, &output), 0..20);
 
-    place(&second);
+    let issued = issue(&second);
+    place(&issued);
     until("the handler has connected anew", DEADLINE, || {
         pawl.log().contains("connects anew with the new certificates").then_some(())
     });
@@ -176,13 +185,61 @@ fn new_certificates_are_used_by_a_process_that_runs() {
     secured.allow(&may(&first, "deny"));
     flow(secured, &pawl, (&input, &output), 40..60);
 
-    // One that no broker takes: what runs goes on.
+    // What brokers refuse, and what cannot be read: what runs goes on.
+    let stranger = Authority::new(&process::scratch("stranger")).issue("client", USER, false);
+    place(&stranger);
+    let told = |text: &str| until(text, DEADLINE, || pawl.log().contains(text).then_some(()));
+    told("the new certificates or keys for Kafka are not used, for brokers refuse them");
+    let (_, ready) = pawl.get("/ready").expect("it answers");
+    assert!(ready.contains("\"pending\":\"brokers refuse them"), "{ready}");
+    assert_eq!(pawl.metric("pawl_kafka_credentials_pending"), Some(1.0));
     std::fs::write(dir.join("client.crt"), "no certificate").expect("written");
-    until("the broken certificate is told", DEADLINE, || {
-        pawl.log().contains("the new certificates or keys for Kafka are not used").then_some(())
-    });
+    told("the new certificates or keys for Kafka are not used, for they cannot be read");
     flow(secured, &pawl, (&input, &output), 60..80);
+    place(&issued);
+    told("are those in use again");
+    assert_eq!(pawl.metric("pawl_kafka_credentials_pending"), Some(0.0));
     assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    assert_eq!(pawl.log().matches("connects anew").count(), 1, "{}", pawl.log());
+}
+
+/// A handler that posts to the service.
+fn posting(name: &str, input: &str, service: &Service) -> String {
+    format!(
+        "[handler.{name}]\ntopic = \"{input}\"\ngroup = \"{input}-{name}\"\nhttp = {{ url = \"{}\", timeout = \"60s\" }}\n",
+        service.url()
+    )
+}
+
+#[test]
+fn a_stop_is_heard_while_a_handler_drains_to_connect_anew() {
+    let Some(secured) = secured() else { return };
+    let (first, second) = topics(secured);
+    let service = Service::start(|_| Reply::status(200).held());
+    let dir = process::scratch("rotated");
+    let place = |file: &str| {
+        let (certificate, key) = secured.authority.issue(file, USER, false);
+        std::fs::copy(certificate, dir.join("client.crt")).expect("copied");
+        std::fs::copy(key, dir.join("client.key")).expect("copied");
+    };
+    place(&support::unique("first"));
+    let security = mutual(secured, &dir.join("client.crt"), &dir.join("client.key"));
+    let text = settings(&secured.broker.listener("MTLS"), &security, &first, &second);
+    let (head, _) = text.split_once("[handler.billing]").expect("it is there");
+    let handlers = posting("one", &first, &service) + &posting("two", &second, &service);
+    let mut pawl = Pawl::new(&format!("{head}[shutdown]\ndeadline = \"8s\"\n{handlers}"));
+    pawl.start().wait_ready();
+    for topic in [&first, &second] {
+        support::produce(&secured.broker, topic, [Out::new("hangs", "1")]);
+    }
+    service.wait("running calls", 2, DEADLINE, |call| call.ended.is_none());
+
+    place(&support::unique("second"));
+    until("a handler drains", DEADLINE, || pawl.log().contains("connects anew").then_some(()));
+    let start = Instant::now();
+    assert_eq!(pawl.terminate(), 0, "{}", pawl.log());
+    // Each handler takes four fifths of it, and both drain at once.
+    assert!(start.elapsed() < Duration::from_secs(9), "{:?}\n{}", start.elapsed(), pawl.log());
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::bounded_file;
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
 use crate::settings::{Kafka, Sasl, Security};
+use crate::{bounded_file, tls};
 
 /// The most that is read of a file; a bundle of authorities has a quarter of that.
 const MAX_BYTES: u64 = 1 << 20;
@@ -43,6 +46,15 @@ impl fmt::Debug for Pem {
     }
 }
 
+impl Pem {
+    /// As whom the client's certificate is (RFC 4514), as a broker has it before it maps it.
+    pub(super) fn subject(&self) -> Option<String> {
+        let certificates = tls::certificates(self.certificate.as_ref()?.as_bytes()).ok()?;
+        let own = Certificate::from_der(certificates.first()?).ok()?;
+        Some(own.tbs_certificate.subject.to_string())
+    }
+}
+
 /// Reads the certificates and the key of the settings.
 pub(super) fn pem(kafka: &Kafka) -> Result<Pem, String> {
     if kafka.security == Security::Plaintext {
@@ -59,6 +71,21 @@ pub(super) fn pem(kafka: &Kafka) -> Result<Pem, String> {
     })
 }
 
+/// What the files hold now.
+pub(super) struct Read {
+    /// `None`: the settings name no file for it.
+    pub(super) password: Option<Result<String, String>>,
+    pub(super) pem: Result<Pem, String>,
+}
+
+impl Read {
+    /// Blocks for as long as the file system does.
+    pub(super) fn of(kafka: &Kafka) -> Read {
+        let named = kafka.security.has_password() && kafka.sasl.password_file.is_some();
+        Read { password: named.then(|| password(&kafka.sasl)), pem: pem(kafka) }
+    }
+}
+
 /// Tells once when what was read differs from what is in use, and is the same at two looks in a row: a certificate and
 /// its key are two files, which nobody replaces at once, and any file may be read half written.
 #[derive(Debug, Default)]
@@ -71,7 +98,12 @@ pub(super) struct Changes<T> {
 impl<T: PartialEq + Clone> Changes<T> {
     /// What there is to be told.
     pub(super) fn look(&mut self, in_use: Option<&T>, now: T) -> Option<T> {
-        if in_use == Some(&now) || self.told.as_ref() == Some(&now) {
+        if in_use == Some(&now) {
+            // What was told is told again if it comes back.
+            *self = Changes { pending: None, told: None };
+            return None;
+        }
+        if self.told.as_ref() == Some(&now) {
             self.pending = None;
             return None;
         }
@@ -108,6 +140,9 @@ mod tests {
         assert_eq!(changes.look(in_use, "2,2"), None, "another than at the last look");
         assert_eq!(changes.look(in_use, "2,2"), Some("2,2"));
         assert_eq!(changes.look(in_use, "2,2"), None, "told once, whatever became of it");
+        assert_eq!(changes.look(in_use, "1,1"), None, "taken back");
+        assert_eq!(changes.look(in_use, "2,2"), None, "and there once more");
+        assert_eq!(changes.look(in_use, "2,2"), Some("2,2"));
         assert_eq!(changes.look(Some(&"2,2"), "2,2"), None, "and it is in use");
     }
 
@@ -124,5 +159,18 @@ mod tests {
         let read = pem(&kafka).expect("both are there");
         assert_eq!((read.certificate.as_deref(), read.key.as_deref()), (Some("1"), Some("2")));
         assert_eq!(read.authorities, None);
+    }
+
+    #[test]
+    fn the_subject_of_a_certificate_is_told_as_brokers_have_it() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Orders");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "pawl");
+        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        let of = |certificate| Pem { certificate, ..Pem::default() }.subject();
+        assert_eq!(of(Some(certificate)).as_deref(), Some("CN=pawl,O=Orders"));
+        assert_eq!([of(Some("no certificate".into())), of(None)], [None, None]);
     }
 }

@@ -1,6 +1,6 @@
 //! Clients that are open, and are given new tokens and passwords. The only `unsafe` of this folder.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext, ThreadedProducer};
 use rdkafka_sys as rdsys;
 
@@ -152,30 +153,36 @@ fn tell(Handle(client): Handle, username: &str, password: &str) {
 }
 
 fn give(Handle(client): Handle, token: &Token) {
-    let text = |text: &str| CString::new(text).unwrap_or_default();
-    let (value, principal) = (text(&token.value), text(&token.principal));
-    let extensions: Vec<CString> =
-        token.extensions.iter().flat_map(|(name, value)| [text(name), text(value)]).collect();
-    let mut pointers: Vec<*const c_char> = extensions.iter().map(|text| text.as_ptr()).collect();
+    let pairs = token.extensions.iter().flat_map(|(name, value)| [name, value]);
+    let texts: Result<Vec<CString>, _> = [&token.value, &token.principal]
+        .into_iter()
+        .chain(pairs)
+        .map(|text| CString::new(text.as_str()))
+        .collect();
+    let Ok(texts) = texts else {
+        tracing::warn!("librdkafka is not given the token for Kafka: there is a NUL in it");
+        return;
+    };
+    let mut pointers: Vec<*const c_char> = texts.iter().map(|text| text.as_ptr()).collect();
+    let [value, principal, extensions @ ..] = &mut pointers[..] else { unreachable!("both are there") };
     let millis = token.expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    // What librdkafka says has the token in it.
     let mut why = [0; 512];
     // SAFETY: the client is open, see `Clients`; all strings live through the call, which copies them; the
     // count of pointers and the size of the buffer are theirs.
     let code = unsafe {
         rdsys::rd_kafka_oauthbearer_set_token(
             client,
-            value.as_ptr(),
+            *value,
             i64::try_from(millis).unwrap_or(i64::MAX),
-            principal.as_ptr(),
-            pointers.as_mut_ptr(),
-            pointers.len(),
+            *principal,
+            extensions.as_mut_ptr(),
+            extensions.len(),
             why.as_mut_ptr(),
             why.len(),
         )
     };
     if code != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && token.expires > SystemTime::now() {
-        // SAFETY: librdkafka ends the text with a NUL within the buffer.
-        let why = unsafe { CStr::from_ptr(why.as_ptr()) };
-        tracing::warn!("librdkafka does not take the token: {}", why.to_string_lossy());
+        tracing::warn!("librdkafka does not take the token for Kafka: {}", RDKafkaErrorCode::from(code));
     }
 }

@@ -20,6 +20,7 @@ mod probe;
 mod state;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
@@ -39,6 +40,11 @@ use crate::settings::{Kafka, ScramMechanism, Security, Tls};
 
 /// The accesses of this process. More than one only where a program runs Pawl for several clusters.
 static HELD: Mutex<Vec<Weak<Access>>> = Mutex::new(Vec::new());
+
+/// How long a broker may take to refuse.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long brokers may take to judge new certificates: nobody waits for that.
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -84,7 +90,7 @@ impl Access {
     }
 
     fn new(kafka: Kafka) -> Access {
-        let state = Arc::new(State::new(principal(&kafka)));
+        let state = Arc::new(State::new(kafka.security, principal(&kafka)));
         state.begin(kafka.security.has_password().then(|| files::password(&kafka.sasl)), files::pem(&kafka));
         let keeper = Keeper::start(&kafka, &state);
         Access { kafka, state, _keeper: keeper }
@@ -143,7 +149,7 @@ impl Access {
 
     /// What there is to see of it.
     pub fn status(&self) -> Status {
-        self.state.status(self.kafka.security)
+        self.state.status()
     }
 
     /// Tells when certificates or keys have changed: clients that are open keep to the old ones.
@@ -161,25 +167,33 @@ impl Access {
             return Ok(None);
         }
         let pem = self.state.pem().map_err(AccessError::Secret)?;
-        Ok(match probe::ask(self, &pem)? {
+        Ok(match probe::ask(self, &pem, PATIENCE, || false)? {
             Verdict::Refused(why) => Some(why),
-            Verdict::Taken | Verdict::Unknown => None,
+            Verdict::Taken | Verdict::Unusable(_) | Verdict::Unknown(_) => None,
         })
     }
 
     /// Tries certificates and a key that are new at the brokers. If these take them, clients that are opened from now on
-    /// come with them; else with the old ones. Blocks for some seconds.
-    pub fn try_new_certificates(self: &Arc<Self>) -> Verdict {
-        let Some(candidate) = self.state.candidate() else { return Verdict::Taken };
-        match probe::ask(self, &candidate) {
-            Ok(Verdict::Taken) => {
-                self.state.accept(candidate);
-                Verdict::Taken
-            }
+    /// come with them; else with the old ones. Blocks for some seconds, or until it is given up.
+    ///
+    /// # Returns
+    /// What became of it; `None`: there are none, or no more those that were tried.
+    pub fn try_new_certificates(self: &Arc<Self>, given_up: impl Fn() -> bool) -> Option<Verdict> {
+        let candidate = self.state.candidate()?;
+        let verdict = match probe::ask(self, &candidate, TRIAL, given_up) {
             Ok(verdict) => verdict,
-            Err(AccessError::Client(why)) => Verdict::Refused(why),
-            Err(AccessError::Secret(_) | AccessError::Token(_)) => Verdict::Unknown,
+            Err(AccessError::Client(why)) => Verdict::Unusable(why),
+            Err(AccessError::Secret(why) | AccessError::Token(why)) => Verdict::Unknown(why),
+        };
+        match &verdict {
+            Verdict::Taken => return self.state.accept(&candidate).then_some(verdict),
+            Verdict::Refused(why) => self.state.put_off(&candidate, format!("brokers refuse them: {why}")),
+            Verdict::Unusable(why) => self.state.put_off(&candidate, format!("they cannot be used: {why}")),
+            Verdict::Unknown(why) => {
+                self.state.put_off(&candidate, format!("they could not be tried: {why}"))
+            }
         }
+        Some(verdict)
     }
 }
 

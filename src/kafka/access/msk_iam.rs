@@ -91,16 +91,18 @@ async fn find(iam: &MskIam, region: Option<Region>) -> Result<Identity, String> 
     Ok(Identity { region, credentials })
 }
 
-/// The region in a broker's name, as in b-1.orders.x1y2.c3.kafka.eu-central-1.amazonaws.com and
-/// boot-x1y2.c1.kafka-serverless.eu-central-1.amazonaws.com.
+/// The region in a broker's name, as in b-1.orders.x1y2.c3.kafka.eu-central-1.amazonaws.com,
+/// boot-x1y2.c1.kafka-serverless.eu-central-1.amazonaws.com and, by PrivateLink,
+/// b-1.orders.x1y2.c3.kafka.eu-central-1.vpce.amazonaws.com. A cluster's own name may be any of these words.
 fn region_of(server: &str) -> Option<String> {
     let (host, _) = server.rsplit_once(':')?;
     let labels: Vec<&str> = host.split('.').collect();
-    let at = labels.iter().position(|label| matches!(*label, "kafka" | "kafka-serverless"))?;
-    let rest = labels.get(at + 1..)?;
-    let region = rest.first()?;
-    let is_aws = rest.get(1).is_some_and(|label| *label == "amazonaws");
-    is_aws.then(|| (*region).to_owned())
+    let end = labels.iter().rposition(|label| *label == "amazonaws")?;
+    let before = labels[..end].strip_suffix(&["vpce"]).unwrap_or(&labels[..end]);
+    match before {
+        [.., "kafka" | "kafka-serverless", region] => Some((*region).to_owned()),
+        _ => None,
+    }
 }
 
 fn token(credentials: Credentials, region: &Region, now: SystemTime) -> Result<Token, String> {
@@ -142,6 +144,10 @@ mod tests {
             ("b-1.orders.x1y2.c3.kafka.eu-central-1.amazonaws.com:9098", Some("eu-central-1")),
             ("boot-x1.c1.kafka-serverless.us-east-1.amazonaws.com:9098", Some("us-east-1")),
             ("b-1.orders.x1y2.c3.kafka.cn-north-1.amazonaws.com.cn:9098", Some("cn-north-1")),
+            ("b-1.kafka.x1y2.c3.kafka.eu-central-1.amazonaws.com:9098", Some("eu-central-1")),
+            ("b-1.amazonaws.x1y2.c3.kafka.eu-central-1.amazonaws.com:9098", Some("eu-central-1")),
+            ("b-1.orders.x1y2.c3.kafka.eu-central-1.vpce.amazonaws.com:14001", Some("eu-central-1")),
+            ("orders.eu-central-1.elb.amazonaws.com:9098", None),
             ("kafka.internal.example.com:9098", None),
             ("kafka:9092", None),
         ] {

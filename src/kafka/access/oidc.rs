@@ -16,6 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use tokio::task::spawn_blocking;
 
 use super::files;
 use super::state::Token;
@@ -54,9 +55,11 @@ struct Refused {
     error_description: String,
 }
 
+/// Times in seconds since 1970 (RFC 7519, section 4.1).
 #[derive(Deserialize)]
 struct Claims {
-    exp: Option<u64>,
+    exp: Option<serde_json::Value>,
+    iat: Option<serde_json::Value>,
 }
 
 impl OidcTokens {
@@ -71,7 +74,7 @@ impl OidcTokens {
     /// Asks for a token.
     pub(super) async fn fetch(&mut self) -> Result<Token, String> {
         let at = &self.oauth.token_endpoint;
-        let request = self.request()?;
+        let request = self.request(self.secret().await?)?;
         let client = match &self.client {
             Some(client) => client,
             None => self.client.insert(connect(at)?),
@@ -97,15 +100,21 @@ impl OidcTokens {
         })
     }
 
-    fn request(&self) -> Result<Request<Full<Bytes>>, String> {
-        let Oauth { token_endpoint, client_id, scope, audience, .. } = &self.oauth;
-        let secret = match (&self.oauth.client_secret, &self.oauth.client_secret_file) {
-            (Some(secret), _) => secret.reveal().to_owned(),
-            (None, Some(file)) => files::read_secret(file, "kafka.oauth.client_secret_file")?,
-            (None, None) => {
-                return Err("there is no secret: name a file in kafka.oauth.client_secret_file".into());
+    /// Reads it on another thread: a file system may hang.
+    async fn secret(&self) -> Result<String, String> {
+        match (&self.oauth.client_secret, self.oauth.client_secret_file.clone()) {
+            (Some(secret), _) => Ok(secret.reveal().to_owned()),
+            (None, Some(file)) => {
+                let reading =
+                    spawn_blocking(move || files::read_secret(&file, "kafka.oauth.client_secret_file"));
+                reading.await.map_err(|error| format!("the client's secret cannot be read: {error}"))?
             }
-        };
+            (None, None) => Err("there is no secret: name a file in kafka.oauth.client_secret_file".into()),
+        }
+    }
+
+    fn request(&self, secret: String) -> Result<Request<Full<Bytes>>, String> {
+        let Oauth { token_endpoint, client_id, scope, audience, .. } = &self.oauth;
         let encoded = |text: &str| utf8_percent_encode(text, FORM).to_string();
         let mut form = "grant_type=client_credentials".to_owned();
         for (name, value) in [("scope", scope), ("audience", audience)] {
@@ -153,20 +162,34 @@ fn refusal(status: StatusCode, body: &[u8], client_id: &str) -> String {
 
 /// When a token ends: as the answer says, else as the token itself does (RFC 7519).
 fn expiry(answer: &Answer, now: SystemTime) -> Option<SystemTime> {
-    if let Some(seconds) = &answer.expires_in {
-        let seconds = seconds.as_str().unwrap_or_default().parse().ok().or(seconds.as_u64())?;
-        return now.checked_add(Duration::from_secs(seconds).min(LONGEST_LIFE));
+    let at_most = |life: Duration| now.checked_add(life.min(LONGEST_LIFE));
+    if let Some(life) = answer.expires_in.as_ref().and_then(seconds) {
+        return at_most(life);
     }
     let claims = URL_SAFE_NO_PAD.decode(answer.access_token.split('.').nth(1)?).ok()?;
-    let claims: Claims = serde_json::from_slice(&claims).ok()?;
-    let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp?))?;
-    Some(end.min(now + LONGEST_LIFE))
+    let Claims { exp, iat } = serde_json::from_slice(&claims).ok()?;
+    let at = |claim: Option<serde_json::Value>| SystemTime::UNIX_EPOCH.checked_add(seconds(&claim?)?);
+    let end = at(exp)?;
+    match at(iat) {
+        // It was issued just now: this machine's clock is not the provider's.
+        Some(begin) if begin > now || end <= now => at_most(end.duration_since(begin).ok()?),
+        _ => Some(end.min(at_most(LONGEST_LIFE)?)),
+    }
+}
+
+/// A number of seconds that may be a text, or have a fraction.
+fn seconds(value: &serde_json::Value) -> Option<Duration> {
+    let whole = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let fraction = || value.as_f64().or_else(|| value.as_str()?.parse().ok());
+    match whole {
+        Some(seconds) => Some(Duration::from_secs(seconds)),
+        None => Duration::try_from_secs_f64(fraction()?).ok(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Secret;
 
     fn answer(token: &str, expires_in: Option<serde_json::Value>) -> Answer {
         Answer { access_token: token.into(), expires_in }
@@ -183,6 +206,28 @@ mod tests {
         let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
         assert_eq!(expiry(&answer(&token, None), now), Some(end));
         assert_eq!(expiry(&answer("opaque", None), now), None);
+        for unreadable in ["soon".into(), serde_json::Value::Null, (-1).into()] {
+            assert_eq!(expiry(&answer(&token, Some(unreadable)), now), Some(end));
+        }
+        let fraction = serde_json::from_str("60.5").expect("a number");
+        let end = now + Duration::from_millis(60_500);
+        assert_eq!(expiry(&answer("opaque", Some(fraction)), now), Some(end));
+        assert_eq!(expiry(&answer("opaque", Some("60.5".into())), now), Some(end));
+    }
+
+    #[test]
+    fn a_token_that_tells_its_begin_lives_as_long_whatever_this_clock_says() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(r#"{"iat":10000.5,"exp":10900.5}"#));
+        let ends = |now| expiry(&answer(&token, None), now);
+        let life = Duration::from_secs(900);
+        assert_eq!(ends(at(9_000)), Some(at(9_000) + life), "behind the provider's");
+        assert_eq!(ends(at(20_000)), Some(at(20_000) + life), "ahead of it");
+        assert_eq!(
+            ends(at(10_100)),
+            Some(at(10_900) + Duration::from_millis(500)),
+            "one that was kept a while"
+        );
     }
 
     #[test]
@@ -201,11 +246,10 @@ mod tests {
         let oauth = Oauth {
             token_endpoint: "http://127.0.0.1:1/token".into(),
             client_id: "a:b-1".into(),
-            client_secret: Some(Secret::new("c d&")),
             scope: Some("x y".into()),
             ..Oauth::default()
         };
-        let request = OidcTokens::new(oauth).request().expect("valid");
+        let request = OidcTokens::new(oauth).request("c d&".into()).expect("valid");
         let header = request.headers()[AUTHORIZATION].to_str().expect("ASCII");
         let decoded = STANDARD.decode(header.strip_prefix("Basic ").expect("basic")).expect("base64");
         assert_eq!(decoded, b"a%3Ab-1:c%20d%26");

@@ -51,6 +51,9 @@ pub struct Status {
     pub failure: Option<String>,
     /// Passwords, certificates and keys that were read anew.
     pub reloads: u64,
+    /// Why new certificates or keys that were read are not in use; `None`: there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<String>,
     /// What the last broker said that did not take what Pawl came with, and when, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<(u64, String)>,
@@ -59,6 +62,8 @@ pub struct Status {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct State {
+    security: Security,
+    /// As far as the settings tell.
     principal: String,
     pub(super) clients: Clients,
     /// Counts the changes of certificates.
@@ -72,8 +77,10 @@ struct Held {
     token: Option<Token>,
     password: Option<Result<String, String>>,
     pem: Option<Result<Pem, String>>,
-    /// Not tried yet.
+    /// Read and not in use.
     candidate: Option<Pem>,
+    /// Why not.
+    pending: Option<String>,
     refreshes: u64,
     failures: u64,
     failure: Option<String>,
@@ -91,8 +98,9 @@ impl fmt::Debug for Held {
 }
 
 impl State {
-    pub(super) fn new(principal: String) -> State {
+    pub(super) fn new(security: Security, principal: String) -> State {
         State {
+            security,
             principal,
             clients: Clients::default(),
             certificates: watch::Sender::new(0),
@@ -101,9 +109,15 @@ impl State {
         }
     }
 
-    /// As whom Pawl comes, with the token's own word for it, such as an access key.
+    /// As whom Pawl comes, with the token's own word for it, such as an access key, or the certificate's subject.
     pub(super) fn principal(&self) -> String {
-        match self.held().token.as_ref().map(|token| &token.principal) {
+        let held = self.held();
+        if let (Security::Tls, Some(Ok(pem))) = (self.security, &held.pem)
+            && let Some(subject) = pem.subject()
+        {
+            return format!("{}, {subject}", self.principal);
+        }
+        match held.token.as_ref().map(|token| &token.principal) {
             Some(known) if !self.principal.contains(known.as_str()) => {
                 format!("{}, with {known}", self.principal)
             }
@@ -192,29 +206,61 @@ impl State {
 
     /// There are other certificates or another key.
     pub(super) fn offer(&self, pem: Pem) {
-        self.held().candidate = Some(pem);
+        {
+            let mut held = self.held();
+            held.candidate = Some(pem);
+            held.pending = Some("they were not tried yet".into());
+        }
         self.certificates.send_modify(|count| *count += 1);
     }
 
-    /// Uses what was offered from now on, for clients that are opened.
-    pub(super) fn accept(&self, tried: Pem) {
-        let mut held = self.held();
-        if held.candidate.as_ref() == Some(&tried) {
-            held.candidate = None;
+    /// There are no others any more than those in use.
+    ///
+    /// # Returns
+    /// Whether there were.
+    pub(super) fn withdraw(&self) -> bool {
+        let withdrawn = {
+            let mut held = self.held();
+            held.pending = None;
+            held.candidate.take().is_some()
+        };
+        if withdrawn {
+            self.certificates.send_modify(|count| *count += 1);
         }
-        held.pem = Some(Ok(tried));
+        withdrawn
+    }
+
+    /// Uses what was offered from now on, for clients that are opened.
+    ///
+    /// # Returns
+    /// Whether it is: it may have been withdrawn, or others have come.
+    pub(super) fn accept(&self, tried: &Pem) -> bool {
+        let mut held = self.held();
+        let offered = held.candidate.take_if(|candidate| candidate == tried);
+        let Some(pem) = offered else { return false };
+        held.pending = None;
+        held.pem = Some(Ok(pem));
         held.reloads += 1;
+        true
+    }
+
+    /// Keeps why what was offered is not used.
+    pub(super) fn put_off(&self, tried: &Pem, why: String) {
+        let mut held = self.held();
+        if held.candidate.as_ref() == Some(tried) {
+            held.pending = Some(why);
+        }
     }
 
     pub(super) fn note_refusal(&self, text: &str) {
         self.held().refusal = Some((seconds(SystemTime::now()), text.to_owned()));
     }
 
-    pub(super) fn status(&self, security: Security) -> Status {
+    pub(super) fn status(&self) -> Status {
         let principal = self.principal();
         let held = self.held();
         Status {
-            security: security.name(),
+            security: self.security.name(),
             principal,
             token_expires: held.token.as_ref().map(|token| seconds(token.expires)),
             expired: held.token.as_ref().is_some_and(|token| token.expires <= SystemTime::now()),
@@ -222,6 +268,7 @@ impl State {
             failures: held.failures,
             failure: held.failure.clone(),
             reloads: held.reloads,
+            pending: held.pending.clone(),
             refusal: held.refusal.clone(),
         }
     }
