@@ -54,9 +54,9 @@ fn encode_credentials(accesses: &[access::Status], mut encoder: DescriptorEncode
     let help = "Whether there are new certificates or keys for the brokers that are not in use";
     let mut metric =
         encoder.encode_descriptor("pawl_kafka_credentials_pending", help, None, MetricType::Gauge)?;
-    for access in accesses {
-        let pending = u64::from(access.pending.is_some());
-        metric.encode_family(&[("security", access.security)])?.encode_gauge(&pending)?;
+    for (security, accesses) in &by_security {
+        let pending = u64::from(accesses.iter().any(|access| access.pending.is_some()));
+        metric.encode_family(&[("security", *security)])?.encode_gauge(&pending)?;
     }
     let (help, unit) = ("When the token for the brokers ends, in seconds since 1970", Some(&Unit::Seconds));
     let mut metric = encoder.encode_descriptor("pawl_kafka_token_expires", help, unit, MetricType::Gauge)?;
@@ -119,9 +119,11 @@ mod tests {
             refreshes,
             ..Default::default()
         };
+        let waits = access::Status { pending: Some("no broker".into()), ..access("tls", None, 0) };
         let accesses = vec![
             access("oauth", Some(1_700_000_060), 2),
             access("tls", None, 0),
+            waits,
             access("oauth", Some(1_700_000_000), 3),
         ];
         let text = text(accesses);
@@ -135,5 +137,12 @@ mod tests {
         );
         let expires = "pawl_kafka_token_expires_seconds";
         assert_eq!(of(expires), [format!("{expires}{{security=\"oauth\"}} 1700000000")]);
+        assert_eq!(
+            of("pawl_kafka_credentials_pending"),
+            [
+                "pawl_kafka_credentials_pending{security=\"oauth\"} 0",
+                "pawl_kafka_credentials_pending{security=\"tls\"} 1"
+            ]
+        );
     }
 }
