@@ -14,6 +14,19 @@ printf '[network]\nnetwork_backend = "netavark"\n' >"$containers/containers.conf
 export CONTAINERS_CONF="$containers/containers.conf"
 buildah=(buildah "${storage[@]}")
 podman=(podman "${storage[@]}" --runtime runc --cgroup-manager cgroupfs)
+
+# use_overlay: where the kernel mounts overlays. vfs copies an image for each of its layers and its containers, which
+# with gigabytes takes longer than anybody waits.
+use_overlay() {
+    local probe="$containers/probe"
+    mkdir -p "$probe"/{lower,upper,work,merged}
+    mount -t overlay overlay -o "lowerdir=$probe/lower,upperdir=$probe/upper,workdir=$probe/work" "$probe/merged" || return 0
+    umount "$probe/merged"
+    storage=(--root "$containers/overlay" --runroot "$containers/overlay-run" --storage-driver overlay)
+    buildah=(buildah "${storage[@]}")
+    podman=(podman "${storage[@]}" --runtime runc --cgroup-manager cgroupfs)
+}
+
 # A smaller limit than the machine's own is always allowed.
 podman_run="--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
 
