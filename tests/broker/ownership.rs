@@ -310,7 +310,7 @@ fn a_write_right_that_is_taken_away_ends_the_run_with_the_remedy_and_loses_nothi
     support::produce(broker, &input, events(10..20));
     pawl.assert_refused(&[
         "Topic authorization failed",
-        "right to write to each of the handler's topics; pawl check tells",
+        &format!("User:ANONYMOUS, over a plain connection has no right Write to the topic \"{output} or "),
         "Nothing of the epoch is visible",
     ]);
     acl(&["--remove", "--deny-principal", "User:*", "--operation", "Write"]);
