@@ -234,11 +234,13 @@ pub async fn answer(
     loop {
         let end = *until.borrow_and_update();
         tokio::select! {
-            () = &mut answering => return,
-            _ = until.changed() => {}
+            // First: a request whose head comes when its place is gone must not begin.
+            biased;
             () = given_up.notified() => {
                 return tracing::debug!(%address, "a connection without a request made room for another");
             }
+            () = &mut answering => return,
+            _ = until.changed() => {}
             () = tokio::time::sleep_until(end) => {
                 return tracing::debug!(%address, "a request to the admin endpoint took too long");
             }

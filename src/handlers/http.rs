@@ -8,8 +8,6 @@ mod request;
 #[cfg(test)]
 pub(super) mod tests;
 
-pub(crate) use answer::class_of_status;
-
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -9,7 +9,7 @@ mod reading;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 use pawl_actors::epoch::AssignmentEpoch;
@@ -113,6 +113,8 @@ pub struct Intake {
     leaving: bool,
     chunk: Chunk,
     polled_bytes: usize,
+    /// Since when the group may not be joined, and whose right it is.
+    denied: Option<(Instant, String)>,
 }
 
 impl Intake {
@@ -127,6 +129,7 @@ impl Intake {
             leaving: false,
             chunk: Chunk::default(),
             polled_bytes: 0,
+            denied: None,
         }
     }
 
@@ -149,6 +152,7 @@ impl Intake {
             }
             self.begin_intake();
             self.poll();
+            self.heed_denial();
             self.bound_intake(commands);
         }
     }

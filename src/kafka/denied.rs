@@ -1,11 +1,16 @@
 //! What a broker's "not authorised" means: who lacks which right to what. `pawl check` finds the same before
 //! anything runs; this is for rights that are taken away later, and for whoever did not run it.
 
+use std::time::Duration;
+
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::group;
 use crate::rights::{Resource, Right};
+
+/// How long a right may be missing: whoever changes rights may take one away before the next is given.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A handler as brokers know it, for what they refuse it.
 #[derive(Clone, Debug, PartialEq, Eq)]

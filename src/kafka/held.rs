@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pawl_actors::epoch::AssignmentEpoch;
 use pawl_actors::record::Partition;
 use rdkafka::error::KafkaError;
 
-use super::group;
+use super::{denied, group};
 
 /// Between two questions to a broker that cannot answer yet.
 pub const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -38,7 +38,7 @@ impl Held {
     /// `None` once the partition is not held any more.
     ///
     /// # Errors
-    /// A right is missing, which asking again does not mend.
+    /// A right is missing for too long ([`denied::PATIENCE`]).
     pub fn ask_while<T>(
         &self,
         partition: Partition,
@@ -46,13 +46,18 @@ impl Held {
         ask: impl Fn() -> Result<T, KafkaError>,
         tell: impl Fn(&KafkaError),
     ) -> Result<Option<T>, KafkaError> {
+        let mut denied_since = None;
         while self.is(partition, assignment) {
             match ask() {
                 Ok(answer) => return Ok(Some(answer)),
-                Err(error) if error.rdkafka_error_code().is_some_and(group::is_forbidden) => {
-                    return Err(error);
+                Err(error) => {
+                    let is_denied = error.rdkafka_error_code().is_some_and(group::is_forbidden);
+                    denied_since = is_denied.then(|| denied_since.unwrap_or_else(Instant::now));
+                    if denied_since.is_some_and(|since| since.elapsed() >= denied::PATIENCE) {
+                        return Err(error);
+                    }
+                    tell(&error);
                 }
-                Err(error) => tell(&error),
             }
             std::thread::sleep(ASK_EVERY);
         }

@@ -185,7 +185,10 @@ impl Session {
 
     /// The topics of this batch: of a transaction that failed nobody says because of which.
     fn destinations(&self) -> String {
-        self.topics.join(" or ")
+        match &self.topics[..] {
+            [] => "(one of the handler's)".to_owned(),
+            topics => topics.join(" or "),
+        }
     }
 
     /// A topic of this batch that is not there any more: librdkafka waits for it to come back.

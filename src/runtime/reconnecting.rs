@@ -56,11 +56,11 @@ impl Reconnecting {
     fn try_them(&mut self) {
         let access = self.access.clone();
         let (tell, told) = oneshot::channel();
-        // Not waited for when the process ends: it gives up once nobody listens.
-        drop(tokio::task::spawn_blocking(move || {
+        // On a thread of its own, for which nobody waits when the process ends; it gives up once nobody listens.
+        std::thread::spawn(move || {
             let verdict = access.try_new_certificates(|| tell.is_closed());
             let _ = tell.send(verdict);
-        }));
+        });
         self.trial = Some(told);
     }
 

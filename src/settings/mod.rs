@@ -25,6 +25,7 @@ mod secret;
 mod security;
 mod selector;
 mod shape;
+mod status;
 mod telemetry;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub use schema::json_schema;
 pub use secret::Secret;
 pub(crate) use secret::{names_a_user, shown_url};
 pub use security::{MskIam, Oauth, Sasl, ScramMechanism, Security, Tls};
+pub(crate) use status::class_of_status;
 pub use telemetry::{Emf, Otlp, Telemetry};
 pub use token::Token;
 pub use waiting::{Breaker, Careful, Gap, GapThen, Overflow, Parking, Replay, Supervision};

@@ -7,6 +7,8 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER}
 use pawl_actors::outcome::{Failure, FailureClass, code};
 use serde::Deserialize;
 
+use crate::settings::class_of_status;
+
 /// The header in which a service gives its own error code; its first value counts.
 const OWN_CODE: &str = "pawl-error-code";
 
@@ -77,17 +79,6 @@ fn is_problem(headers: &HeaderMap) -> bool {
 struct Problem {
     #[serde(rename = "type")]
     kind: String,
-}
-
-/// The class of a status. 401, 403 and 407 can heal, because an expired secret must not send
-/// every record to the dead-letter topic. Numbers outside of 100..600 count as 5xx, as RFC 9110,
-/// section 15 has it.
-pub(crate) fn class_of_status(status: u16) -> Option<FailureClass> {
-    match status {
-        200..=299 => None,
-        401 | 403 | 407 | 408 | 425 | 429 | 500.. => Some(FailureClass::Transient),
-        _ => Some(FailureClass::Permanent),
-    }
 }
 
 fn message(status: StatusCode, headers: &HeaderMap, text: &str) -> String {

@@ -1,9 +1,6 @@
 //! What the AWS libraries ask by: the connections that everything else in Pawl asks by, in place of a second HTTP
 //! client with an HTTP/2 that nobody here speaks.
 
-use std::fmt;
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
@@ -15,7 +12,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, http};
+use hyper::http::uri::Scheme;
+use hyper::{Request, Uri, http};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector as Tcp;
 use hyper_util::rt::TokioExecutor;
@@ -25,75 +23,62 @@ use crate::connections::{Connections, Schemes};
 /// Credentials and their errors are some kilobytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-#[derive(Clone)]
-pub(super) struct AwsHttp {
-    connections: Arc<Connections>,
-}
-
-impl AwsHttp {
-    /// # Errors
-    /// The machine's certificate authorities could not be loaded.
-    pub(super) fn new() -> io::Result<AwsHttp> {
-        let mut pool = Client::builder(TokioExecutor::new());
-        // Asked once in some minutes: until then the other side has closed what is kept.
-        pool.pool_max_idle_per_host(0);
-        let connections = Arc::new(Connections::new(Schemes::Both, &pool, Tcp::new())?);
-        Ok(AwsHttp { connections })
-    }
-}
-
-impl fmt::Debug for AwsHttp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AwsHttp")
-    }
-}
+/// Opens a connection for each request: there is one in some minutes, and until the next the other side has closed
+/// what is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AwsHttp;
 
 impl HttpClient for AwsHttp {
     fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        // Where only one is set, the other is not bounded by the library either.
-        let limit = settings.connect_timeout().zip(settings.read_timeout());
         SharedHttpConnector::new(Asking {
-            connections: self.connections.clone(),
-            limit: limit.map(|(connect, read)| connect + read),
+            connect: settings.connect_timeout(),
+            read: settings.read_timeout(),
         })
     }
 }
 
+/// The bounds of a request; without them the attempt of which it is a part is bounded.
+#[derive(Clone, Copy, Debug, Default)]
 struct Asking {
-    connections: Arc<Connections>,
-    limit: Option<Duration>,
-}
-
-impl fmt::Debug for Asking {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asking").field("limit", &self.limit).finish_non_exhaustive()
-    }
+    connect: Option<Duration>,
+    read: Option<Duration>,
 }
 
 impl HttpConnector for Asking {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (connections, limit) = (self.connections.clone(), self.limit);
+        let Asking { connect, read } = *self;
         HttpConnectorFuture::new(async move {
-            let answer = answer(&connections, request);
-            match limit {
-                None => answer.await,
-                Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-                    let text = format!("no answer within {}", humantime::format_duration(limit));
-                    Err(ConnectorError::timeout(text.into()))
-                }),
-            }
+            let answer = answer(connect, request);
+            let Some(read) = read else { return answer.await };
+            let limit = connect.unwrap_or_default() + read;
+            tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+                let text = format!("no answer within {}", humantime::format_duration(limit));
+                Err(ConnectorError::timeout(text.into()))
+            })
         })
     }
 }
 
-async fn answer(connections: &Connections, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+async fn answer(connect: Option<Duration>, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let request = plain(request)?;
-    let asked = connections.request(request).await;
+    let asked = connections(request.uri(), connect)?.request(request).await;
     let response = asked.map_err(|error| ConnectorError::io(error.into()))?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(ConnectorError::io)?;
     let response = http::Response::from_parts(head, SdkBody::from(body.to_bytes()));
     HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
+}
+
+/// With TLS only where it is spoken: the endpoints of roles are plain, and need no certificate authorities.
+fn connections(uri: &Uri, connect: Option<Duration>) -> Result<Connections, ConnectorError> {
+    let schemes = if uri.scheme() == Some(&Scheme::HTTPS) { Schemes::Https } else { Schemes::Http };
+    let mut tcp = Tcp::new();
+    tcp.set_connect_timeout(connect);
+    Connections::new(schemes, &Client::builder(TokioExecutor::new()), tcp).map_err(|error| {
+        let text =
+            format!("no certificate authorities found for {uri}: {error}; name a bundle in SSL_CERT_FILE");
+        ConnectorError::user(text.into())
+    })
 }
 
 fn plain(request: HttpRequest) -> Result<Request<Full<Bytes>>, ConnectorError> {
@@ -113,7 +98,7 @@ mod tests {
     /// What a server that answers so is asked, and what the libraries get of it.
     async fn ask(
         answer: &'static str,
-        limit: Option<Duration>,
+        read: Option<Duration>,
     ) -> (String, Result<HttpResponse, ConnectorError>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -129,11 +114,10 @@ mod tests {
             let _ = stream.shutdown(Shutdown::Both);
             String::from_utf8_lossy(&asked[..length]).into_owned()
         });
-        let client = AwsHttp::new().expect("certificate authorities");
         let mut request = HttpRequest::new(SdkBody::from("Action=GetCallerIdentity"));
         request.set_uri(format!("http://{address}/role")).expect("a URI");
         request.set_method("POST").expect("a method");
-        let got = Asking { connections: client.connections, limit }.call(request).await;
+        let got = Asking { connect: None, read }.call(request).await;
         // Aside: the connection is closed by a task of this thread.
         let asked = tokio::task::spawn_blocking(move || server.join().expect("the server")).await;
         (asked.expect("joined"), got)

@@ -23,25 +23,33 @@ const MAX_MESSAGES: usize = 8;
 
 /// Why the certificate of a broker cannot be trusted by these authorities; `None`: it can, or no broker takes a connection.
 pub(super) fn fault(kafka: &Kafka, pem: &Pem) -> Option<String> {
-    let (server, error) = judged(kafka, config(pem)?)?;
-    is_about_it(&error, kafka.tls.verify_host).then(|| format!("{server}: {error}"))
+    let (server, error) =
+        judged(kafka, config(pem)?, |error| is_about_it(error, kafka.tls.verify_host), || false)?;
+    Some(format!("{server}: {error}"))
 }
 
 /// Why a broker does not take the client's certificate; `None`: it does, no broker takes a connection, or there is no certificate, or
 /// none whose key can be read here.
-pub(super) fn refusal(kafka: &Kafka, pem: &Pem) -> Option<String> {
+pub(super) fn refusal(kafka: &Kafka, pem: &Pem, given_up: impl Fn() -> bool) -> Option<String> {
     let config = config(pem).filter(|config| config.client_auth_cert_resolver.has_certs())?;
-    let (server, error) = judged(kafka, config)?;
-    is_about_ours(&error).then(|| format!("{server} does not take the client's certificate: {error}"))
+    let (server, error) = judged(kafka, config, is_about_ours, given_up)?;
+    Some(format!("{server} does not take the client's certificate: {error}"))
 }
 
-/// What is wrong by the first broker with which something is.
-fn judged(kafka: &Kafka, config: ClientConfig) -> Option<(&str, rustls::Error)> {
+/// What is wrong by the first broker with which something of the kind is, asked until nobody needs to know.
+fn judged(
+    kafka: &Kafka,
+    config: ClientConfig,
+    is_it: impl Fn(&rustls::Error) -> bool,
+    given_up: impl Fn() -> bool,
+) -> Option<(&str, rustls::Error)> {
     let config = Arc::new(config);
-    kafka.bootstrap_servers.iter().take(3).find_map(|server| {
+    let servers = kafka.bootstrap_servers.iter().take(3).take_while(|_| !given_up());
+    servers.into_iter().find_map(|server| {
         let fault = handshake(server, &config).err()?;
         // Anything else than an error of rustls is not about certificates.
-        Some((server.as_str(), fault.get_ref()?.downcast_ref::<rustls::Error>()?.clone()))
+        let error = fault.get_ref()?.downcast_ref::<rustls::Error>()?;
+        is_it(error).then(|| (server.as_str(), error.clone()))
     })
 }
 

@@ -65,10 +65,7 @@ impl MskIamTokens {
 }
 
 async fn find(iam: &MskIam, region: Option<Region>) -> Result<Identity, String> {
-    let client = AwsHttp::new().map_err(|error| {
-        format!("no certificate authorities found for AWS: {error}; name a bundle in SSL_CERT_FILE")
-    })?;
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(client);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(AwsHttp);
     if let Some(region) = region {
         loader = loader.region(region);
     }

@@ -25,6 +25,8 @@ use crate::settings::Oauth;
 
 /// The most bytes of an answer.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// How far a clock may be ahead of the provider's before a token of it seems to be an old one.
+const MOST_SKEW: Duration = Duration::from_secs(300);
 /// Tokens that say they live longer are fetched anew all the same.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// How much of a provider's own words is told.
@@ -171,8 +173,10 @@ fn expiry(answer: &Answer, now: SystemTime) -> Option<SystemTime> {
     let at = |claim: Option<serde_json::Value>| SystemTime::UNIX_EPOCH.checked_add(seconds(&claim?)?);
     let end = at(exp)?;
     match at(iat) {
-        // It was issued just now: this machine's clock is not the provider's.
-        Some(begin) if begin > now || end <= now => at_most(end.duration_since(begin).ok()?),
+        // It was issued just now: this machine's clock is not the provider's. One that ended long ago is an old one.
+        Some(begin) if begin > now || (end <= now && now < end + MOST_SKEW) => {
+            at_most(end.duration_since(begin).ok()?)
+        }
         _ => Some(end.min(at_most(LONGEST_LIFE)?)),
     }
 }
@@ -222,7 +226,9 @@ mod tests {
         let ends = |now| expiry(&answer(&token, None), now);
         let life = Duration::from_secs(900);
         assert_eq!(ends(at(9_000)), Some(at(9_000) + life), "behind the provider's");
-        assert_eq!(ends(at(20_000)), Some(at(20_000) + life), "ahead of it");
+        assert_eq!(ends(at(11_000)), Some(at(11_000) + life), "ahead of it");
+        let end = Some(at(10_900) + Duration::from_millis(500));
+        assert_eq!(ends(at(20_000)), end, "an old one, which is refused for that");
         assert_eq!(
             ends(at(10_100)),
             Some(at(10_900) + Duration::from_millis(500)),

@@ -96,7 +96,7 @@ pub(super) fn ask(
         // A broker that does not take the client's certificate is one that closes connections, for librdkafka.
         if !has_looked && cause.heard().other.is_some() {
             has_looked = true;
-            if let Some(refusal) = certificate::refusal(&access.kafka, pem) {
+            if let Some(refusal) = certificate::refusal(&access.kafka, pem, &given_up) {
                 return Ok(Verdict::Refused(refusal));
             }
         }

@@ -11,7 +11,8 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset as KafkaOffset;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::super::group;
+use super::super::denied;
+use super::super::group::{self, Membership};
 use super::{Command, Intake};
 use crate::rights::Right;
 
@@ -121,10 +122,27 @@ impl Intake {
             // librdkafka asks on without end, and does not tell it again.
             KafkaError::MessageConsumption(code) if group::is_forbidden(*code) => {
                 let needed = (&*self.parts.topic, Right::Read);
-                self.halt(self.parts.identity.denied(*code, &error.to_string(), needed));
+                let told = self.parts.identity.denied(*code, &error.to_string(), needed);
+                tracing::error!(handler = %self.parts.handler, "{told}");
+                if *code == RDKafkaErrorCode::GroupAuthorizationFailed {
+                    self.denied.get_or_insert((Instant::now(), told));
+                }
             }
             // librdkafka goes on by itself; its context has logged the cause with a limit.
             other => tracing::debug!(handler = %self.parts.handler, "consumer: {other}"),
+        }
+    }
+
+    /// Nothing is read by who may not join the group, and nobody would be told again.
+    pub(super) fn heed_denial(&mut self) {
+        let is_due = |(since, _): &(Instant, String)| since.elapsed() >= denied::PATIENCE;
+        if !self.denied.as_ref().is_some_and(is_due) {
+            return;
+        }
+        let denied = self.denied.take();
+        let is_member = Membership::of(&self.parts.consumer).is_some();
+        if let Some((_, told)) = denied.filter(|_| !is_member && !self.leaving) {
+            self.halt(told);
         }
     }
 

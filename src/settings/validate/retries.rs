@@ -5,7 +5,7 @@ use std::time::Duration;
 use pawl_actors::outcome::{FailureClass, code};
 use pawl_actors::supervisor::Trigger;
 
-use crate::handlers::http::class_of_status;
+use crate::settings::class_of_status;
 use crate::settings::key_path::KeyPath;
 use crate::settings::problem::{Complaint, Problem};
 use crate::settings::retry::trigger;
