@@ -1,6 +1,7 @@
 //! Connections to HTTP servers, kept for the next request.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -8,6 +9,7 @@ use hyper::Request;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Builder, Client, ResponseFuture};
+use hyper_util::rt::TokioExecutor;
 
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,19 @@ impl Connections {
         let builder = HttpsConnectorBuilder::new().with_native_roots()?;
         let builder = if schemes == Schemes::Https { builder.https_only() } else { builder.https_or_http() };
         Ok(Connections::Tls(pool.build(builder.enable_http1().wrap_connector(tcp))))
+    }
+
+    /// A pool to one server that is asked seldom; `connect` bounds each TCP connection's making.
+    ///
+    /// # Errors
+    /// TLS is spoken, and the machine's certificate authorities could not be loaded; says what to do about it.
+    pub fn to(url: &str, connect: Option<Duration>) -> Result<Self, String> {
+        let schemes = if url.starts_with("https:") { Schemes::Https } else { Schemes::Http };
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(connect);
+        Connections::new(schemes, &Client::builder(TokioExecutor::new()), tcp).map_err(|error| {
+            format!("no certificate authorities found for {url}: {error}; name a bundle in SSL_CERT_FILE")
+        })
     }
 
     /// Sends a request.

@@ -79,7 +79,7 @@ pub struct IntakeParts {
     /// The consumer; polled by nobody else.
     pub consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
     /// As what brokers know the handler, for errors.
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     /// Kept here, read by writer and owner.
     pub held: Arc<Held>,
     /// What others observe.

@@ -13,7 +13,7 @@ use crate::rights::{Resource, Right};
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A handler as brokers know it, for what they refuse it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Identity {
     /// As whom it comes, for a person.
     pub principal: String,

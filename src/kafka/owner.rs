@@ -61,7 +61,7 @@ pub struct OwnerParts {
     /// What others observe.
     pub stats: Arc<HandlerStats>,
     /// As what brokers know the handler, for errors.
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     /// Shows people the keys of the partitions that have begun.
     pub window: Arc<Window>,
     /// Reads the changelog into the view.

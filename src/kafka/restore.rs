@@ -50,7 +50,7 @@ pub struct Restore {
     /// Name of the handler, for the log.
     pub handler: Arc<str>,
     /// As what brokers know the handler, for errors.
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
 }
 
 /// How far one partition is restored.

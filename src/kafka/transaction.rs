@@ -58,7 +58,7 @@ impl Commit<'_> {
 pub struct Session {
     producer: Live<ThreadedProducer<DeliveryContext>>,
     acks: Arc<Acks>,
-    identity: Identity,
+    identity: Arc<Identity>,
     transactional: bool,
     ack_timeout: Duration,
     sent: usize,
@@ -73,7 +73,7 @@ impl Session {
     /// When the settings are refused or the coordinator does not answer in time.
     pub fn open(
         config: &Plan,
-        identity: Identity,
+        identity: Arc<Identity>,
         transactional: bool,
         ack_timeout: Duration,
     ) -> Result<Self, KafkaError> {

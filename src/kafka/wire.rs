@@ -136,7 +136,7 @@ pub struct KafkaWire {
     /// The handler's consumer: its group metadata fences every commit.
     pub consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
     /// As what brokers know the handler, for errors.
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     /// Which partitions may still be written for.
     pub held: Arc<Held>,
     /// The producers as they are now.

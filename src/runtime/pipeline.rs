@@ -109,7 +109,8 @@ impl Pipeline {
             blueprint.instance,
         );
         let consumer: Arc<Live<BaseConsumer<IntakeContext>>> = Arc::new(config.open(context)?);
-        let joints = Joints { consumer, held, store, writer, intake };
+        let identity = Arc::new(blueprint.identity(consumer.principal()));
+        let joints = Joints { consumer, identity, held, store, writer, intake };
 
         let writing = Writer::new(blueprint.writer(&joints));
         let writer_thread = thread("pawl-writer", &on_halt, move || writing.run(&jobs))?;
@@ -168,6 +169,7 @@ type AsideSink = Box<dyn Fn(Want) + Send>;
 /// What joins a pipeline's threads.
 struct Joints {
     consumer: Arc<Live<BaseConsumer<IntakeContext>>>,
+    identity: Arc<Identity>,
     held: Arc<Held>,
     store: Arc<LocalView>,
     writer: Sender<Job>,
@@ -221,9 +223,9 @@ impl Blueprint<'_> {
         }
     }
 
-    fn identity(&self, joints: &Joints) -> Identity {
+    fn identity(&self, principal: String) -> Identity {
         Identity {
-            principal: joints.consumer.principal(),
+            principal,
             group: self.view.group.to_string(),
             transactional_ids: transactional_id_prefix(&self.settings.kafka, &self.view.group),
         }
@@ -240,7 +242,7 @@ impl Blueprint<'_> {
             transactional: self.transactional(),
             ack_timeout: settings.kafka.transaction_timeout,
             consumer: joints.consumer.clone(),
-            identity: self.identity(joints),
+            identity: joints.identity.clone(),
             held: joints.held.clone(),
             sessions: Sessions::default(),
             step: Step::default(),
@@ -333,9 +335,9 @@ impl Blueprint<'_> {
                 max_view_age: self.facts.max_view_age,
                 patience,
                 handler: self.view.name.clone(),
-                identity: self.identity(joints),
+                identity: joints.identity.clone(),
             },
-            identity: self.identity(joints),
+            identity: joints.identity.clone(),
             view: joints.store.clone(),
             writer: joints.writer.clone(),
             supervisor: actors.supervisor,
@@ -349,7 +351,7 @@ impl Blueprint<'_> {
             handler: self.view.name.clone(),
             topic: self.handler_settings.topic.clone(),
             consumer: joints.consumer.clone(),
-            identity: self.identity(joints),
+            identity: joints.identity.clone(),
             held: joints.held.clone(),
             stats: self.view.stats.clone(),
             bounds: bounds(self.handler_settings),

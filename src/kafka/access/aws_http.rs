@@ -12,13 +12,9 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::http::uri::Scheme;
-use hyper::{Request, Uri, http};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector as Tcp;
-use hyper_util::rt::TokioExecutor;
+use hyper::{Request, http};
 
-use crate::connections::{Connections, Schemes};
+use crate::connections::Connections;
 
 /// Credentials and their errors are some kilobytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -38,7 +34,7 @@ impl HttpClient for AwsHttp {
 }
 
 /// The bounds of a request; without them the attempt of which it is a part is bounded.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Asking {
     connect: Option<Duration>,
     read: Option<Duration>,
@@ -61,24 +57,13 @@ impl HttpConnector for Asking {
 
 async fn answer(connect: Option<Duration>, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let request = plain(request)?;
-    let asked = connections(request.uri(), connect)?.request(request).await;
+    let connections = Connections::to(&request.uri().to_string(), connect);
+    let asked = connections.map_err(|why| ConnectorError::user(why.into()))?.request(request).await;
     let response = asked.map_err(|error| ConnectorError::io(error.into()))?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(ConnectorError::io)?;
     let response = http::Response::from_parts(head, SdkBody::from(body.to_bytes()));
     HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
-}
-
-/// With TLS only where it is spoken: the endpoints of roles are plain, and need no certificate authorities.
-fn connections(uri: &Uri, connect: Option<Duration>) -> Result<Connections, ConnectorError> {
-    let schemes = if uri.scheme() == Some(&Scheme::HTTPS) { Schemes::Https } else { Schemes::Http };
-    let mut tcp = Tcp::new();
-    tcp.set_connect_timeout(connect);
-    Connections::new(schemes, &Client::builder(TokioExecutor::new()), tcp).map_err(|error| {
-        let text =
-            format!("no certificate authorities found for {uri}: {error}; name a bundle in SSL_CERT_FILE");
-        ConnectorError::user(text.into())
-    })
 }
 
 fn plain(request: HttpRequest) -> Result<Request<Full<Bytes>>, ConnectorError> {

@@ -44,8 +44,8 @@ fn judged(
     given_up: impl Fn() -> bool,
 ) -> Option<(&str, rustls::Error)> {
     let config = Arc::new(config);
-    let servers = kafka.bootstrap_servers.iter().take(3).take_while(|_| !given_up());
-    servers.into_iter().find_map(|server| {
+    let mut servers = kafka.bootstrap_servers.iter().take(3).take_while(|_| !given_up());
+    servers.find_map(|server| {
         let fault = handshake(server, &config).err()?;
         // Anything else than an error of rustls is not about certificates.
         let error = fault.get_ref()?.downcast_ref::<rustls::Error>()?;

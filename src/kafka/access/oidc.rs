@@ -11,16 +11,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use hyper::{Request, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::files;
 use super::state::Token;
-use crate::connections::{Connections, Schemes, innermost};
+use crate::connections::{Connections, innermost};
 use crate::settings::Oauth;
 
 /// The most bytes of an answer.
@@ -79,7 +76,7 @@ impl OidcTokens {
         let request = self.request(self.secret().await?)?;
         let client = match &self.client {
             Some(client) => client,
-            None => self.client.insert(connect(at)?),
+            None => self.client.insert(Connections::to(at, None)?),
         };
         let told = |why: String| format!("{at} (kafka.oauth.token_endpoint): {why}");
         let answer = client.request(request).await.map_err(|error| told(innermost(&error)))?;
@@ -133,14 +130,6 @@ impl OidcTokens {
             .body(Full::new(form.into()))
             .map_err(|error| format!("no request can be made to {token_endpoint}: {error}"))
     }
-}
-
-fn connect(endpoint: &str) -> Result<Connections, String> {
-    let schemes = if endpoint.starts_with("https:") { Schemes::Https } else { Schemes::Http };
-    let pool = Client::builder(TokioExecutor::new());
-    Connections::new(schemes, &pool, HttpConnector::new()).map_err(|error| {
-        format!("no certificate authorities found for {endpoint}: {error}; name a bundle in SSL_CERT_FILE")
-    })
 }
 
 /// Why the provider gives no token, and what to do about it.
